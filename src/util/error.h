@@ -24,6 +24,9 @@ int bough_hint(bough_error *err, const char *fmt, ...) BOUGH_PRINTF(2, 3);
 /** Put "context: " before the message; keeps code and hint. Returns err->code. */
 int bough_context(bough_error *err, const char *fmt, ...) BOUGH_PRINTF(2, 3);
 
+/** Say that a failure does not matter here: there is nothing more to be done about it. */
+static inline void bough_ignore(int rc) { (void)rc; }
+
 /** Clear to BOUGH_OK. */
 void bough_error_clear(bough_error *err);
 

@@ -1,0 +1,125 @@
+/* State of this process in the preload library, and libc's functions behind ours. */
+#include "preload/lib.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+bough_lib bough = {.ready_fd = -1};
+
+bough_path_class bough_classify(const char *path, char *key, size_t size) {
+    if (!bough.active || !path) return BOUGH_PATH_OUTSIDE;
+    if (path[0] == '/') {
+        if (strncmp(path, bough.shm->pgdata, bough.pgdata_length) != 0) return BOUGH_PATH_OUTSIDE;
+        path += bough.pgdata_length;
+        if (*path != '/' && *path != '\0') return BOUGH_PATH_OUTSIDE;
+        while (*path == '/') path++;
+    } else if (!bough.at_pgdata) {
+        return BOUGH_PATH_OUTSIDE;
+    }
+    return bough_path_classify(path, key, size);
+}
+
+void bough_head_path(char *out, size_t size, const char *key) {
+    (void)snprintf(out, size, "%s/%s", bough.shm->pgdata, key);
+}
+
+int bough_enter(const bough_entry *entry) {
+    if (!bough.slot && !(bough.slot = bough_slot_claim(bough.shm))) return -1;
+    for (;;) {
+        uint32_t epoch = bough_gate_enter(bough.shm, bough.slot, entry);
+        if (epoch == bough.view.epoch) return 0;
+        bough_gate_leave(bough.slot);
+        if (bough_view_refresh(&bough.view) != 0) return -1;
+    }
+}
+
+void bough_leave(void) { bough_gate_leave(bough.slot); }
+
+/* A forked process has its parent's descriptors, so it holds references of its own, and no slot yet. */
+static void forked(void) {
+    bough_table_forked();
+    bough.slot = NULL;
+    for (int fd = 0; fd < BOUGH_MAX_FDS; fd++)
+        if (bough.files[fd] && bough.files[fd]->entry) atomic_fetch_add(&bough.files[fd]->entry->refs, 1);
+}
+
+static void refuse(const char *why) {
+    static const char lead[] = "FATAL:  bough: ";
+    (void)!sys_write(STDERR_FILENO, lead, sizeof lead - 1);
+    (void)!sys_write(STDERR_FILENO, why, strlen(why));
+    (void)!sys_write(STDERR_FILENO, "\n", 1);
+    _exit(1);
+}
+
+/* Take a descriptor's number from the environment and keep it from the programs that postgres may run. */
+static int inherited(const char *name) {
+    const char *text = getenv(name);
+    if (!text) return -1;
+    int fd = atoi(text);
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return -1;
+    return fd;
+}
+
+/* postgres overwrites its environment block later, so all of it is read here. */
+__attribute__((constructor)) static void start(void) {
+    const char *wanted = getenv("BOUGH_SHM_FD");
+    if (!wanted) return;
+    int fd = inherited("BOUGH_SHM_FD");
+    bough.shm = fd >= 0 ? bough_table_map(fd) : NULL;
+    if (!bough.shm) refuse("the shared memory of the branch is missing; start it with bough");
+    bough.ready_fd = inherited("BOUGH_READY_FD");
+    unsetenv("LD_PRELOAD");
+    unsetenv("BOUGH_SHM_FD");
+    unsetenv("BOUGH_READY_FD");
+    bough.pgdata_length = strlen(bough.shm->pgdata);
+    char cwd[2048];
+    bough.at_pgdata = getcwd(cwd, sizeof cwd) && strcmp(cwd, bough.shm->pgdata) == 0;
+    bough.view.shm = bough.shm;
+    bough.view.epoch = 1;
+    struct rlimit limit;
+    bough.level_fds_max = 256;
+    /* postgres uses at most max_files_per_process (1,000 by default) and some */
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur > 1600)
+        bough.level_fds_max = (unsigned)(limit.rlim_cur > 60000 ? 60000 : limit.rlim_cur) - 1300;
+    if (bough_view_refresh(&bough.view) != 0) refuse("a layer of the branch cannot be read");
+    pthread_atfork(NULL, NULL, forked);
+    bough.active = true;
+}
+
+/* Runs at exit(): the slot is free for the next process. */
+__attribute__((destructor)) static void stop(void) {
+    if (bough.slot && atomic_load(&bough.slot->pid) == bough_table_pid()) {
+        bough_gate_leave(bough.slot);
+        atomic_store(&bough.slot->pid, 0);
+    }
+    bough.slot = NULL;
+}
+
+#define REAL(name) \
+    static __typeof__(name) *function; \
+    if (!function) *(void **)&function = dlsym(RTLD_NEXT, #name)
+
+FILE *real_fopen(const char *path, const char *mode) {
+    REAL(fopen);
+    return function(path, mode);
+}
+DIR *real_opendir(const char *path) {
+    REAL(opendir);
+    return function(path);
+}
+struct dirent *real_readdir(DIR *dir) {
+    REAL(readdir);
+    return function(dir);
+}
+int real_closedir(DIR *dir) {
+    REAL(closedir);
+    return function(dir);
+}
+void real_rewinddir(DIR *dir) {
+    REAL(rewinddir);
+    function(dir);
+}

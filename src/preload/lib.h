@@ -1,0 +1,134 @@
+/*
+ * Inside of the preload library: the state of this process, its open files, and the calls that wrap.c exports.
+ * postgres is single-threaded, so nothing here is locked against other threads; what is shared with other
+ * processes is in the shared memory (table.h).
+ *
+ * All bough_do_*() keep libc's contract: the value libc would return, -1 and errno for failures.
+ */
+#ifndef BOUGH_PRELOAD_LIB_H
+#define BOUGH_PRELOAD_LIB_H
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "preload/path.h"
+#include "preload/stack.h"
+#include "preload/sys.h"
+#include "preload/table.h"
+
+#define BOUGH_MAX_FDS 65536
+
+typedef enum bough_file_kind {
+    BOUGH_FILE_PAGES, /* layered page by page; its descriptor's own offset and contents mean nothing */
+    BOUGH_FILE_WHOLE, /* a whole file of a layered directory, open for writing */
+    BOUGH_FILE_GATED  /* a real file of PGDATA, open for writing: writes pass the gate */
+} bough_file_kind;
+
+typedef struct bough_file {
+    bough_file_kind kind;
+    int fd;
+    int flags;         /* of open() */
+    uint32_t epoch;    /* for which entry, levels and fd hold */
+    bool fd_is_head;   /* the descriptor is the head's file, not a stand-in */
+    bool is_pidfile;
+    bool is_wal;
+    unsigned wal_tli;
+    uint64_t wal_start; /* LSN of the segment's first byte */
+    bough_entry *entry; /* PAGES, WHOLE */
+    bough_level *levels;
+    unsigned n_levels;
+    off_t position;
+    char path[BOUGH_LAYERED_PATH_MAX];
+} bough_file;
+
+typedef struct bough_lib {
+    bool active;
+    bool at_pgdata; /* the working directory is PGDATA */
+    int ready_fd;
+    size_t pgdata_length;
+    bough_header *shm;
+    bough_slot *slot;
+    bough_view view;
+    unsigned level_fds;
+    unsigned level_fds_max;
+    bough_file *files[BOUGH_MAX_FDS];
+} bough_lib;
+
+extern bough_lib bough;
+
+/* ---- lib.c: this process ---- */
+static inline bough_file *bough_file_of(int fd) {
+    return (unsigned)fd < BOUGH_MAX_FDS ? bough.files[fd] : NULL;
+}
+/* Classify any path; `key` as bough_path_classify() gives it. */
+bough_path_class bough_classify(const char *path, char *key, size_t size);
+/* Absolute real path of a key in this branch. */
+void bough_head_path(char *out, size_t size, const char *key);
+/* Begin a write-class call with a view that matches the epoch; 0 or -1 with errno. End with bough_leave(). */
+int bough_enter(const bough_entry *entry);
+void bough_leave(void);
+
+/* ---- file.c: pages of an open file ---- */
+bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path);
+void bough_file_free(bough_file *f);
+int bough_open_pages(const char *key, int flags, mode_t mode);
+ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at);
+ssize_t bough_pages_write(bough_file *f, const struct iovec *iov, int n, off_t at);
+int bough_pages_truncate(bough_file *f, off_t size);
+int bough_pages_allocate(bough_file *f, off_t at, off_t bytes);
+int bough_pages_sync(bough_file *f, bool data_only);
+off_t bough_pages_seek(bough_file *f, off_t at, int whence);
+int bough_pages_stat(bough_file *f, struct stat *st);
+/* Make every visible block the head's own and hide the levels below. Inside bough_enter(). */
+int bough_pages_materialise(bough_file *f);
+/* Path of a temporary file beside `path`, and the head directory it needs. */
+int bough_temp_path(char *out, size_t size, const char *key);
+int bough_make_parent(const char *key);
+
+/* ---- names.c: paths ---- */
+typedef struct bough_found {
+    bough_entry *entry; /* of this generation, or NULL; no reference */
+    bough_entry_state state;
+    bough_below_kind below;
+    bough_level top; /* the newest level, where below is a file */
+    bool exists;
+} bough_found;
+/* What is there. Inside bough_enter(). */
+void bough_find(bough_found *found, const char *key);
+int bough_open_whole(const char *key, int flags, mode_t mode);
+int bough_open_real(bough_path_class class, const char *path, const char *key, int flags, mode_t mode);
+int bough_do_unlink(const char *key);
+int bough_do_rename(const char *from_key, const char *to_key);
+int bough_do_mkdir(const char *key, mode_t mode);
+int bough_do_rmdir(const char *key);
+int bough_do_stat(const char *key, struct stat *st);
+/* A real path to read a whole file or directory from; -1 ENOENT. */
+int bough_real_path(char *out, size_t size, const char *key);
+
+/* ---- wal.c ---- */
+/* rename() or link() within PGDATA; a WAL segment that other branches share is not recycled in place. */
+int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key, bool link_only);
+int bough_sync_all(void);
+
+/* ---- dir.c ---- */
+typedef struct bough_dir bough_dir;
+bough_dir *bough_dir_open(const char *key);
+struct dirent *bough_dir_read(bough_dir *dir);
+void bough_dir_close(bough_dir *dir);
+void bough_dir_rewind(bough_dir *dir);
+/* The virtual directory behind a DIR *, or NULL. */
+bough_dir *bough_dir_of(const DIR *dir);
+/* Whether no visible name is in the directory: 1, 0, or -1 with errno. */
+int bough_dir_is_empty(const char *key);
+
+/* ---- real.c: libc's functions behind ours, where no system call will do ---- */
+FILE *real_fopen(const char *path, const char *mode);
+DIR *real_opendir(const char *path);
+struct dirent *real_readdir(DIR *dir);
+int real_closedir(DIR *dir);
+void real_rewinddir(DIR *dir);
+
+#endif

@@ -1,0 +1,326 @@
+/* Paths: finding, opening, unlinking, renaming what is layered. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "preload/lib.h"
+
+void bough_find(bough_found *found, const char *key) {
+    size_t length = strlen(key);
+    memset(found, 0, sizeof *found);
+    found->entry = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), key, length, bough_path_hash(key, length));
+    found->state = found->entry ? (bough_entry_state)atomic_load(&found->entry->state) : BOUGH_ENTRY_LOWER;
+    unsigned n = 0;
+    found->below = bough_view_below(&bough.view, key, &found->top, 1, &n);
+    found->exists = found->state == BOUGH_ENTRY_HEAD ||
+                    (found->state == BOUGH_ENTRY_LOWER && found->below != BOUGH_BELOW_NONE);
+}
+
+int bough_real_path(char *out, size_t size, const char *key) {
+    bough_found found;
+    if (bough_enter(NULL) != 0) return -1;
+    bough_find(&found, key);
+    int rc = 0;
+    if (!found.exists) {
+        errno = ENOENT;
+        rc = -1;
+    } else if (found.state == BOUGH_ENTRY_HEAD) {
+        bough_head_path(out, size, key);
+    } else if (found.below == BOUGH_BELOW_FILE) {
+        bough_view_layer_path(out, size, &bough.view, found.top.layer, key);
+    } else { /* a directory: the newest real one */
+        bough_head_path(out, size, key);
+        rc = sys_access(out, F_OK);
+        for (unsigned i = 0; i < bough.view.depth && rc != 0; i++) {
+            bough_view_layer_path(out, size, &bough.view, bough.view.layers[i], key);
+            rc = sys_access(out, F_OK);
+        }
+    }
+    bough_leave();
+    return rc;
+}
+
+int bough_do_stat(const char *key, struct stat *st) {
+    for (;;) {
+        char path[2048];
+        uint32_t epoch = bough_gate_epoch(bough.shm);
+        if (bough_real_path(path, sizeof path, key) != 0) return -1;
+        int rc = sys_stat(path, st, AT_SYMLINK_NOFOLLOW);
+        if (atomic_load(&bough.shm->epoch) != epoch) continue;
+        if (rc != 0) return -1;
+        char again[BOUGH_LAYERED_PATH_MAX * 4];
+        if (bough_classify(key, again, sizeof again) == BOUGH_PATH_PAGES && bough_enter(NULL) == 0) {
+            bough_found found;
+            bough_find(&found, key);
+            if (found.state == BOUGH_ENTRY_HEAD)
+                st->st_size = (off_t)atomic_load(&found.entry->size);
+            else if (found.below == BOUGH_BELOW_FILE)
+                st->st_size = (off_t)found.top.size;
+            bough_leave();
+        }
+        st->st_mode |= S_IRUSR | S_IWUSR | (S_ISDIR(st->st_mode) ? S_IXUSR : 0);
+        return 0;
+    }
+}
+
+/* ---- whole files ------------------------------------------------------------------------------ */
+
+/* Give a path a new entry in state HEAD. Inside the gate. */
+static int enter_head(const char *key, uint32_t flags, uint64_t size) {
+    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), size, true);
+    if (!e) return -1;
+    atomic_store(&e->limit, 0);
+    atomic_store(&e->size, size);
+    atomic_store(&e->flags, flags | BOUGH_FLAG_NEW_NAME);
+    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+    bough_entry_put(bough.shm, e);
+    atomic_fetch_add(&bough.shm->changes, 1);
+    return 0;
+}
+
+/* Copy a whole file of a layer into the head; empty where `from` is NULL. Inside the gate. */
+static int copy_up(const char *key, const char *from, mode_t mode) {
+    char temp[2048], path[2048], buf[8192];
+    if (bough_temp_path(temp, sizeof temp, key) != 0) return -1;
+    bough_head_path(path, sizeof path, key);
+    int in = from ? sys_open(from, O_RDONLY | O_CLOEXEC, 0) : -1;
+    if (from && in < 0) return -1;
+    int out = sys_open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (out < 0 && errno == ENOENT && bough_make_parent(key) == 0)
+        out = sys_open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    int rc = out < 0 ? -1 : 0;
+    uint64_t size = 0;
+    while (rc == 0 && in >= 0) {
+        ssize_t n = sys_read(in, buf, sizeof buf);
+        if (n < 0) rc = -1;
+        if (n <= 0) break;
+        ssize_t put = sys_write(out, buf, (size_t)n);
+        if (put != n) {
+            if (put >= 0) errno = ENOSPC;
+            rc = -1;
+        }
+        size += (uint64_t)n;
+    }
+    if (rc == 0 && from) rc = sys_fsync(out); /* it replaces something durable */
+    if (rc == 0) rc = sys_rename(temp, path, 0);
+    int saved = errno;
+    if (in >= 0) sys_close(in);
+    if (out >= 0) sys_close(out);
+    if (rc != 0) sys_unlink(temp);
+    errno = saved;
+    return rc == 0 ? enter_head(key, BOUGH_FLAG_WHOLE, size) : -1;
+}
+
+int bough_open_whole(const char *key, int flags, mode_t mode) {
+    bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC));
+    char path[2048];
+    int fd = -1;
+    if (strlen(key) >= BOUGH_LAYERED_PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    if (bough_enter(NULL) != 0) return -1;
+    bough_found found;
+    bough_find(&found, key);
+    if (!found.exists && !(flags & O_CREAT)) {
+        errno = ENOENT;
+    } else if (found.exists && (flags & O_CREAT) && (flags & O_EXCL)) {
+        errno = EEXIST;
+    } else {
+        int rc = 0;
+        bough_head_path(path, sizeof path, key);
+        if (!found.exists) {
+            rc = copy_up(key, NULL, mode);
+        } else if (found.state == BOUGH_ENTRY_LOWER) {
+            bough_view_layer_path(path, sizeof path, &bough.view, found.top.layer, key);
+            if (writes) {
+                rc = copy_up(key, path, 0600);
+                bough_head_path(path, sizeof path, key);
+            }
+        }
+        if (rc == 0) fd = sys_open(path, (flags & ~(O_CREAT | O_EXCL)) | O_NOFOLLOW, 0);
+        if (fd >= 0 && writes) {
+            bough_file *f = bough_file_new(BOUGH_FILE_WHOLE, fd, flags, key);
+            if (f) f->epoch = bough.view.epoch;
+        }
+    }
+    bough_leave();
+    return fd;
+}
+
+/* ---- unlink, rename, directories ---------------------------------------------------------------- */
+
+/* Put a whiteout under a name, over whatever is there. Inside the gate. */
+static int whiteout(const char *key, bool exchange) {
+    char temp[2048], path[2048];
+    if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_make_parent(key) != 0) return -1;
+    bough_head_path(path, sizeof path, key);
+    sys_unlink(temp);
+    if (sys_symlink(BOUGH_WHITEOUT, temp) != 0) return -1;
+    if (sys_rename(temp, path, exchange ? RENAME_EXCHANGE : 0) == 0) return 0;
+    int saved = errno;
+    sys_unlink(temp);
+    errno = saved;
+    return -1;
+}
+
+/* Say that a path is unlinked. Inside the gate. */
+static int enter_gone(const char *key, bool hides) {
+    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0, false);
+    if (!e) return -1;
+    if (hides) atomic_fetch_or(&e->flags, BOUGH_FLAG_WHITEOUT);
+    atomic_store(&e->state, BOUGH_ENTRY_GONE);
+    bough_entry_put(bough.shm, e);
+    atomic_fetch_add(&bough.shm->changes, 1);
+    return 0;
+}
+
+static int unlink_locked(const char *key) {
+    bough_found found;
+    bough_find(&found, key);
+    if (!found.exists) {
+        errno = ENOENT;
+        return -1;
+    }
+    char path[2048];
+    bough_head_path(path, sizeof path, key);
+    bool hides = found.below == BOUGH_BELOW_FILE;
+    int rc = hides ? whiteout(key, false) : sys_unlink(path);
+    return rc == 0 ? enter_gone(key, hides) : -1;
+}
+
+int bough_do_unlink(const char *key) {
+    if (bough_enter(NULL) != 0) return -1;
+    int rc = unlink_locked(key);
+    bough_leave();
+    return rc;
+}
+
+/* See that `key` is a file of the head that owes nothing to the levels below. Inside the gate. */
+static int detach(const char *key, bool pages) {
+    bough_found found;
+    bough_find(&found, key);
+    if (!found.exists) {
+        errno = ENOENT;
+        return -1;
+    }
+    if (found.state == BOUGH_ENTRY_LOWER && !pages) {
+        char from[2048];
+        bough_view_layer_path(from, sizeof from, &bough.view, found.top.layer, key);
+        return copy_up(key, from, 0600);
+    }
+    return 0;
+}
+
+int bough_do_rename(const char *from, const char *to) {
+    char key[BOUGH_LAYERED_PATH_MAX * 2], from_path[2048], to_path[2048];
+    bool pages = bough_path_classify(from, key, sizeof key) == BOUGH_PATH_PAGES;
+    bool to_pages = bough_path_classify(to, key, sizeof key) == BOUGH_PATH_PAGES;
+    bough_file *f = NULL;
+    if (pages) {
+        int fd = bough_open_pages(from, O_RDWR | O_CLOEXEC, 0600);
+        if (fd < 0) return -1;
+        f = bough.files[fd];
+    }
+    if (bough_enter(NULL) != 0) return -1;
+    int rc = pages ? bough_pages_materialise(f) : detach(from, false);
+    bough_head_path(from_path, sizeof from_path, from);
+    bough_head_path(to_path, sizeof to_path, to);
+    if (rc == 0) rc = bough_make_parent(to);
+    bough_found source, target;
+    bough_find(&source, from);
+    bough_find(&target, to);
+    if (rc == 0 && target.entry) enter_gone(to, false);
+    if (rc == 0) rc = sys_rename(from_path, to_path, 0);
+    if (rc == 0) rc = enter_head(to, to_pages ? 0 : BOUGH_FLAG_WHOLE, source.entry ? atomic_load(&source.entry->size) : 0);
+    if (rc == 0 && to_pages) {
+        size_t length = strlen(to);
+        bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length, bough_path_hash(to, length));
+        int fd = sys_open(to_path, O_RDONLY | O_CLOEXEC, 0);
+        rc = fd < 0 || !e ? -1 : bough_entry_scan(bough.shm, e, fd);
+        if (fd >= 0) sys_close(fd);
+    }
+    bool hides = source.below == BOUGH_BELOW_FILE;
+    if (rc == 0 && hides) rc = whiteout(from, false);
+    if (rc == 0) rc = enter_gone(from, hides);
+    bough_leave();
+    if (f) {
+        int saved = errno, fd = f->fd;
+        bough_file_free(f);
+        sys_close(fd);
+        errno = saved;
+    }
+    return rc;
+}
+
+int bough_do_mkdir(const char *key, mode_t mode) {
+    char path[2048], temp[2048];
+    if (bough_enter(NULL) != 0) return -1;
+    bough_found found;
+    bough_find(&found, key);
+    bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
+    int rc = -1;
+    bough_head_path(path, sizeof path, key);
+    if (found.exists) {
+        errno = EEXIST;
+    } else if (!hidden) {
+        rc = sys_mkdir(path, mode);
+    } else if (bough_temp_path(temp, sizeof temp, key) == 0 && sys_mkdir(temp, mode) == 0) {
+        rc = setxattr(temp, BOUGH_XATTR_OPAQUE, "1", 1, 0);
+        if (rc == 0) rc = sys_rename(temp, path, RENAME_EXCHANGE);
+        int saved = errno;
+        if (rc == 0)
+            sys_unlink(temp); /* the whiteout */
+        else
+            sys_rmdir(temp);
+        errno = saved;
+    }
+    if (rc == 0) rc = enter_head(key, BOUGH_FLAG_DIR | (hidden ? BOUGH_FLAG_OPAQUE : 0U), 0);
+    bough_leave();
+    return rc;
+}
+
+/* Remove a real directory that holds nothing but whiteouts. */
+static int remove_whiteouts(const char *path) {
+    DIR *dir = real_opendir(path);
+    if (!dir) return -1;
+    struct dirent *d;
+    char name[2048 + 256];
+    while ((d = real_readdir(dir)) != NULL) {
+        if (d->d_type != DT_LNK) continue;
+        (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
+        sys_unlink(name);
+    }
+    real_closedir(dir);
+    return sys_rmdir(path);
+}
+
+int bough_do_rmdir(const char *key) {
+    char path[2048], temp[2048];
+    int empty = bough_dir_is_empty(key);
+    if (empty < 0) return -1;
+    if (!empty) {
+        errno = ENOTEMPTY;
+        return -1;
+    }
+    if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_enter(NULL) != 0) return -1;
+    bough_head_path(path, sizeof path, key);
+    bough_found found;
+    bough_find(&found, key);
+    bool hides = found.below == BOUGH_BELOW_DIR && !(found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
+    /* an opaque directory still has something below to hide once it is gone */
+    hides = hides || (found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
+    struct stat st;
+    bool real = sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    int rc = 0;
+    if (hides) {
+        rc = whiteout(key, real);
+        if (rc == 0 && real) (void)remove_whiteouts(temp);
+    } else if (real) {
+        rc = remove_whiteouts(path);
+    }
+    if (rc == 0) rc = enter_gone(key, hides);
+    bough_leave();
+    return rc;
+}

@@ -1,0 +1,414 @@
+/* The shared memory of a compute. See table.h. */
+#include "preload/table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "preload/index.h"
+#include "preload/sys.h"
+
+static int32_t cached_pid;
+
+int32_t bough_table_pid(void) {
+    if (!cached_pid) cached_pid = (int32_t)getpid();
+    return cached_pid;
+}
+
+void bough_table_forked(void) { cached_pid = 0; }
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+bough_header *bough_table_map(int fd) {
+    bough_header *shm = mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (shm == MAP_FAILED) return NULL;
+    if (sys_size(fd) != (int64_t)BOUGH_SHM_BYTES || shm->magic != BOUGH_SHM_MAGIC ||
+        shm->bytes != BOUGH_SHM_BYTES) {
+        munmap(shm, BOUGH_SHM_BYTES);
+        errno = EINVAL;
+        return NULL;
+    }
+    return shm;
+}
+
+bough_header *bough_table_create(int fd, const char *pgdata, const char *layers) {
+    if (strlen(pgdata) >= sizeof((bough_header *)0)->pgdata || strlen(layers) >= sizeof((bough_header *)0)->layers) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    if (sys_ftruncate(fd, (off_t)BOUGH_SHM_BYTES) != 0) return NULL;
+    bough_header *shm = mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (shm == MAP_FAILED) return NULL;
+    (void)snprintf(shm->pgdata, sizeof shm->pgdata, "%s", pgdata);
+    (void)snprintf(shm->layers, sizeof shm->layers, "%s", layers);
+    shm->bytes = BOUGH_SHM_BYTES;
+    /* 1 KiB aligned: chunks are addressed in these units, and 0 must mean none */
+    atomic_store(&shm->used, (sizeof *shm + 1023) & ~UINT64_C(1023));
+    shm->magic = BOUGH_SHM_MAGIC;
+    return shm;
+}
+
+void bough_table_unmap(bough_header *shm) {
+    if (shm) munmap(shm, BOUGH_SHM_BYTES);
+}
+
+static uint64_t bump(bough_header *shm, uint64_t bytes) {
+    uint64_t at = atomic_fetch_add(&shm->used, bytes);
+    if (at + bytes <= shm->bytes) return at;
+    atomic_fetch_sub(&shm->used, bytes);
+    errno = ENOSPC;
+    return 0;
+}
+
+/* ---- locks ------------------------------------------------------------------------------------ */
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, long ms) {
+    struct timespec ts = {ms / 1000, (ms % 1000) * 1000000};
+    syscall(SYS_futex, word, FUTEX_WAIT, value, &ts, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); }
+
+static bool dead(int32_t pid) { return kill(pid, 0) != 0 && errno == ESRCH; }
+
+void bough_lock(_Atomic uint32_t *word) {
+    int saved = errno;
+    uint32_t me = (uint32_t)bough_table_pid();
+    for (int tries = 0;; tries++) {
+        uint32_t free_word = 0;
+        if (atomic_compare_exchange_strong(word, &free_word, me)) break;
+        if (tries < 64) {
+            sched_yield();
+            continue;
+        }
+        futex_wait(word, free_word, 2);
+        if (dead((int32_t)free_word) && atomic_compare_exchange_strong(word, &free_word, me)) break;
+    }
+    errno = saved;
+}
+
+void bough_unlock(_Atomic uint32_t *word) {
+    int saved = errno;
+    atomic_store(word, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+/* ---- entries ---------------------------------------------------------------------------------- */
+
+static _Atomic uint32_t *stripe(bough_header *shm, uint32_t hash) { return &shm->stripes[hash & 1023]; }
+
+static bough_entry *chain_find(bough_header *shm, uint32_t gen, const char *path, size_t length, uint32_t hash) {
+    uint64_t at = atomic_load(&shm->buckets[hash % BOUGH_BUCKETS]);
+    while (at) {
+        bough_entry *e = bough_at(shm, at);
+        if (e->hash == hash && e->gen == gen && memcmp(e->path, path, length) == 0 && e->path[length] == '\0')
+            return e;
+        at = atomic_load(&e->next);
+    }
+    return NULL;
+}
+
+bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length, uint32_t hash) {
+    if (length >= BOUGH_LAYERED_PATH_MAX) return NULL;
+    bough_lock(stripe(shm, hash));
+    bough_entry *e = chain_find(shm, gen, path, length, hash);
+    bough_unlock(stripe(shm, hash));
+    return e;
+}
+
+/* Take a freed object from `list`, else new memory. */
+static uint64_t take(bough_header *shm, _Atomic uint64_t *list, uint64_t bytes) {
+    bough_lock(&shm->alloc_lock);
+    uint64_t at = atomic_load(list);
+    if (at) {
+        uint64_t next;
+        memcpy(&next, bough_at(shm, at), sizeof next);
+        atomic_store(list, next);
+    }
+    bough_unlock(&shm->alloc_lock);
+    return at ? at : bump(shm, bytes);
+}
+
+static void give(bough_header *shm, _Atomic uint64_t *list, uint64_t at) {
+    bough_lock(&shm->alloc_lock);
+    uint64_t next = atomic_load(list);
+    memcpy(bough_at(shm, at), &next, sizeof next);
+    atomic_store(list, at);
+    bough_unlock(&shm->alloc_lock);
+}
+
+#define CHUNK_BYTES (BOUGH_CHUNK_BLOCKS / 8)
+#define ENTRY_BYTES ((sizeof(bough_entry) + 1023) & ~(size_t)1023)
+
+bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size, bool fresh) {
+    if (length >= BOUGH_LAYERED_PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    uint32_t hash = bough_path_hash(path, length);
+    uint32_t gen = atomic_load(&shm->gen);
+    bough_lock(stripe(shm, hash));
+    bough_entry *e = chain_find(shm, gen, path, length, hash);
+    if (!e || (fresh && atomic_load(&e->state) == BOUGH_ENTRY_GONE)) {
+        uint64_t at = take(shm, &shm->free_entries, ENTRY_BYTES);
+        e = at ? bough_at(shm, at) : NULL;
+        if (e) {
+            memset(e, 0, sizeof *e);
+            e->hash = hash;
+            e->gen = gen;
+            atomic_store(&e->size, size);
+            atomic_store(&e->limit, size);
+            memcpy(e->path, path, length);
+            _Atomic uint64_t *bucket = &shm->buckets[hash % BOUGH_BUCKETS];
+            atomic_store(&e->next, atomic_load(bucket));
+            atomic_store(bucket, at);
+        }
+    }
+    if (e) atomic_fetch_add(&e->refs, 1);
+    bough_unlock(stripe(shm, hash));
+    return e;
+}
+
+static void free_chunks(bough_header *shm, bough_entry *e, uint32_t from) {
+    for (uint32_t c = from; c < BOUGH_CHUNKS; c++) {
+        uint32_t n = atomic_exchange(&e->chunks[c], 0);
+        if (n) give(shm, &shm->free_chunks, (uint64_t)n * CHUNK_BYTES);
+    }
+}
+
+void bough_entry_put(bough_header *shm, bough_entry *entry) {
+    uint32_t hash = entry->hash;
+    bough_lock(stripe(shm, hash));
+    if (atomic_fetch_sub(&entry->refs, 1) == 1 && atomic_load(&entry->state) == BOUGH_ENTRY_GONE &&
+        !(atomic_load(&entry->flags) & BOUGH_FLAG_WHITEOUT)) {
+        _Atomic uint64_t *link = &shm->buckets[hash % BOUGH_BUCKETS];
+        uint64_t at = bough_offset(shm, entry);
+        while (atomic_load(link) && atomic_load(link) != at) link = &((bough_entry *)bough_at(shm, atomic_load(link)))->next;
+        if (atomic_load(link) == at) {
+            atomic_store(link, atomic_load(&entry->next));
+            free_chunks(shm, entry, 0);
+            give(shm, &shm->free_entries, at);
+        }
+    }
+    bough_unlock(stripe(shm, hash));
+}
+
+/* ---- presence --------------------------------------------------------------------------------- */
+
+static _Atomic uint64_t *words(const bough_header *shm, uint32_t chunk) {
+    return bough_at(shm, (uint64_t)chunk * CHUNK_BYTES);
+}
+
+bool bough_entry_has(const bough_header *shm, const bough_entry *entry, uint64_t block) {
+    uint64_t c = block / BOUGH_CHUNK_BLOCKS;
+    if (c >= BOUGH_CHUNKS) return false;
+    uint32_t chunk = atomic_load_explicit(&entry->chunks[c], memory_order_acquire);
+    if (!chunk) return false;
+    uint64_t bit = block % BOUGH_CHUNK_BLOCKS;
+    return (atomic_load_explicit(&words(shm, chunk)[bit / 64], memory_order_acquire) >> (bit % 64)) & 1;
+}
+
+int bough_entry_reserve(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count) {
+    if (count == 0) return 0;
+    uint64_t last = (block + count - 1) / BOUGH_CHUNK_BLOCKS;
+    if (last >= BOUGH_CHUNKS) {
+        errno = EFBIG;
+        return -1;
+    }
+    for (uint64_t c = block / BOUGH_CHUNK_BLOCKS; c <= last; c++) {
+        if (atomic_load(&entry->chunks[c])) continue;
+        uint64_t at = take(shm, &shm->free_chunks, CHUNK_BYTES);
+        if (!at) return -1;
+        memset(bough_at(shm, at), 0, CHUNK_BYTES);
+        uint32_t none = 0;
+        if (!atomic_compare_exchange_strong(&entry->chunks[c], &none, (uint32_t)(at / CHUNK_BYTES)))
+            give(shm, &shm->free_chunks, at);
+    }
+    return 0;
+}
+
+int bough_entry_set(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count) {
+    if (bough_entry_reserve(shm, entry, block, count) != 0) return -1;
+    while (count) {
+        uint32_t chunk = atomic_load(&entry->chunks[block / BOUGH_CHUNK_BLOCKS]);
+        uint64_t bit = block % BOUGH_CHUNK_BLOCKS;
+        uint64_t n = 64 - bit % 64;
+        if (n > count) n = count;
+        uint64_t mask = (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) << (bit % 64);
+        atomic_fetch_or_explicit(&words(shm, chunk)[bit / 64], mask, memory_order_release);
+        block += n;
+        count -= n;
+    }
+    return 0;
+}
+
+void bough_entry_clear_from(bough_header *shm, bough_entry *entry, uint64_t block) {
+    uint64_t c = block / BOUGH_CHUNK_BLOCKS;
+    if (c >= BOUGH_CHUNKS) return;
+    uint64_t bit = block % BOUGH_CHUNK_BLOCKS;
+    uint32_t chunk = atomic_load(&entry->chunks[c]);
+    if (bit && chunk) {
+        _Atomic uint64_t *w = words(shm, chunk);
+        if (bit % 64) atomic_fetch_and(&w[bit / 64], (UINT64_C(1) << (bit % 64)) - 1);
+        for (uint64_t i = (bit + 63) / 64; i < BOUGH_CHUNK_BLOCKS / 64; i++) atomic_store(&w[i], 0);
+    }
+    free_chunks(shm, entry, (uint32_t)(bit ? c + 1 : c));
+}
+
+int bough_entry_scan(bough_header *shm, bough_entry *entry, int fd) {
+    int64_t size = sys_size(fd);
+    if (size < 0) return -1;
+    off_t at = 0;
+    while (at < size) {
+        off_t data = sys_lseek(fd, at, SEEK_DATA);
+        if (data < 0) {
+            if (errno == ENXIO) break;
+            return -1;
+        }
+        off_t hole = sys_lseek(fd, data, SEEK_HOLE);
+        if (hole < 0) return -1;
+        uint64_t first = (uint64_t)data >> BOUGH_BLOCK_SHIFT;
+        uint64_t end = ((uint64_t)hole + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
+        if (bough_entry_set(shm, entry, first, end - first) != 0) return -1;
+        at = hole;
+    }
+    atomic_store(&entry->size, (uint64_t)size);
+    return 0;
+}
+
+void bough_entry_grow(bough_entry *entry, uint64_t to) {
+    uint64_t now = atomic_load(&entry->size);
+    while (now < to && !atomic_compare_exchange_weak(&entry->size, &now, to)) {}
+}
+
+/* ---- slots and the gate ------------------------------------------------------------------------- */
+
+/* The dead writer may have written without having said so; what it wrote is in the extents. */
+static void mend(bough_header *shm, bough_slot *slot) {
+    uint64_t at = atomic_load(&slot->entry);
+    if (at) {
+        bough_entry *e = bough_at(shm, at);
+        char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2];
+        (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
+        int fd = sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+        if (fd >= 0) {
+            atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+            (void)bough_entry_scan(shm, e, fd);
+            sys_close(fd);
+        }
+    }
+    atomic_store(&slot->entry, 0);
+    atomic_store(&slot->busy, 0);
+    atomic_store(&slot->pid, 0);
+}
+
+void bough_slots_mend(bough_header *shm) {
+    uint32_t n = atomic_load(&shm->slots_used);
+    for (uint32_t i = 0; i < n; i++) {
+        bough_slot *s = &shm->slots[i];
+        int32_t pid = atomic_load(&s->pid);
+        if (pid && atomic_load(&s->busy) && dead(pid)) mend(shm, s);
+    }
+}
+
+bough_slot *bough_slot_claim(bough_header *shm) {
+    int saved = errno;
+    int32_t me = bough_table_pid();
+    bough_slots_mend(shm);
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < BOUGH_SLOTS; i++) {
+            bough_slot *s = &shm->slots[i];
+            int32_t owner = atomic_load(&s->pid);
+            if (owner && !(pass == 1 && dead(owner))) continue;
+            if (!atomic_compare_exchange_strong(&s->pid, &owner, me)) continue;
+            atomic_store(&s->entry, 0);
+            uint32_t used = atomic_load(&shm->slots_used);
+            while (used < i + 1 && !atomic_compare_exchange_weak(&shm->slots_used, &used, i + 1)) {}
+            errno = saved;
+            return s;
+        }
+    }
+    errno = EAGAIN;
+    return NULL;
+}
+
+uint32_t bough_gate_epoch(bough_header *shm) {
+    for (;;) {
+        uint32_t e = atomic_load(&shm->epoch);
+        if (!(e & 1)) return e;
+        int saved = errno;
+        futex_wait(&shm->epoch, e, 1000);
+        errno = saved;
+    }
+}
+
+uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot, const bough_entry *entry) {
+    atomic_store_explicit(&slot->entry, entry ? bough_offset(shm, entry) : 0, memory_order_relaxed);
+    for (;;) {
+        atomic_store(&slot->busy, 1);
+        uint32_t e = atomic_load(&shm->epoch);
+        if (!(e & 1)) return e;
+        atomic_store(&slot->busy, 0);
+        bough_gate_epoch(shm);
+    }
+}
+
+/* Whether `pid` is a process of this compute: pids are reused, and a dead writer must not hold up a seal. */
+static bool ours(bough_header *shm, int32_t pid) {
+    int32_t postmaster = atomic_load(&shm->postmaster);
+    if (pid == postmaster) return !dead(pid);
+    char path[64], text[512];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return false;
+    ssize_t n = sys_read(fd, text, sizeof text - 1);
+    sys_close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    const char *p = strrchr(text, ')');
+    char state;
+    int ppid;
+    return p && sscanf(p + 1, " %c %d", &state, &ppid) == 2 && state != 'Z' && ppid == postmaster;
+}
+
+int bough_gate_close(bough_header *shm, int timeout_ms) {
+    struct timespec start, now, nap = {0, 20000};
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    atomic_fetch_add(&shm->epoch, 1);
+    for (uint32_t i = 0; i < atomic_load(&shm->slots_used); i++) {
+        bough_slot *s = &shm->slots[i];
+        for (unsigned spin = 0; atomic_load(&s->busy); spin++) {
+            if (spin < 200) {
+                sched_yield();
+                continue;
+            }
+            nanosleep(&nap, NULL);
+            if (spin % 64 == 0 && !ours(shm, atomic_load(&s->pid))) {
+                mend(shm, s);
+                break;
+            }
+            clock_gettime(CLOCK_MONOTONIC, &now);
+            if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 > timeout_ms) {
+                bough_gate_open(shm);
+                errno = ETIMEDOUT;
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+void bough_gate_open(bough_header *shm) {
+    atomic_fetch_add(&shm->epoch, 1);
+    futex_wake_all(&shm->epoch);
+}

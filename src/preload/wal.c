@@ -1,0 +1,140 @@
+/*
+ * Real files of PGDATA: opening them for writing, and WAL segments, which branches share by hard link. PostgreSQL
+ * recycles a segment by renaming it and writing over it; one that has other links must not be written over.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "preload/lib.h"
+
+static const char *wal_name(const char *key) { return strncmp(key, "pg_wal/", 7) == 0 ? key + 7 : ""; }
+
+int bough_open_real(bough_path_class class, const char *path, const char *key, int flags, mode_t mode) {
+    char real[2048];
+    if (class == BOUGH_PATH_MOVED) {
+        bough_head_path(real, sizeof real, key);
+        path = real;
+        if (strcmp(key, BOUGH_TMP_NAME) != 0 && strncmp(key, BOUGH_TMP_NAME "/", sizeof BOUGH_TMP_NAME) == 0)
+            return sys_open(path, flags, mode); /* temporary files are never sealed */
+    }
+    if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC))) return sys_open(path, flags, mode);
+    if (bough_enter(NULL) != 0) return -1;
+    int fd = sys_open(path, flags, mode);
+    if (fd >= 0) {
+        bough_file *f = bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
+        unsigned tli, log, seg;
+        if (f && bough_parse_wal_name(wal_name(key), &tli, &log, &seg)) {
+            struct stat st;
+            /* a segment has its full size from the start; postgres made it or renamed it into place */
+            if (sys_fstat(fd, &st) == 0 && st.st_size >= 1 << 20) {
+                f->is_wal = true;
+                f->wal_tli = tli;
+                f->wal_start = ((uint64_t)log << 32) + (uint64_t)seg * (uint64_t)st.st_size;
+            }
+        }
+        if (f) f->is_pidfile = strcmp(key, "postmaster.pid") == 0;
+    }
+    bough_leave();
+    return fd;
+}
+
+/* A segment of zeros beside `to`, durable, ready to be renamed into place. */
+static int fresh_segment(char *temp, size_t size, off_t bytes) {
+    static const char zeros[65536];
+    (void)snprintf(temp, size, "%s/pg_wal/xlogtemp" BOUGH_TEMP_MARK "%d", bough.shm->pgdata, bough_table_pid());
+    sys_unlink(temp);
+    int fd = sys_open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return -1;
+    int rc = 0;
+    for (off_t at = 0; rc == 0 && at < bytes; at += (off_t)sizeof zeros) {
+        ssize_t n = sys_pwrite(fd, zeros, sizeof zeros, at);
+        if (n != (ssize_t)sizeof zeros) {
+            if (n >= 0) errno = ENOSPC;
+            rc = -1;
+        }
+    }
+    if (rc == 0) rc = sys_fsync(fd);
+    int saved = errno;
+    sys_close(fd);
+    if (rc != 0) sys_unlink(temp);
+    errno = saved;
+    return rc;
+}
+
+int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key, bool link_only) {
+    unsigned t, l, s;
+    struct stat st;
+    char temp[2048];
+    bool fresh = bough_parse_wal_name(wal_name(from_key), &t, &l, &s) &&
+                 bough_parse_wal_name(wal_name(to_key), &t, &l, &s) && sys_stat(from, &st, 0) == 0 && st.st_nlink > 1;
+    if (fresh && fresh_segment(temp, sizeof temp, st.st_size) != 0) return -1;
+    if (bough_enter(NULL) != 0) return -1;
+    int rc;
+    if (fresh) {
+        rc = link_only ? sys_rename(temp, to, RENAME_NOREPLACE) : sys_rename(temp, to, 0);
+        int saved = errno;
+        if (rc != 0) sys_unlink(temp);
+        if (rc == 0 && !link_only) sys_unlink(from);
+        errno = saved;
+    } else {
+        rc = link_only ? sys_link(from, to) : sys_rename(from, to, 0);
+    }
+    bough_leave();
+    return rc;
+}
+
+static int sync_dir(const char *name) {
+    char path[2048], file[2048 + 256];
+    bough_head_path(path, sizeof path, name);
+    DIR *dir = real_opendir(path);
+    if (!dir) return errno == ENOENT ? 0 : -1;
+    int rc = 0;
+    struct dirent *d;
+    while (rc == 0 && (d = real_readdir(dir)) != NULL) {
+        if (d->d_type != DT_REG) continue;
+        (void)snprintf(file, sizeof file, "%s/%s", path, d->d_name);
+        int fd = sys_open(file, O_RDONLY | O_CLOEXEC, 0);
+        if (fd < 0) continue; /* gone meanwhile */
+        rc = sys_fsync(fd);
+        sys_close(fd);
+    }
+    real_closedir(dir);
+    int fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (rc == 0 && fd >= 0) rc = sys_fsync(fd);
+    if (fd >= 0) sys_close(fd);
+    return rc;
+}
+
+/*
+ * In place of syncfs(), which would wait for every write of every neighbour: make this branch durable, and the
+ * layers sealed from it that may not be. The layers it got from its parent are boughd's business.
+ */
+int bough_sync_all(void) {
+    static const char *const real_dirs[] = {"pg_wal", "pg_twophase", "pg_logical", "global", "base", "pg_xact",
+                                            "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts", "."};
+    if (bough_view_refresh(&bough.view) != 0) return -1;
+    for (unsigned i = 0; i < bough.view.depth; i++)
+        if (atomic_load(&bough.view.layers[i]->item->needs_sync)) {
+            int fd = sys_open(bough.shm->pgdata, O_RDONLY | O_CLOEXEC, 0);
+            int rc = fd < 0 ? -1 : (int)syscall(SYS_syncfs, fd);
+            if (fd >= 0) sys_close(fd);
+            return rc;
+        }
+    for (size_t i = 0; i < sizeof real_dirs / sizeof real_dirs[0]; i++)
+        if (sync_dir(real_dirs[i]) != 0) return -1;
+    char path[2048];
+    bough_head_path(path, sizeof path, "base");
+    DIR *dir = real_opendir(path);
+    if (!dir) return -1;
+    struct dirent *d;
+    int rc = 0;
+    while (rc == 0 && (d = real_readdir(dir)) != NULL) {
+        char name[300];
+        if (d->d_type != DT_DIR || d->d_name[0] == '.') continue;
+        (void)snprintf(name, sizeof name, "base/%s", d->d_name);
+        rc = sync_dir(name);
+    }
+    real_closedir(dir);
+    return rc;
+}

@@ -1,0 +1,281 @@
+/* Branching: adopting a plain cluster, taking a moment of a parent, durability of what a branch stands on. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/internal.h"
+#include "store/seal.h"
+
+/* How long writers may take to come to rest; one write() on a slow disk. */
+#define GATE_TIMEOUT_MS 2000
+
+static int child_path(char *out, const bough_store *store, const char *branch, const char *suffix, bough_error *err) {
+    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
+}
+
+static int check_new(const bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    if (!bough_store_id_is_valid(branch)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
+    int rc = child_path(path, store, branch, "", err);
+    if (!rc && access(path, F_OK) == 0) rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" exists", branch);
+    return rc;
+}
+
+/* ---- layers that are not durable yet ---------------------------------------------------------------- */
+
+static int boot_id(char out[64], bough_error *err) {
+    char *text;
+    size_t n;
+    int rc = bough_read_file(&text, &n, "/proc/sys/kernel/random/boot_id", 4096, err);
+    if (rc) return rc;
+    (void)snprintf(out, 64, "%.40s", text);
+    free(text);
+    return BOUGH_OK;
+}
+
+static bool all_durable(const bough_store *store, const bough_layers *layers) {
+    for (size_t i = 0; i < layers->n; i++)
+        if (!bough_layer_is_durable(store, layers->dir[i])) return false;
+    return true;
+}
+
+/* Note in a new branch that it may have to start again from its first image: the file "pending" and that image. */
+static int pending_write(const bough_moment *m, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX], boot[64];
+    int rc = boot_id(boot, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/control.first", dir);
+    if (!rc) rc = bough_write_file(path, m->control, m->control_bytes, 0600, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pending", dir);
+    if (!rc) rc = bough_write_file(path, boot, strlen(boot), 0600, err);
+    return rc;
+}
+
+bool bough_store_sync_pending(const bough_store *store, const char *branch) {
+    char path[BOUGH_PATH_MAX];
+    return child_path(path, store, branch, "/pending", NULL) == 0 && access(path, F_OK) == 0;
+}
+
+/*
+ * The machine was started anew before the layers under the branch were made durable: pages in them may be lost. The
+ * branch's own checkpoints do not vouch for those, so it goes back to its first pg_control; the WAL since then was kept.
+ */
+int bough_pending_settle(bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
+    size_t n;
+    if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
+    bough_layers layers;
+    int rc = bough_layers_read(&layers, store, branch, err);
+    if (rc) return rc;
+    bool durable = all_durable(store, &layers);
+    bough_layers_free(&layers);
+    rc = boot_id(boot, err);
+    if (!rc) rc = child_path(path, store, branch, "/pending", err);
+    if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
+    bool rebooted = !rc && strcmp(text, boot) != 0;
+    free(text);
+    if (rc || !rebooted || durable) return rc;
+    rc = child_path(path, store, branch, "/control.first", err);
+    if (!rc) rc = bough_read_file(&text, &n, path, 8192, err);
+    if (!rc) rc = child_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
+    if (!rc) {
+        rc = bough_write_file(path, text, n, 0600, err);
+        free(text);
+    }
+    /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as they are */
+    if (!rc) rc = child_path(path, store, branch, "/pending", err);
+    if (!rc && unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
+    return rc;
+}
+
+int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    bough_layers layers;
+    if (advanced) *advanced = false;
+    int rc = bough_layers_read(&layers, store, branch, err);
+    if (rc) return rc;
+    for (size_t i = layers.n; !rc && i-- > 0;) {
+        if (bough_layer_is_durable(store, layers.dir[i])) continue;
+        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, layers.dir[i]);
+        if (!rc) rc = bough_fsync_tree(path, err);
+        if (!rc) rc = bough_layer_set_durable(store, layers.dir[i], err);
+    }
+    bough_layers_free(&layers);
+    if (rc) return rc;
+    rc = child_path(path, store, branch, "/pending", err);
+    if (!rc && unlink(path) == 0) {
+        if (advanced) *advanced = true;
+        rc = child_path(path, store, branch, "/control.first", err);
+        if (!rc) unlink(path);
+    }
+    return rc;
+}
+
+/* ---- adopting a plain cluster ------------------------------------------------------------------------- */
+
+static int check_plain(const char *pgdata, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    struct stat st;
+    int rc = bough_path(path, sizeof path, err, "%s/postmaster.pid", pgdata);
+    if (!rc && access(path, F_OK) == 0)
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "a server runs, or ran, on \"%s\"", pgdata);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_tblspc", pgdata);
+    /* empty: two names; a tablespace is a link in it */
+    if (!rc && stat(path, &st) == 0 && rmdir(path) != 0) {
+        bough_fail(err, BOUGH_E_PRECONDITION, "the cluster has tablespaces");
+        return bough_hint(err, "Move their tables into pg_default first, or restore a dump instead.");
+    }
+    if (!rc && mkdir(path, 0700) != 0 && errno != EEXIST)
+        rc = bough_fail_sys(err, errno, "could not create \"%s\"", path);
+    return rc;
+}
+
+int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata, bough_error *err) {
+    char temp[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], control[BOUGH_PATH_MAX], dir[100];
+    bough_moment *m = malloc(sizeof *m);
+    bough_layers none = {NULL, 0}, one = {NULL, 0};
+    int rc = m ? check_new(store, branch, err) : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = check_plain(pgdata, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/global/pg_control", pgdata);
+    if (!rc) rc = bough_path(control, sizeof control, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
+    if (!rc && rename(path, control) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", path);
+    if (!rc) rc = bough_moment_read(m, pgdata, NULL, err);
+    if (!rc && !m->clean)
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the cluster \"%s\" was not shut down cleanly", pgdata);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/base/pgsql_tmp", pgdata);
+    if (!rc) rc = bough_rmtree(path, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_TMP_NAME);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    /* the layer: its files, then its index */
+    if (!rc) rc = bough_path(dir, sizeof dir, err, "%s/%08u", branch, 1U);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s/data", store->dir, dir);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    for (size_t i = 0; !rc && i < BOUGH_LAYERED_COUNT; i++) {
+        char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+        rc = bough_path(from, sizeof from, err, "%s/%s", pgdata, bough_layered_dirs[i]);
+        if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", path, bough_layered_dirs[i]);
+        if (!rc && rename(from, to) != 0) rc = bough_fail_sys(err, errno, "could not move \"%s\"", from);
+    }
+    if (!rc) rc = bough_head_skeleton(pgdata, err);
+    if (!rc) rc = bough_index_rebuild(store, dir, &none, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
+    if (!rc) rc = bough_fsync_tree(path, err);
+    if (!rc) rc = bough_layer_set_durable(store, dir, err);
+    /* the branch's directory: complete under another name, then renamed */
+    if (!rc) rc = child_path(temp, store, branch, ".new~", err);
+    if (!rc) rc = bough_rmtree(temp, err);
+    if (!rc) rc = bough_mkdirs(temp, 0700, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pgdata", temp);
+    if (!rc && rename(pgdata, path) != 0) rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
+    char suffixed[80];
+    (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
+    if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &one, err);
+    if (!rc) rc = bough_fsync_tree(temp, err);
+    if (!rc) rc = child_path(path, store, branch, "", err);
+    if (!rc && rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
+    if (!rc) rc = bough_fsync_path(path, err);
+    if (rc && rc != BOUGH_E_CONFLICT) {
+        bough_error ignored;
+        if (bough_path(path, sizeof path, &ignored, "%s/layers/%s", store->dir, branch) == 0) bough_ignore(bough_rmtree(path, &ignored));
+        if (child_path(temp, store, branch, ".new~", &ignored) == 0) bough_ignore(bough_rmtree(temp, &ignored));
+    }
+    free(m);
+    return rc;
+}
+
+/* ---- taking a moment ------------------------------------------------------------------------------------ */
+
+typedef struct taking {
+    bough_store *store;
+    const char *parent;
+    bough_header *live;
+    bough_seal seal;
+    bough_moment moment;
+    char pgdata[BOUGH_PATH_MAX]; /* of the parent */
+    char temp[BOUGH_PATH_MAX];   /* the child's directory while it is made */
+    char dest[BOUGH_PATH_MAX];   /* temp/pgdata */
+    bool wanted;                 /* there is something to seal */
+} taking;
+
+/* What happens while nothing moves. */
+static int under_gate(taking *t, bough_error *err) {
+    int rc = bough_moment_read(&t->moment, t->pgdata, t->live, err);
+    if (!rc) rc = bough_moment_link(&t->moment, t->pgdata, t->dest, false, err);
+    if (t->live) t->wanted = atomic_load(&t->live->changes) > 0;
+    if (!rc && t->wanted) rc = bough_seal_switch(&t->seal, t->store, err);
+    if (!rc && t->wanted && t->live) bough_seal_publish(&t->seal, t->live);
+    return rc;
+}
+
+static int take(taking *t, bough_fork_result *result, bough_error *err) {
+    double before = bough_now_ms();
+    int rc = bough_seal_begin(&t->seal, t->store, t->parent, err);
+    if (!rc) rc = bough_moment_dirs(t->pgdata, t->dest, err);
+    if (!rc && !t->live) {
+        bool empty;
+        rc = bough_head_is_empty(&empty, t->pgdata, err);
+        t->wanted = !rc && !empty;
+    }
+    if (rc) return rc;
+    double closing = bough_now_ms();
+    if (t->live && bough_gate_close(t->live, GATE_TIMEOUT_MS) != 0)
+        return bough_fail(err, BOUGH_E_TIMEOUT, "the writers of branch \"%s\" did not come to rest within %d ms",
+                          t->parent, GATE_TIMEOUT_MS);
+    rc = under_gate(t, err);
+    if (t->live) bough_gate_open(t->live);
+    result->gate_ms = t->live ? bough_now_ms() - closing : 0;
+    if (!rc && t->wanted) rc = bough_seal_finish(&t->seal, t->store, t->live, err);
+    if (!rc && t->wanted && t->moment.clean) rc = bough_layer_set_durable(t->store, t->seal.layer, err);
+    result->sealed = !rc && t->wanted;
+    result->seal_ms = bough_now_ms() - before;
+    return rc;
+}
+
+/* Give the child its stack and its name. */
+static int settle_child(taking *t, const char *child, bough_error *err) {
+    char path[BOUGH_PATH_MAX], suffixed[80];
+    bough_layers layers = {NULL, 0};
+    (void)snprintf(suffixed, sizeof suffixed, "%s.new~", child);
+    int rc = bough_moment_finish(&t->moment, t->dest, BOUGH_CONTROL_NAME, err);
+    if (!rc) rc = bough_layers_read(&layers, t->store, t->parent, err);
+    if (!rc) rc = bough_layers_write(t->store, suffixed, "stack", NULL, &layers, err);
+    if (!rc && !all_durable(t->store, &layers)) rc = pending_write(&t->moment, t->temp, err);
+    bough_layers_free(&layers);
+    if (!rc) rc = child_path(path, t->store, child, "", err);
+    if (!rc && rename(t->temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", t->temp);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", t->store->dir);
+    return rc ? rc : bough_fsync_path(path, err);
+}
+
+int bough_store_fork(bough_fork_result *result, bough_store *store, const char *parent, const char *child,
+                     bough_shm *live, bough_error *err) {
+    bough_fork_result spare;
+    if (!result) result = &spare;
+    memset(result, 0, sizeof *result);
+    int rc = check_new(store, child, err);
+    if (rc) return rc;
+    /* a child's first image must not depend on WAL that only its parent's first image has */
+    if (bough_store_sync_pending(store, parent) && (rc = bough_store_sync(NULL, store, parent, err)) != 0) return rc;
+    taking *t = calloc(1, sizeof *t);
+    if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    t->store = store;
+    t->parent = parent;
+    t->live = live ? live->header : NULL;
+    rc = bough_store_pgdata(t->pgdata, store, parent, err);
+    if (!rc) rc = child_path(t->temp, store, child, ".new~", err);
+    if (!rc) rc = bough_path(t->dest, sizeof t->dest, err, "%s/pgdata", t->temp);
+    if (!rc) rc = bough_rmtree(t->temp, err);
+    if (!rc) rc = take(t, result, err);
+    double before = bough_now_ms();
+    if (!rc) rc = settle_child(t, child, err);
+    result->create_ms = bough_now_ms() - before;
+    if (rc) bough_ignore(bough_rmtree(t->temp, NULL));
+    bough_seal_end(&t->seal, store);
+    free(t);
+    if (rc) bough_context(err, "could not branch from \"%s\"", parent);
+    return rc;
+}

@@ -1,0 +1,174 @@
+/* Keeping a store in order: deletion, bytes, reconciliation after a crash. */
+#include <dirent.h>
+#include <errno.h>
+#include <fts.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/internal.h"
+#include "util/log.h"
+
+/* Rename something into the trash, where it is nobody's any more. Missing is success. */
+static int discard(const bough_store *store, const char *kind, const char *name, bough_error *err) {
+    static _Atomic unsigned counter;
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX], flat[256];
+    (void)snprintf(flat, sizeof flat, "%s", name);
+    for (char *p = flat; *p; p++)
+        if (*p == '/') *p = '.';
+    int rc = bough_path(from, sizeof from, err, "%s/%s/%s", store->dir, kind, name);
+    if (!rc)
+        rc = bough_path(to, sizeof to, err, "%s/trash/%s-%s-%ld-%d-%u", store->dir, kind, flat, (long)time(NULL),
+                        (int)getpid(), atomic_fetch_add(&counter, 1));
+    if (!rc && rename(from, to) != 0 && errno != ENOENT)
+        rc = bough_fail_sys(err, errno, "could not move \"%s\" to the trash", from);
+    return rc;
+}
+
+int bough_store_delete(bough_store *store, const char *branch, bough_error *err) {
+    char **names;
+    if (!bough_store_id_is_valid(branch)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
+    int rc = bough_branch_dirs(&names, store, err);
+    size_t n = strlen(branch);
+    for (char **p = rc ? NULL : names; p && *p && !rc; p++) {
+        bough_layers layers;
+        if (strcmp(*p, branch) == 0 || strchr(*p, '~')) continue;
+        rc = bough_layers_read(&layers, store, *p, err);
+        for (size_t i = 0; !rc && i < layers.n; i++)
+            if (strncmp(layers.dir[i], branch, n) == 0 && layers.dir[i][n] == '/') {
+                rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" stands on branch \"%s\"", *p, branch);
+                bough_hint(err, "Delete its children first.");
+            }
+        if (rc != BOUGH_E_CONFLICT && rc) continue;
+        bough_layers_free(&layers);
+    }
+    bough_store_free_list(rc ? NULL : names);
+    if (!rc) rc = discard(store, "branches", branch, err);
+    if (!rc) rc = discard(store, "layers", branch, err);
+    return rc;
+}
+
+int bough_store_purge(bough_store *store, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/trash", store->dir);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
+        rc = bough_path(path, sizeof path, err, "%s/trash/%s", store->dir, d->d_name);
+        if (!rc) rc = bough_rmtree(path, err);
+    }
+    closedir(dir);
+    return rc;
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------------------- */
+
+/* The branch's directory; WAL segments that other branches link to count as shared. */
+static int directory_bytes(bough_usage *usage, const char *path, bough_error *err) {
+    char *roots[] = {(char *)(uintptr_t)path, NULL};
+    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
+    FTSENT *e;
+    while ((e = fts_read(fts)) != NULL) {
+        if (e->fts_info != FTS_F && e->fts_info != FTS_D && e->fts_info != FTS_SL) continue;
+        uint64_t bytes = (uint64_t)e->fts_statp->st_blocks * 512U;
+        if (e->fts_info == FTS_F && e->fts_statp->st_nlink > 1)
+            usage->shared_bytes += bytes;
+        else
+            usage->own_bytes += bytes;
+    }
+    fts_close(fts);
+    return BOUGH_OK;
+}
+
+/* How many branches other than `branch` have a layer in their stack: any at all? */
+static int is_shared(bool *shared, const bough_store *store, const char *branch, char *const *names, const char *dir,
+                     bough_error *err) {
+    *shared = false;
+    for (char *const *p = names; *p && !*shared; p++) {
+        bough_layers layers;
+        if (strcmp(*p, branch) == 0 || strchr(*p, '~')) continue;
+        int rc = bough_layers_read(&layers, store, *p, err);
+        if (rc == BOUGH_E_NOTFOUND) { /* deleted meanwhile */
+            bough_error_clear(err);
+            continue;
+        }
+        if (rc) return rc;
+        for (size_t i = 0; i < layers.n && !*shared; i++) *shared = strcmp(layers.dir[i], dir) == 0;
+        bough_layers_free(&layers);
+    }
+    return BOUGH_OK;
+}
+
+int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], **names = NULL;
+    bough_layers layers = {NULL, 0};
+    memset(usage, 0, sizeof *usage);
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, branch);
+    if (!rc) rc = bough_layers_read(&layers, store, branch, err);
+    if (!rc) rc = directory_bytes(usage, path, err);
+    if (!rc) rc = bough_branch_dirs(&names, store, err);
+    bool shared = false;
+    for (size_t i = 0; !rc && i < layers.n; i++) {
+        uint64_t bytes;
+        /* stacks share their lower ends: below a shared layer all are shared */
+        if (!shared) rc = is_shared(&shared, store, branch, names, layers.dir[i], err);
+        if (!rc) rc = bough_layer_bytes(&bytes, store, layers.dir[i], err);
+        if (rc) break;
+        if (shared)
+            usage->shared_bytes += bytes;
+        else
+            usage->own_bytes += bytes;
+    }
+    usage->depth = (unsigned)layers.n;
+    bough_store_free_list(names);
+    bough_layers_free(&layers);
+    return rc;
+}
+
+/* ---- reconciliation ---------------------------------------------------------------------------------------- */
+
+static bool is_known(const char *name, const char *const *known, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(known[i], name) == 0) return true;
+    return false;
+}
+
+static int discard_unknown(const bough_store *store, const char *kind, const char *const *known, size_t n,
+                           bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/%s", store->dir, kind);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 || is_known(d->d_name, known, n)) continue;
+        bough_log(BOUGH_LOG_WARN, "discarding what the catalogue does not know", "kind", kind, "name", d->d_name, NULL);
+        rc = discard(store, kind, d->d_name, err);
+    }
+    closedir(dir);
+    return rc;
+}
+
+int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live, bool *missing,
+                          size_t n, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && i < n; i++) {
+        missing[i] = !bough_store_has_branch(store, known[i]);
+        if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
+    }
+    if (!rc) rc = discard_unknown(store, "branches", known, n, err);
+    if (!rc) rc = discard_unknown(store, "layers", known, n, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/tmp", store->dir);
+    if (!rc) rc = bough_rmtree(path, err);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    return rc;
+}

@@ -1,0 +1,178 @@
+/* The list of layers under a head (the file "stack"), and what is kept beside each layer. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "store/internal.h"
+
+#define STACK_HEAD "bough-stack 1\n"
+#define STACK_MAX_BYTES (BOUGH_MAX_DEPTH * 128)
+
+void bough_layers_free(bough_layers *layers) {
+    free(layers->dir);
+    layers->dir = NULL;
+    layers->n = 0;
+}
+
+static bool is_layer_name(const char *text) {
+    const char *slash = strchr(text, '/');
+    return slash && slash != text && slash[1] && !strchr(slash + 1, '/') && strlen(text) < 100 &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-/") == strlen(text);
+}
+
+int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n = 0;
+    memset(layers, 0, sizeof *layers);
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/stack", store->dir, branch);
+    if (!rc) rc = bough_read_file(&text, &n, path, STACK_MAX_BYTES, err);
+    if (rc) return rc;
+    size_t head = strlen(STACK_HEAD), lines = 0;
+    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
+    layers->dir = calloc(lines + 1, sizeof *layers->dir);
+    if (!layers->dir) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    bool whole = n >= head + 4 && strncmp(text, STACK_HEAD, head) == 0 && strcmp(text + n - 4, "end\n") == 0;
+    char *save, *line = whole && !rc ? strtok_r(text + head, "\n", &save) : NULL;
+    for (; line && strcmp(line, "end") != 0; line = strtok_r(NULL, "\n", &save)) {
+        whole = whole && is_layer_name(line) && layers->n < BOUGH_MAX_DEPTH;
+        if (!whole) break;
+        (void)snprintf(layers->dir[layers->n++], sizeof layers->dir[0], "%s", line);
+    }
+    if (!rc && !whole) rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
+    free(text);
+    if (rc) bough_layers_free(layers);
+    return rc;
+}
+
+int bough_layers_write(const bough_store *store, const char *branch, const char *name, const char *top,
+                       const bough_layers *below, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", store->dir, branch, name);
+    if (rc) return rc;
+    if (below->n + (top != NULL) >= BOUGH_MAX_DEPTH) {
+        bough_fail(err, BOUGH_E_UNSUPPORTED, "branch \"%s\" already stands on %zu layers", branch, below->n);
+        return bough_hint(err, "Export it and create a new project from the export.");
+    }
+    size_t room = (below->n + 3) * 104, n = 0;
+    char *text = malloc(room);
+    if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    n += (size_t)snprintf(text + n, room - n, STACK_HEAD);
+    if (top) n += (size_t)snprintf(text + n, room - n, "%s\n", top);
+    for (size_t i = 0; i < below->n; i++) n += (size_t)snprintf(text + n, room - n, "%s\n", below->dir[i]);
+    n += (size_t)snprintf(text + n, room - n, "end\n");
+    rc = bough_write_file(path, text, n, 0600, err);
+    free(text);
+    return rc;
+}
+
+bool bough_layer_is_durable(const bough_store *store, const char *dir) {
+    char path[BOUGH_PATH_MAX];
+    return bough_path(path, sizeof path, NULL, "%s/layers/%s/durable", store->dir, dir) == 0 && access(path, F_OK) == 0;
+}
+
+int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/durable", store->dir, dir);
+    return rc ? rc : bough_write_file(path, "", 0, 0400, err);
+}
+
+int bough_layer_verify(bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    pthread_mutex_lock(&store->mutex);
+    bool known = false;
+    for (size_t i = 0; i < store->n_verified && !known; i++) known = strcmp(store->verified[i], dir) == 0;
+    pthread_mutex_unlock(&store->mutex);
+    if (known) return BOUGH_OK;
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, dir);
+    if (rc) return rc;
+    bough_index index;
+    if (bough_index_map(&index, path, true) != 0) {
+        if (errno == EUCLEAN) return bough_fail(err, BOUGH_E_CORRUPT, "the index of layer \"%s\" is damaged", dir);
+        return bough_fail_sys(err, errno, "could not read the index of layer \"%s\"", dir);
+    }
+    bough_index_unmap(&index);
+    pthread_mutex_lock(&store->mutex);
+    char **more = realloc(store->verified, (store->n_verified + 1) * sizeof *more);
+    if (more) {
+        store->verified = more;
+        more[store->n_verified] = strdup(dir);
+        if (more[store->n_verified]) store->n_verified++;
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return BOUGH_OK;
+}
+
+int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    bough_index index;
+    *bytes = 0;
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, dir);
+    if (rc) return rc;
+    if (bough_index_map(&index, path, false) != 0)
+        return bough_fail_sys(err, errno, "could not read the index of layer \"%s\"", dir);
+    *bytes = index.header->allocated + index.header->bytes;
+    bough_index_unmap(&index);
+    return BOUGH_OK;
+}
+
+int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    *names = NULL;
+    int rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    size_t n = 0, room = 16;
+    char **list = calloc(room, sizeof *list);
+    struct dirent *d;
+    while (list && (d = readdir(dir)) != NULL) {
+        if (d->d_name[0] == '.') continue;
+        if (n + 2 > room) {
+            char **more = realloc(list, room * 2 * sizeof *list);
+            if (!more) break;
+            list = more;
+            room *= 2;
+        }
+        list[n] = strdup(d->d_name);
+        if (!list[n]) break;
+        list[++n] = NULL;
+    }
+    bool whole = list && !d;
+    closedir(dir);
+    if (!whole) {
+        bough_store_free_list(list);
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    *names = list;
+    return BOUGH_OK;
+}
+
+int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch, bough_error *err) {
+    bough_layers layers;
+    *dirs = NULL;
+    int rc = bough_layers_read(&layers, store, branch, err);
+    if (rc) return rc;
+    /* the branch's own group as a whole: what is sealed from it while it runs appears there */
+    char **list = calloc(layers.n + 2, sizeof *list);
+    size_t n = 0, length = strlen(branch);
+    rc = list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    char path[BOUGH_PATH_MAX];
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    if (!rc && !(list[n++] = strdup(path))) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    for (size_t i = 0; !rc && i < layers.n; i++) {
+        if (strncmp(layers.dir[i], branch, length) == 0 && layers.dir[i][length] == '/') continue;
+        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, layers.dir[i]);
+        if (!rc && !(list[n++] = strdup(path))) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    bough_layers_free(&layers);
+    if (rc) {
+        bough_store_free_list(list);
+        return rc;
+    }
+    *dirs = list;
+    return BOUGH_OK;
+}

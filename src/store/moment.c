@@ -1,0 +1,241 @@
+/*
+ * A moment of a branch beside its pages: pg_control and the WAL from its redo point on. Complete segments are
+ * shared by hard link; of the last one only its first page and what lies between redo and the end are copied, the
+ * rest stays a hole.
+ *
+ * Offsets in pg_control are those of PostgreSQL 13 to 18 (catalog/pg_control.h): state at 16, checkPoint at 32,
+ * checkPointCopy.redo at 40, ThisTimeLineID at 48. The size of segments is that of the files.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "preload/path.h"
+#include "store/internal.h"
+
+#define XLOG_PAGE 8192U
+#define DB_SHUTDOWNED 1U
+#define DB_SHUTDOWNED_IN_RECOVERY 2U
+
+static const char *const skipped_dirs[] = {"pg_wal", "log", BOUGH_TMP_NAME};
+
+static uint64_t field64(const char *control, size_t at) {
+    uint64_t v;
+    memcpy(&v, control + at, sizeof v);
+    return v;
+}
+
+static uint32_t field32(const char *control, size_t at) {
+    uint32_t v;
+    memcpy(&v, control + at, sizeof v);
+    return v;
+}
+
+/* The size of WAL segments, from any one of them. */
+static int segment_bytes(uint64_t *bytes, const char *pgdata, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    *bytes = 0;
+    int rc = bough_path(path, sizeof path, err, "%s/pg_wal", pgdata);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    struct dirent *d;
+    unsigned tli, log, seg;
+    struct stat st;
+    while (!*bytes && (d = readdir(dir)) != NULL)
+        if (bough_parse_wal_name(d->d_name, &tli, &log, &seg) && fstatat(dirfd(dir), d->d_name, &st, 0) == 0)
+            *bytes = (uint64_t)st.st_size;
+    closedir(dir);
+    if (*bytes < 1 << 20 || (*bytes & (*bytes - 1)))
+        return bough_fail(err, BOUGH_E_CORRUPT, "no usable WAL segment in \"%s\"", path);
+    return BOUGH_OK;
+}
+
+int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    memset(m, 0, sizeof *m);
+    int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
+    if (rc) return rc;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
+    ssize_t n = bough_pread_full(fd, m->control, sizeof m->control, 0);
+    close(fd);
+    if (n < 512) return bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
+    m->control_bytes = (size_t)n;
+    uint32_t state = field32(m->control, 16);
+    m->redo = field64(m->control, 40);
+    m->tli = field32(m->control, 48);
+    m->clean = !live && (state == DB_SHUTDOWNED || state == DB_SHUTDOWNED_IN_RECOVERY);
+    if (live) m->wal_end = atomic_load(&live->wal_end);
+    if (live && m->wal_end && atomic_load(&live->wal_tli) != m->tli) m->wal_end = 0;
+    /* a shutdown checkpoint is the last record there is, and shorter than a page */
+    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED)) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
+    return segment_bytes(&m->segment_bytes, pgdata, err);
+}
+
+static void segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
+    uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
+    (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log), (unsigned)(number % per_log));
+}
+
+static int link_one(const char *from_dir, const char *to_dir, const char *name, bool copy, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_path(from, sizeof from, err, "%s/%s", from_dir, name);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", to_dir, name);
+    if (rc) return rc;
+    if (!copy) {
+        if (link(from, to) == 0 || errno == EEXIST) return BOUGH_OK;
+        return bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
+    }
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    int out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t n = in < 0 || out < 0 ? -1 : 1;
+    char buf[65536];
+    while (n > 0) {
+        n = read(in, buf, sizeof buf);
+        if (n > 0 && bough_write_full(out, buf, (size_t)n) != 0) n = -1;
+    }
+    if (n < 0 || fsync(out) != 0) rc = bough_fail_sys(err, errno, "could not copy \"%s\" to \"%s\"", from, to);
+    if (in >= 0) close(in);
+    if (out >= 0) close(out);
+    return rc;
+}
+
+/* Every regular file of one small directory that `wanted` accepts. */
+static int link_all(const char *pgdata, const char *dest, const char *name, bool copy,
+                    bool (*wanted)(const char *name), bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_path(from, sizeof from, err, "%s/%s", pgdata, name);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", dest, name);
+    if (rc) return rc;
+    DIR *dir = opendir(from);
+    if (!dir) return errno == ENOENT ? BOUGH_OK : bough_fail_sys(err, errno, "could not list \"%s\"", from);
+    struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL)
+        if (d->d_type == DT_REG && (!wanted || wanted(d->d_name))) rc = link_one(from, to, d->d_name, copy, err);
+    closedir(dir);
+    return rc;
+}
+
+static bool is_history(const char *name) {
+    size_t n = strlen(name);
+    return n > 8 && strcmp(name + n - 8, ".history") == 0;
+}
+static bool is_origins(const char *name) { return strcmp(name, "replorigin_checkpoint") == 0; }
+
+/* Whether the segment stands in pg_wal; used where the end of the WAL is not known. */
+static bool has_segment(const bough_moment *m, const char *pgdata, uint64_t number) {
+    char name[32], path[BOUGH_PATH_MAX];
+    segment_name(name, sizeof name, m, number);
+    return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 && access(path, F_OK) == 0;
+}
+
+int bough_moment_link(const bough_moment *m, const char *pgdata, const char *dest, bool copy, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX], name[32];
+    int rc = bough_path(from, sizeof from, err, "%s/pg_wal", pgdata);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/pg_wal", dest);
+    uint64_t first = m->redo / m->segment_bytes;
+    for (uint64_t s = first; !rc; s++) {
+        if (m->wal_end ? s >= (m->wal_end - 1) / m->segment_bytes : !has_segment(m, pgdata, s)) break;
+        segment_name(name, sizeof name, m, s);
+        /* where the end is not known, a segment may be written again: it cannot be shared */
+        rc = link_one(from, to, name, copy || !m->wal_end, err);
+    }
+    if (!rc && m->wal_end) { /* under a name of its own: its contents follow in bough_moment_finish() */
+        char last[BOUGH_PATH_MAX], held[BOUGH_PATH_MAX];
+        segment_name(name, sizeof name, m, (m->wal_end - 1) / m->segment_bytes);
+        rc = bough_path(last, sizeof last, err, "%s/%s", from, name);
+        if (!rc) rc = bough_path(held, sizeof held, err, "%s/last-segment", to);
+        if (!rc && link(last, held) != 0) rc = bough_fail_sys(err, errno, "could not link \"%s\"", last);
+    }
+    if (!rc) rc = link_all(pgdata, dest, "pg_wal", copy, is_history, err);
+    if (!rc) rc = link_all(pgdata, dest, "pg_twophase", copy, NULL, err);
+    if (!rc) rc = link_all(pgdata, dest, "pg_logical", copy, is_origins, err);
+    if (!rc && m->clean) rc = link_all(pgdata, dest, "pg_stat", true, NULL, err);
+    return rc;
+}
+
+int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err) {
+    static const char *const below[] = {"pg_wal", "pg_wal/archive_status", "pg_logical/snapshots",
+                                        "pg_logical/mappings", BOUGH_TMP_NAME};
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_mkdirs(dest, 0700, err);
+    if (!rc) rc = bough_head_skeleton(dest, err);
+    DIR *dir = rc ? NULL : opendir(pgdata);
+    if (!rc && !dir) rc = bough_fail_sys(err, errno, "could not list \"%s\"", pgdata);
+    struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        if (d->d_type != DT_DIR || strncmp(d->d_name, "pg_", 3) != 0) continue;
+        bool skip = false;
+        for (size_t i = 0; i < sizeof skipped_dirs / sizeof skipped_dirs[0]; i++)
+            skip = skip || strcmp(d->d_name, skipped_dirs[i]) == 0;
+        if (skip) continue;
+        rc = bough_path(path, sizeof path, err, "%s/%s", dest, d->d_name);
+        if (!rc) rc = bough_mkdirs(path, 0700, err);
+    }
+    if (dir) closedir(dir);
+    for (size_t i = 0; !rc && i < sizeof below / sizeof below[0]; i++) {
+        rc = bough_path(path, sizeof path, err, "%s/%s", dest, below[i]);
+        if (!rc) rc = bough_mkdirs(path, 0700, err);
+    }
+    struct stat st;
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal/summaries", pgdata);
+    if (!rc && stat(path, &st) == 0) { /* PostgreSQL 17 and later */
+        rc = bough_path(path, sizeof path, err, "%s/pg_wal/summaries", dest);
+        if (!rc) rc = bough_mkdirs(path, 0700, err);
+    }
+    return rc ? rc : link_one(pgdata, dest, "PG_VERSION", true, err);
+}
+
+/* Copy [from, to) of one file into another at the same place; pages of zeros stay holes. */
+static int copy_pages(int in, int out, uint64_t from, uint64_t to) {
+    static const char zeros[XLOG_PAGE];
+    char page[XLOG_PAGE];
+    for (uint64_t at = from & ~(uint64_t)(XLOG_PAGE - 1); at < to; at += XLOG_PAGE) {
+        ssize_t n = bough_pread_full(in, page, sizeof page, (off_t)at);
+        if (n < 0) return -1;
+        if (n == 0) break;
+        if (memcmp(page, zeros, (size_t)n) != 0 && bough_pwrite_full(out, page, (size_t)n, (off_t)at) != 0) return -1;
+    }
+    return 0;
+}
+
+static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) {
+    char name[32], held[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    uint64_t number = (m->wal_end - 1) / m->segment_bytes, start = number * m->segment_bytes;
+    segment_name(name, sizeof name, m, number);
+    int rc = bough_path(held, sizeof held, err, "%s/pg_wal/last-segment", dest);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal/%s", dest, name);
+    if (rc) return rc;
+    int in = open(held, O_RDONLY | O_CLOEXEC);
+    int out = in < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    uint64_t from = m->redo > start ? m->redo - start : 0, to = m->wal_end - start;
+    if (to > m->segment_bytes) to = m->segment_bytes;
+    if (in < 0 || out < 0 || ftruncate(out, (off_t)m->segment_bytes) != 0 || copy_pages(in, out, 0, XLOG_PAGE) != 0 ||
+        copy_pages(in, out, from, to) != 0 || fsync(out) != 0)
+        rc = bough_fail_sys(err, errno, "could not copy the WAL to \"%s\"", path);
+    if (in >= 0) close(in);
+    if (out >= 0) close(out);
+    unlink(held);
+    return rc;
+}
+
+int bough_moment_finish(const bough_moment *m, const char *dest, const char *control_name,
+                        bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = m->wal_end ? copy_tail(m, dest, err) : BOUGH_OK;
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", dest, control_name);
+    if (!rc) rc = bough_write_file(path, m->control, m->control_bytes, 0600, err);
+    /* shared segments were written by the parent, who may not have synced them yet */
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal", dest);
+    if (!rc) rc = bough_fsync_tree(path, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_twophase", dest);
+    if (!rc) rc = bough_fsync_tree(path, err);
+    if (!rc) rc = bough_fsync_path(dest, err);
+    return rc;
+}
