@@ -20,7 +20,8 @@ typedef struct bough_conf {
     bool hold_wal;                /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried;   /**< NULL-terminated "name=value" from the source: recovery minima
                                        (max_connections, ...), shared_preload_libraries, locale settings; the
-                                       writer drops and overrides what would act outside. May be NULL */
+                                       writer drops and overrides what would act outside. NULL: what an
+                                       earlier call wrote into bough_carried.conf stays */
 } bough_conf;
 
 /** Write (replace) the three files in `pgdata`. Each is replaced atomically. */

@@ -32,4 +32,13 @@ BOUGH_CHECK int bough_pg_find(bough_pg *pg, int major, bough_error *err);
 /** List all installations, newest first. Returns how many were written to `list` (at most `room`). */
 size_t bough_pg_list(bough_pg *list, size_t room);
 
+/**
+ * Find a client program (psql, pg_restore, pg_basebackup): of version `major`, else of the nearest newer one, else,
+ * where `older_too`, of the newest older one. It need not belong to a server installation.
+ *
+ * @param[out] tool  tool->bindir holds the program; has_tools is not set.
+ * @retval BOUGH_E_UNSUPPORTED  Not installed; the hint names the package.
+ */
+BOUGH_CHECK int bough_pg_tool(bough_pg *tool, const char *name, int major, bool older_too, bough_error *err);
+
 #endif

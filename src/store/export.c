@@ -129,6 +129,10 @@ static int visit(writer *w, const char *key, bool dry, bough_error *err) {
     char text[BOUGH_LAYERED_PATH_MAX * 2];
     bool whole = bough_path_classify(key, text, sizeof text) != BOUGH_PATH_PAGES;
     uint64_t size = e ? atomic_load(&e->size) : w->levels[0].size;
+    struct stat st;
+    char real[BOUGH_PATH_MAX];
+    if (e && whole && bough_path(real, sizeof real, NULL, "%s/%s", w->pgdata, key) == 0 && stat(real, &st) == 0)
+        size = (uint64_t)st.st_size;
     if (dry) {
         w->total += size;
         return BOUGH_OK;

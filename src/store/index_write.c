@@ -104,6 +104,15 @@ static void fill(char *image, bough_index_header *h, bough_header *shm, bough_en
     }
 }
 
+/* Whole files are written behind the library's back as far as their size goes: ask the file. */
+static void size_whole(bough_entry *e, const char *layer_path) {
+    char path[BOUGH_PATH_MAX];
+    struct stat st;
+    if (kind_of(e) == BOUGH_RECORD_WHOLE &&
+        bough_path(path, sizeof path, NULL, "%s/data/%s", layer_path, e->path) == 0 && stat(path, &st) == 0)
+        atomic_store(&e->size, (uint64_t)st.st_size);
+}
+
 int bough_index_write(bough_header *shm, uint32_t gen, const char *layer_path, bough_error *err) {
     bough_entry **list = NULL;
     size_t n = 0;
@@ -115,6 +124,7 @@ int bough_index_write(bough_header *shm, uint32_t gen, const char *layer_path, b
     if (rc) goto out;
     uint64_t names = 0, bitmaps = 0;
     for (size_t i = 0; i < n; i++) {
+        size_whole(list[i], layer_path);
         names += strlen(list[i]->path) + 1;
         if (kind_of(list[i]) == BOUGH_RECORD_PAGES && !is_full(shm, list[i]))
             bitmaps += bitmap_bytes(atomic_load(&list[i]->size));

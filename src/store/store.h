@@ -150,4 +150,13 @@ BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster);
 void bough_shm_close(bough_shm *shm);
 
+/**
+ * Check the memory of a running compute against the file system, its writers held for the time it takes: for
+ * tests and for support.
+ *
+ * @param[out] files  Paths checked.
+ * @retval BOUGH_E_CORRUPT  They differ; the message names the file and the block.
+ */
+BOUGH_CHECK int bough_store_audit(size_t *files, bough_shm *live, bough_error *err);
+
 #endif

@@ -6,6 +6,7 @@
  *   storetool STORE run BRANCH PRELOAD POSTGRES [ARGUMENT...]    replaces itself by postgres
  *   storetool STORE export BRANCH DIR [POSTMASTER-PID]
  *   storetool STORE usage BRANCH
+ *   storetool STORE audit BRANCH POSTMASTER-PID
  *   storetool STORE delete BRANCH
  */
 #include <fcntl.h>
@@ -64,6 +65,11 @@ int main(int argc, char **argv) {
         bough_usage usage;
         rc = bough_store_usage(&usage, store, argv[3], &err);
         if (!rc) printf("own %llu shared %llu depth %u\n", (unsigned long long)usage.own_bytes, (unsigned long long)usage.shared_bytes, usage.depth);
+    } else if (strcmp(verb, "audit") == 0 && argc > 4) {
+        size_t files = 0;
+        rc = attach(&shm, store, argv[3], argv[4], &err);
+        if (!rc) rc = bough_store_audit(&files, shm, &err);
+        if (!rc) printf("%zu files\n", files);
     } else if (strcmp(verb, "delete") == 0) {
         rc = bough_store_delete(store, argv[3], &err);
     } else {

@@ -1,0 +1,124 @@
+/**
+ * Branches: writable copies of a database.
+ */
+#ifndef BOUGH_BRANCH_H
+#define BOUGH_BRANCH_H
+
+#include <stddef.h>
+
+#include "bough/client.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A branch. Strings are "" where the server does not say. */
+typedef struct bough_branch {
+    const char *id;          /**< e.g. "br-wispy-meadow-118737" */
+    const char *name;        /**< unique in its project */
+    const char *project_id;
+    const char *parent_id;   /**< "" for the root branch */
+    const char *parent_name; /**< "" for the root branch */
+    const char *state;       /**< e.g. "ready" */
+    const char *created_at;  /**< RFC 3339 */
+    uint64_t own_bytes;      /**< allocated for this branch alone */
+    uint64_t shared_bytes;   /**< in layers that other branches use too */
+    int depth;               /**< layers under its head */
+    int is_default;          /**< non-zero for the project's default branch */
+    int is_protected;
+    const char *json;        /**< the server's whole object as JSON text */
+} bough_branch;
+
+/** Several branches. */
+typedef struct bough_branch_list {
+    size_t count;
+    bough_branch **items; /**< belong to the list */
+} bough_branch_list;
+
+/** What came of bough_branch_create(). Times are the server's, in milliseconds; 0 when not said. */
+typedef struct bough_branch_created {
+    const bough_branch *branch;
+    const char *connection_uri; /**< holds a password; "" when not said */
+    double seal_ms;             /**< sealing the parent */
+    double create_ms;           /**< making the branch's directory */
+    double start_ms;            /**< from exec of postgres to its socket */
+    double ready_ms;            /**< from there to the first answered query */
+    double total_ms;
+    int existing;               /**< non-zero: it was there already, from the same parent */
+    const char *json;           /**< the server's whole answer as JSON text */
+} bough_branch_created;
+
+/**
+ * Create a branch and start its compute, or return the one of that name with the same parent.
+ *
+ * @param[out] created  Free with bough_branch_created_free().
+ * @param project       Id of the project.
+ * @param name          1 to 256 bytes.
+ * @param parent        Id of the parent; NULL for the default branch.
+ * @retval BOUGH_E_CONFLICT  The name is taken by a branch of another parent.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_create(bough_branch_created **created, bough_client *client,
+                                              const char *project, const char *name,
+                                              const char *parent, bough_error *err);
+
+/** Free. NULL is allowed. */
+BOUGH_API void bough_branch_created_free(bough_branch_created *created);
+
+/** All branches of a project. Free with bough_branch_list_free(). */
+BOUGH_API BOUGH_CHECK int bough_branch_get_all(bough_branch_list **list, bough_client *client,
+                                               const char *project, bough_error *err);
+
+/** Free a list and its items. NULL is allowed. */
+BOUGH_API void bough_branch_list_free(bough_branch_list *list);
+
+/**
+ * Find a branch by id or name.
+ *
+ * @param[out] branch  Free with bough_branch_free().
+ * @param project      Id of the project.
+ * @param name         Id, or name; NULL for the default branch.
+ * @retval BOUGH_E_NOTFOUND  No such branch; the hint names the nearest.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_find(bough_branch **branch, bough_client *client,
+                                            const char *project, const char *name, bough_error *err);
+
+/** Free. NULL is allowed. */
+BOUGH_API void bough_branch_free(bough_branch *branch);
+
+/**
+ * Give a branch another name.
+ *
+ * @param[out] renamed  The branch afterwards; free with bough_branch_free().
+ * @param project       Id of the project.
+ * @param id            Id of the branch.
+ * @param name          The new name.
+ * @retval BOUGH_E_CONFLICT  The name is taken.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_rename(bough_branch **renamed, bough_client *client,
+                                              const char *project, const char *id, const char *name,
+                                              bough_error *err);
+
+/**
+ * Delete a branch. `project` and `id` are ids.
+ * @retval BOUGH_E_CONFLICT      It has children.
+ * @retval BOUGH_E_PRECONDITION  It is protected or the default branch.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_delete(bough_client *client, const char *project, const char *id,
+                                              bough_error *err);
+
+/**
+ * Write a branch as a plain PGDATA that a stock PostgreSQL starts on.
+ *
+ * Reports progress and can be cancelled. What was written by then stays for the caller to remove.
+ *
+ * @param project    Id of the project.
+ * @param id         Id of the branch.
+ * @param directory  Absolute path of an empty directory that the server's user can write to.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_export(bough_client *client, const char *project, const char *id,
+                                              const char *directory, bough_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

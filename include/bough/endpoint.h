@@ -1,0 +1,88 @@
+/**
+ * Endpoints: a branch's address and the compute behind it.
+ */
+#ifndef BOUGH_ENDPOINT_H
+#define BOUGH_ENDPOINT_H
+
+#include <stddef.h>
+
+#include "bough/client.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** An endpoint. Strings are "" where the server does not say. */
+typedef struct bough_endpoint {
+    const char *id;        /**< e.g. "ep-silent-smoke-806639" */
+    const char *branch_id;
+    const char *host;
+    const char *type;      /**< "read_write" or "read_only" */
+    const char *state;     /**< e.g. "active", "idle" */
+    const char *created_at;
+    const char *json;      /**< the server's whole object as JSON text */
+} bough_endpoint;
+
+/** Several endpoints. */
+typedef struct bough_endpoint_list {
+    size_t count;
+    bough_endpoint **items; /**< belong to the list */
+} bough_endpoint_list;
+
+/** All endpoints of a project (an id). Free with bough_endpoint_list_free(). */
+BOUGH_API BOUGH_CHECK int bough_endpoint_get_all(bough_endpoint_list **list, bough_client *client,
+                                                 const char *project, bough_error *err);
+
+/** Free a list and its items. NULL is allowed. */
+BOUGH_API void bough_endpoint_list_free(bough_endpoint_list *list);
+
+/**
+ * Find the read-write endpoint of a branch.
+ *
+ * @param[out] endpoint  Free with bough_endpoint_free().
+ * @param project        Id of the project.
+ * @param branch         Id of the branch.
+ * @retval BOUGH_E_NOTFOUND  The branch has none.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_find(bough_endpoint **endpoint, bough_client *client,
+                                              const char *project, const char *branch,
+                                              bough_error *err);
+
+/** Free. NULL is allowed. */
+BOUGH_API void bough_endpoint_free(bough_endpoint *endpoint);
+
+/**
+ * Start the compute; returns when it answers queries. One that runs already is success.
+ *
+ * @param[out] endpoint  The endpoint afterwards; free with bough_endpoint_free().
+ * @param project        Id of the project.
+ * @param id             Id of the endpoint.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_start(bough_endpoint **endpoint, bough_client *client,
+                                               const char *project, const char *id, bough_error *err);
+
+/** Stop the compute cleanly. The same parameters; one that sleeps already is success. */
+BOUGH_API BOUGH_CHECK int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client,
+                                                 const char *project, const char *id,
+                                                 bough_error *err);
+
+/**
+ * Get a connection URI of a branch.
+ *
+ * @param[out] uri  Holds a password; free with bough_uri_free().
+ * @param project   Id of the project.
+ * @param branch    Id of the branch.
+ * @param database  NULL: the branch's first database.
+ * @param role      NULL: the owner of that database.
+ */
+BOUGH_API BOUGH_CHECK int bough_uri_get(char **uri, bough_client *client, const char *project,
+                                        const char *branch, const char *database, const char *role,
+                                        bough_error *err);
+
+/** Overwrite and free a URI. NULL is allowed. */
+BOUGH_API void bough_uri_free(char *uri);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,73 @@
+/* Table endpoints. Whether one is active is the supervisor's knowledge, not a column. */
+#include "model/query.h"
+
+#define COLUMNS "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms"
+
+static void fill(void *record, sqlite3_stmt *stmt) {
+    bough_endpoint_row *row = record;
+    bough_query_text(row->id, sizeof row->id, stmt, 0);
+    bough_query_text(row->project_id, sizeof row->project_id, stmt, 1);
+    bough_query_text(row->branch_id, sizeof row->branch_id, stmt, 2);
+    row->suspend_timeout_seconds = sqlite3_column_int(stmt, 3);
+    bough_query_text(row->last_error, sizeof row->last_error, stmt, 4);
+    row->created_ms = sqlite3_column_int64(stmt, 5);
+    row->updated_ms = sqlite3_column_int64(stmt, 6);
+}
+
+int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, bough_error *err) {
+    int rc = bough_query_run(NULL, cat, err,
+                             "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)", "sssitii",
+                             row->id, row->project_id, row->branch_id,
+                             (int64_t)row->suspend_timeout_seconds, row->last_error, row->created_ms,
+                             row->updated_ms);
+    if (rc == BOUGH_E_CONFLICT)
+        (void)bough_fail(err, rc, "read_write endpoint already exists for branch \"%s\"", row->branch_id);
+    return rc;
+}
+
+int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const char *project, const char *id,
+                        bough_error *err) {
+    int rc = bough_query_one(row, sizeof *row, fill, cat, err,
+                             "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND id = ?", "ss",
+                             project, id);
+    if (rc == BOUGH_E_NOTFOUND)
+        (void)bough_fail(err, rc, "no endpoint has the id \"%.100s\" in this project", id);
+    return rc;
+}
+
+int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat, const char *branch,
+                              bough_error *err) {
+    int rc = bough_query_one(row, sizeof *row, fill, cat, err,
+                             "SELECT " COLUMNS " FROM endpoints WHERE branch_id = ?", "s", branch);
+    if (rc == BOUGH_E_NOTFOUND) {
+        (void)bough_fail(err, rc, "branch \"%.100s\" has no endpoint", branch);
+        (void)bough_hint(err, "Create one for it first.");
+    }
+    return rc;
+}
+
+int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat, const char *project,
+                         bough_error *err) {
+    void *records;
+    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                              "SELECT " COLUMNS " FROM endpoints WHERE ?1 IS NULL OR project_id = ?1"
+                              " ORDER BY created_ms DESC, rowid DESC", "s", project);
+    *rows = records;
+    return rc;
+}
+
+int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int seconds, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE endpoints SET suspend_timeout_seconds = ?, updated_ms = ? WHERE id = ?",
+                           "iis", (int64_t)seconds, bough_now_epoch_ms(), id);
+}
+
+int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE endpoints SET last_error = ?, updated_ms = ? WHERE id = ?", "tis", message,
+                           bough_now_epoch_ms(), id);
+}
+
+int bough_endpoints_delete(bough_catalogue *cat, const char *id, bough_error *err) {
+    return bough_query_run(NULL, cat, err, "DELETE FROM endpoints WHERE id = ?", "s", id);
+}

@@ -1,0 +1,29 @@
+/**
+ * Reading a dump in SQL before it is run: which roles it names, and whether it does what a restore into one
+ * database must not (connect elsewhere, create databases, run programs through psql's own commands).
+ *
+ * It is fed piece by piece and skips the data of COPY, so that a dump of any size can be read. One thread.
+ */
+#ifndef BOUGH_PG_DUMPSCAN_H
+#define BOUGH_PG_DUMPSCAN_H
+
+#include <stddef.h>
+
+#include "bough/error.h"
+
+typedef struct bough_dumpscan bough_dumpscan;
+
+/** NULL when memory ran out. */
+bough_dumpscan *bough_dumpscan_new(void);
+void bough_dumpscan_free(bough_dumpscan *scan);
+
+/**
+ * Read on.
+ * @retval BOUGH_E_UNSUPPORTED  The dump connects to or creates databases, or holds a command of psql's own.
+ */
+BOUGH_CHECK int bough_dumpscan_feed(bough_dumpscan *scan, const char *data, size_t size, bough_error *err);
+
+/** Roles named so far, each once; NULL-terminated; borrowed until the next call. */
+const char *const *bough_dumpscan_roles(const bough_dumpscan *scan);
+
+#endif

@@ -1,0 +1,244 @@
+/*
+ * PostgreSQL installations on this machine.
+ *
+ * A program's version is asked once and remembered as long as the file stays the same (device, inode, time):
+ * finding an installation is part of every start of a compute.
+ */
+#include "pg/install.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pg/spawn.h"
+#include "util/error.h"
+#include "util/fs.h"
+
+enum { MOST_DIRS = 64, MOST_KNOWN = 64, VERSION_TICKS = 100 };
+
+typedef struct dir_list {
+    size_t count;
+    char dirs[MOST_DIRS][sizeof((bough_pg *)0)->bindir];
+} dir_list;
+
+typedef struct known_version {
+    dev_t dev;
+    ino_t ino;
+    struct timespec changed;
+    int major;
+    char version[sizeof((bough_pg *)0)->version];
+} known_version;
+
+static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
+static known_version known[MOST_KNOWN];
+static size_t known_count;
+
+/* ---- versions ---- */
+
+typedef struct answer {
+    char text[256];
+    size_t size;
+    int ticks;
+} answer;
+
+static int take_answer(void *context, const char *data, size_t size, bough_error *err) {
+    (void)err;
+    answer *a = context;
+    size_t room = sizeof a->text - 1 - a->size;
+    if (size > room) size = room;
+    memcpy(a->text + a->size, data, size);
+    a->size += size;
+    a->text[a->size] = '\0';
+    return BOUGH_OK;
+}
+
+static int too_long(void *context, pid_t pid) {
+    (void)pid;
+    return ++((answer *)context)->ticks > VERSION_TICKS;
+}
+
+/* "postgres (PostgreSQL) 15.18 (Debian ...)", "... 18beta1" */
+static int ask_version(bough_pg *pg, const char *program) {
+    answer a = {.size = 0};
+    bough_env env;
+    bough_env_init(&env, pg->bindir);
+    const char *const argv[] = {program, "--version", NULL};
+    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &a, .output = take_answer,
+                     .tick = too_long};
+    int status;
+    if (bough_run_tool(&status, &run, NULL) || !WIFEXITED(status) || WEXITSTATUS(status) != 0) return -1;
+    static const char mark[] = "(PostgreSQL) ";
+    const char *at = strstr(a.text, mark);
+    if (!at) return -1;
+    at += sizeof mark - 1;
+    size_t n = strcspn(at, " \n");
+    if (n == 0 || n >= sizeof pg->version) return -1;
+    memcpy(pg->version, at, n);
+    pg->version[n] = '\0';
+    pg->major = (int)strtol(at, NULL, 10);
+    return 0;
+}
+
+static bool same_file(const known_version *k, const struct stat *st) {
+    return k->dev == st->st_dev && k->ino == st->st_ino && k->changed.tv_sec == st->st_ctim.tv_sec &&
+           k->changed.tv_nsec == st->st_ctim.tv_nsec;
+}
+
+/* Fill in pg->major and pg->version from pg->bindir/name. Returns 0, or -1 when it is no such program. */
+static int version_of(bough_pg *pg, const char *name) {
+    char program[BOUGH_PATH_MAX];
+    struct stat st;
+    if (bough_path(program, sizeof program, NULL, "%s/%s", pg->bindir, name)) return -1;
+    if (stat(program, &st) != 0 || !S_ISREG(st.st_mode) || access(program, X_OK) != 0) return -1;
+    pthread_mutex_lock(&known_lock);
+    for (size_t i = 0; i < known_count; i++)
+        if (same_file(&known[i], &st)) {
+            pg->major = known[i].major;
+            memcpy(pg->version, known[i].version, sizeof pg->version);
+            pthread_mutex_unlock(&known_lock);
+            return 0;
+        }
+    pthread_mutex_unlock(&known_lock);
+    if (ask_version(pg, program) != 0) return -1;
+    pthread_mutex_lock(&known_lock);
+    if (known_count < MOST_KNOWN) {
+        known_version *k = &known[known_count++];
+        *k = (known_version){st.st_dev, st.st_ino, st.st_ctim, pg->major, ""};
+        memcpy(k->version, pg->version, sizeof k->version);
+    }
+    pthread_mutex_unlock(&known_lock);
+    return 0;
+}
+
+/* ---- where to look ---- */
+
+static void add_dir(dir_list *list, const char *dir) {
+    char real[BOUGH_PATH_MAX];
+    if (list->count == MOST_DIRS || !*dir || !realpath(dir, real)) return;
+    if (strlen(real) >= sizeof list->dirs[0]) return;
+    for (size_t i = 0; i < list->count; i++)
+        if (strcmp(list->dirs[i], real) == 0) return;
+    (void)snprintf(list->dirs[list->count++], sizeof list->dirs[0], "%s", real);
+}
+
+static void add_colon_list(dir_list *list, const char *paths) {
+    while (paths && *paths) {
+        char dir[BOUGH_PATH_MAX];
+        size_t n = strcspn(paths, ":");
+        if (n < sizeof dir) {
+            memcpy(dir, paths, n);
+            dir[n] = '\0';
+            add_dir(list, dir);
+        }
+        paths += n;
+        if (*paths == ':') paths++;
+    }
+}
+
+static dir_list *find_dirs(void) {
+    dir_list *list = calloc(1, sizeof *list);
+    if (!list) return NULL;
+    add_colon_list(list, getenv("BOUGH_PG_PATH"));
+    for (int major = BOUGH_PG_NEWEST; major >= BOUGH_PG_OLDEST; major--) {
+        char dir[64];
+        (void)snprintf(dir, sizeof dir, "/usr/lib/postgresql/%d/bin", major);
+        add_dir(list, dir);
+        (void)snprintf(dir, sizeof dir, "/usr/pgsql-%d/bin", major);
+        add_dir(list, dir);
+    }
+    add_dir(list, "/usr/local/pgsql/bin");
+    add_colon_list(list, getenv("PATH"));
+    return list;
+}
+
+static bool has_program(const char *dir, const char *name) {
+    char path[BOUGH_PATH_MAX];
+    return !bough_path(path, sizeof path, NULL, "%s/%s", dir, name) && access(path, X_OK) == 0;
+}
+
+static bool is_server(bough_pg *pg, const char *dir) {
+    memset(pg, 0, sizeof *pg);
+    (void)snprintf(pg->bindir, sizeof pg->bindir, "%s", dir);
+    if (!has_program(dir, "initdb") || version_of(pg, "postgres") != 0) return false;
+    pg->has_tools = has_program(dir, "psql") && has_program(dir, "pg_restore") &&
+                    has_program(dir, "pg_basebackup");
+    return pg->major >= BOUGH_PG_OLDEST && pg->major <= BOUGH_PG_NEWEST;
+}
+
+/* ---- interface ---- */
+
+size_t bough_pg_list(bough_pg *list, size_t room) {
+    dir_list *dirs = find_dirs();
+    size_t count = 0;
+    for (size_t i = 0; dirs && i < dirs->count && count < room; i++) {
+        bough_pg pg;
+        if (!is_server(&pg, dirs->dirs[i])) continue;
+        size_t at = count++;
+        for (; at > 0 && list[at - 1].major < pg.major; at--) list[at] = list[at - 1];
+        list[at] = pg;
+    }
+    free(dirs);
+    return count;
+}
+
+int bough_pg_find(bough_pg *pg, int major, bough_error *err) {
+    if (major != 0 && (major < BOUGH_PG_OLDEST || major > BOUGH_PG_NEWEST)) {
+        (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL %d is not supported", major);
+        (void)bough_hint(err, "Use a version from %d to %d.", BOUGH_PG_OLDEST, BOUGH_PG_NEWEST);
+        return BOUGH_E_UNSUPPORTED;
+    }
+    dir_list *dirs = find_dirs();
+    if (!dirs) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    bough_pg best = {.major = 0};
+    for (size_t i = 0; i < dirs->count; i++) {
+        bough_pg found;
+        if (!is_server(&found, dirs->dirs[i]) || found.major <= best.major) continue;
+        if (major && found.major != major) continue;
+        best = found;
+        if (major) break;
+    }
+    free(dirs);
+    if (best.major) {
+        *pg = best;
+        return BOUGH_OK;
+    }
+    if (major)
+        (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL %d is not installed", major);
+    else
+        (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL is not installed");
+    (void)bough_hint(err, "Install the package postgresql-%d, or name its bin directory in BOUGH_PG_PATH.",
+                     major ? major : BOUGH_PG_NEWEST);
+    return BOUGH_E_UNSUPPORTED;
+}
+
+/* Smaller is better; -1: unfit. */
+static int distance(int have, int want, bool older_too) {
+    if (have >= want) return have - want;
+    return older_too ? 1000 + want - have : -1;
+}
+
+int bough_pg_tool(bough_pg *tool, const char *name, int major, bool older_too, bough_error *err) {
+    dir_list *dirs = find_dirs();
+    if (!dirs) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int best = -1;
+    for (size_t i = 0; i < dirs->count && best != 0; i++) {
+        bough_pg found = {.major = 0};
+        (void)snprintf(found.bindir, sizeof found.bindir, "%s", dirs->dirs[i]);
+        if (version_of(&found, name) != 0) continue;
+        int d = distance(found.major, major, older_too);
+        if (d < 0 || (best >= 0 && d >= best)) continue;
+        best = d;
+        *tool = found;
+    }
+    free(dirs);
+    if (best >= 0) return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "\"%s\" of PostgreSQL %d or newer is not installed", name,
+                     major);
+    (void)bough_hint(err, "Install the package postgresql-client-%d.", major);
+    return BOUGH_E_UNSUPPORTED;
+}

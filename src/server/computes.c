@@ -1,0 +1,531 @@
+/*
+ * The supervisor.
+ *
+ * Entries are one per branch that has had a compute; the list and its plain fields are guarded by the mutex,
+ * `compute` and `shm` by the branch's lock. An entry is active from computes_wait() or adoption on.
+ *
+ * A compute's pidfd is watched by the loop through a duplicate. When it fires, a background job takes the
+ * branch's lock and looks whether the process it was told about is still the current one and has ended; so a
+ * stop that was asked for is never taken for a crash.
+ */
+#include "server/computes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "pg/compute.h"
+#include "pg/conf.h"
+#include "pg/sql.h"
+#include "util/log.h"
+
+/* Restart policy of a supervisor: at most so many unexpected ends within the time. */
+enum { RESTARTS = 3, RESTARTS_MS = 60000 };
+
+typedef struct watch {
+    server *srv;
+    char branch[BOUGH_ID_SIZE];
+    uint64_t generation;
+    struct event *event;
+    int fd;
+} watch;
+
+typedef struct entry {
+    struct entry *next;
+    bough_branch_row branch;
+    bough_endpoint_row endpoint;
+    int major;
+    bough_compute *compute;
+    bough_shm *shm;
+    watch *watch;
+    uint64_t generation;
+    bool is_active;
+    int64_t started_ms, idle_since_ms;
+    double ends_ms[RESTARTS]; /* of the latest unexpected ends; 0 for none */
+} entry;
+
+struct computes {
+    pthread_mutex_t mutex;
+    entry *first;
+    uint64_t generation;
+    sem_t starts; /* starting is bound to the processors: so many at a time */
+};
+
+int computes_new(struct computes **out, bough_error *err) {
+    struct computes *c = *out = calloc(1, sizeof *c);
+    if (!c) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    pthread_mutex_init(&c->mutex, NULL);
+    int n = get_nprocs();
+    (void)sem_init(&c->starts, 0, (unsigned)(n < 2 ? 2 : n + 1));
+    return BOUGH_OK;
+}
+
+static void watch_end(watch *w) {
+    if (!w) return;
+    if (w->event) event_free(w->event);
+    if (w->fd >= 0) close(w->fd);
+    free(w);
+}
+
+void computes_free(struct computes *c) {
+    if (!c) return;
+    for (entry *e = c->first, *next; e; e = next) {
+        next = e->next;
+        watch_end(e->watch);
+        bough_compute_free(e->compute);
+        bough_shm_close(e->shm);
+        free(e);
+    }
+    (void)sem_destroy(&c->starts);
+    pthread_mutex_destroy(&c->mutex);
+    free(c);
+}
+
+/* With the mutex. */
+static entry *find(const struct computes *c, const char *branch) {
+    entry *e = c->first;
+    while (e && strcmp(e->branch.id, branch) != 0) e = e->next;
+    return e;
+}
+
+static entry *get(const server *srv, const char *branch) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    entry *e = find(srv->computes, branch);
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return e;
+}
+
+/* The entry of a branch, made where there is none. */
+static entry *obtain(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, int major) {
+    struct computes *c = srv->computes;
+    pthread_mutex_lock(&c->mutex);
+    entry *e = find(c, branch->id);
+    if (!e && (e = calloc(1, sizeof *e))) {
+        e->next = c->first;
+        c->first = e;
+    }
+    if (e) {
+        e->branch = *branch;
+        e->endpoint = *endpoint;
+        e->major = major;
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return e;
+}
+
+bool computes_is_active(const server *srv, const char *branch) {
+    return computes_started_ms(srv, branch) != 0;
+}
+
+int64_t computes_started_ms(const server *srv, const char *branch) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = find(srv->computes, branch);
+    int64_t started_ms = e && e->is_active ? e->started_ms : 0;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return started_ms;
+}
+
+int computes_count(const server *srv) {
+    int n = 0;
+    pthread_mutex_lock(&srv->computes->mutex);
+    for (const entry *e = srv->computes->first; e; e = e->next) n += e->is_active;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return n;
+}
+
+bough_shm *computes_shm(const server *srv, const char *branch) {
+    entry *e = get(srv, branch);
+    if (!e || !e->compute || !bough_compute_running(e->compute)) return NULL;
+    return e->shm;
+}
+
+int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err) {
+    return bough_path(out, BOUGH_PATH_MAX, err, "%s/run/%s", srv->store_dir, endpoint);
+}
+
+/* (locked) Drop what belongs to a process that has ended. */
+static void let_go(server *srv, entry *e) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    e->is_active = false;
+    watch *w = e->watch;
+    e->watch = NULL;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    watch_end(w);
+    bough_compute_free(e->compute);
+    bough_shm_close(e->shm);
+    e->compute = NULL;
+    e->shm = NULL;
+}
+
+/* ---- unexpected ends ---- */
+
+typedef struct ended_job {
+    server *srv;
+    char branch[BOUGH_ID_SIZE];
+    uint64_t generation;
+} ended_job;
+
+/* (locked) The compute has ended by itself: note it. */
+static void note_end(server *srv, entry *e) {
+    double now = bough_now_ms();
+    int oldest = 0;
+    for (int i = 1; i < RESTARTS; i++)
+        if (e->ends_ms[i] < e->ends_ms[oldest]) oldest = i;
+    e->ends_ms[oldest] = now;
+    let_go(srv, e);
+    bough_error err;
+    if (bough_endpoints_set_error(srv->cat, e->endpoint.id, "the compute ended unexpectedly", &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not record the end of a compute", "error", err.message, NULL);
+    bough_log(BOUGH_LOG_WARN, "compute ended unexpectedly", "branch", e->branch.id, "endpoint",
+              e->endpoint.id, NULL);
+}
+
+static void on_ended_job(void *arg) {
+    ended_job *job = arg;
+    server *srv = job->srv;
+    bough_error err;
+    if (lock_take(srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        entry *e = get(srv, job->branch);
+        if (e && e->compute && e->generation == job->generation && !bough_compute_running(e->compute))
+            note_end(srv, e);
+        lock_drop(srv->locks, job->branch);
+    }
+    free(job);
+}
+
+/* Loop thread. */
+static void on_pidfd(evutil_socket_t fd, short what, void *arg) {
+    const watch *w = arg;
+    ended_job *job = malloc(sizeof *job);
+    (void)fd;
+    (void)what;
+    if (!job) return;
+    *job = (ended_job){.srv = w->srv, .generation = w->generation};
+    memcpy(job->branch, w->branch, sizeof job->branch);
+    if (job_pool_add(w->srv->background, on_ended_job, job, NULL) != BOUGH_OK) free(job);
+}
+
+/* (locked) Begin to watch a process. */
+static int watch_begin(server *srv, entry *e, bough_error *err) {
+    watch *w = calloc(1, sizeof *w);
+    if (!w) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    w->srv = srv;
+    memcpy(w->branch, e->branch.id, sizeof w->branch);
+    w->fd = fcntl(bough_compute_pidfd(e->compute), F_DUPFD_CLOEXEC, 3);
+    if (w->fd >= 0) w->event = event_new(srv->loop, w->fd, EV_READ, on_pidfd, w);
+    if (!w->event) {
+        watch_end(w);
+        return bough_fail(err, BOUGH_E_NOMEM, "could not watch a process");
+    }
+    pthread_mutex_lock(&srv->computes->mutex);
+    w->generation = e->generation = ++srv->computes->generation;
+    e->watch = w;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    (void)event_add(w->event, NULL);
+    return BOUGH_OK;
+}
+
+/* ---- starting ---- */
+
+static bough_conf conf_of(const server *srv, int major, const char *socket_dir, const char *branch,
+                          const char *const *carried) {
+    return (bough_conf){.major = major, .socket_dir = socket_dir, .os_user = srv->os_user,
+                        .hold_wal = bough_store_sync_pending(srv->store, branch), .carried = carried};
+}
+
+/* Shared memory, then the process. */
+static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata, const char *socket_dir,
+                 bough_error *err) {
+    char log_path[BOUGH_PATH_MAX], **layers = NULL;
+    int fd = -1;
+    int rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log", srv->store_dir,
+                        e->branch.id);
+    if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
+    if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
+    if (!rc) {
+        bough_compute_spec spec = {.pg = pg, .pgdata = pgdata, .socket_dir = socket_dir, .log_path = log_path,
+                                   .preload = srv->preload, .shm_fd = fd,
+                                   .ro_paths = (const char *const *)layers};
+        rc = bough_compute_start(&e->compute, &spec, err);
+    }
+    if (!rc) bough_shm_set_postmaster(e->shm, bough_compute_pid(e->compute));
+    if (fd >= 0) close(fd);
+    bough_store_free_list(layers);
+    return rc;
+}
+
+int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, int major,
+                   const char *const *carried, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
+    bough_pg pg;
+    entry *e = obtain(srv, branch, endpoint, major);
+    if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc = bough_pg_find(&pg, major, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch->id, err);
+    if (!rc) rc = computes_socket_dir(socket_dir, srv, endpoint->id, err);
+    if (!rc) rc = bough_mkdirs(socket_dir, 0755, err);
+    if (!rc) {
+        bough_conf conf = conf_of(srv, major, socket_dir, branch->id, carried);
+        rc = bough_conf_write(pgdata, &conf, err);
+    }
+    if (!rc) rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
+    if (!rc) {
+        rc = watch_begin(srv, e, err);
+        if (rc && bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
+            bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch->id, NULL);
+    }
+    if (rc) let_go(srv, e);
+    return rc;
+}
+
+int computes_wait(server *srv, const char *branch, bough_error *err) {
+    entry *e = get(srv, branch);
+    if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
+    while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
+    int rc = bough_compute_wait_ready(e->compute, COMPUTE_READY_MS, err);
+    (void)sem_post(&srv->computes->starts);
+    if (rc) {
+        if (bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
+            bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch, NULL);
+        let_go(srv, e);
+        return rc;
+    }
+    pthread_mutex_lock(&srv->computes->mutex);
+    e->is_active = true;
+    e->started_ms = e->idle_since_ms = bough_now_epoch_ms();
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return BOUGH_OK;
+}
+
+int computes_adopt(bool *found, server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
+                   bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_project_row project;
+    *found = false;
+    int rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch->id, err);
+    if (rc) return rc;
+    entry *e = obtain(srv, branch, endpoint, project.pg_major);
+    if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    rc = bough_compute_adopt(&e->compute, pgdata, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        bough_error_clear(err);
+        return BOUGH_OK;
+    }
+    if (!rc) rc = bough_shm_attach(&e->shm, bough_compute_pid(e->compute), pgdata, err);
+    if (!rc) rc = watch_begin(srv, e, err);
+    if (rc) {
+        let_go(srv, e);
+        return rc;
+    }
+    pthread_mutex_lock(&srv->computes->mutex);
+    e->is_active = true;
+    e->started_ms = e->idle_since_ms = bough_now_epoch_ms();
+    pthread_mutex_unlock(&srv->computes->mutex);
+    *found = true;
+    return BOUGH_OK;
+}
+
+/* ---- using ---- */
+
+static int check_restarts(const entry *e, bough_error *err) {
+    double now = bough_now_ms();
+    if (!e) return BOUGH_OK;
+    for (int i = 0; i < RESTARTS; i++)
+        if (e->ends_ms[i] <= 0 || now - e->ends_ms[i] > RESTARTS_MS) return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_PRECONDITION, "the compute of branch \"%.200s\" ended %d times within a minute",
+                     e->branch.name, RESTARTS);
+    return bough_hint(err, "Read its log, branches/%s/postgres.log; then start its endpoint.", e->branch.id);
+}
+
+int computes_use_locked(bool *started, server *srv, const bough_branch_row *branch,
+                        const bough_endpoint_row *endpoint, bool is_asked, bough_error *err) {
+    bough_project_row project;
+    entry *e = get(srv, branch->id);
+    if (started) *started = false;
+    if (e && e->compute) {
+        if (bough_compute_running(e->compute)) return BOUGH_OK;
+        note_end(srv, e);
+    }
+    if (strcmp(branch->state, "ready") != 0)
+        return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"", branch->name,
+                          branch->state);
+    int rc = is_asked ? BOUGH_OK : check_restarts(e, err);
+    if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
+    if (!rc) rc = computes_begin(srv, branch, endpoint, project.pg_major, NULL, err);
+    if (!rc) rc = computes_wait(srv, branch->id, err);
+    if (rc) return rc;
+    if (started) *started = true;
+    if (*endpoint->last_error &&
+        bough_endpoints_set_error(srv->cat, endpoint->id, "", NULL) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not clear an endpoint's error", "endpoint", endpoint->id, NULL);
+    if (bough_store_sync_pending(srv->store, branch->id)) computes_sync_later(srv, branch);
+    return BOUGH_OK;
+}
+
+int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, bool is_asked,
+                 bough_error *err) {
+    bough_branch_row fresh;
+    if (computes_is_active(srv, branch->id)) return BOUGH_OK;
+    int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    /* it may have been deleted while we waited */
+    rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
+    if (!rc) rc = computes_use_locked(NULL, srv, &fresh, endpoint, is_asked, err);
+    lock_drop(srv->locks, branch->id);
+    return rc;
+}
+
+/* ---- stopping ---- */
+
+int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *err) {
+    entry *e = get(srv, branch);
+    if (!e || !e->compute) return BOUGH_OK;
+    pthread_mutex_lock(&srv->computes->mutex);
+    e->is_active = false;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    int rc = is_urgent ? BOUGH_E_TIMEOUT
+                       : bough_compute_stop(e->compute, BOUGH_STOP_FAST, COMPUTE_STOP_MS, err);
+    if (rc) rc = bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, err);
+    if (rc) return rc;
+    let_go(srv, e);
+    return BOUGH_OK;
+}
+
+typedef struct stop_job {
+    server *srv;
+    char branch[BOUGH_ID_SIZE];
+} stop_job;
+
+static void *stop_one(void *arg) {
+    stop_job *job = arg;
+    bough_error err = {0};
+    if (lock_take(job->srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        (void)(computes_stop(job->srv, job->branch, false, &err) == BOUGH_OK);
+        lock_drop(job->srv->locks, job->branch);
+    }
+    if (err.code) bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", job->branch, "error", err.message, NULL);
+    return NULL;
+}
+
+void computes_stop_all(server *srv) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    size_t n = 0;
+    for (const entry *e = srv->computes->first; e; e = e->next) n++;
+    stop_job *jobs = calloc(n ? n : 1, sizeof *jobs);
+    size_t i = 0;
+    for (const entry *e = srv->computes->first; jobs && e; e = e->next) {
+        jobs[i].srv = srv;
+        memcpy(jobs[i++].branch, e->branch.id, BOUGH_ID_SIZE);
+    }
+    pthread_mutex_unlock(&srv->computes->mutex);
+    enum { AT_ONCE = 16 };
+    for (i = 0; jobs && i < n; i += AT_ONCE) {
+        pthread_t threads[AT_ONCE];
+        bool made[AT_ONCE] = {false};
+        for (size_t k = 0; k < AT_ONCE && i + k < n; k++) {
+            made[k] = pthread_create(&threads[k], NULL, stop_one, &jobs[i + k]) == 0;
+            if (!made[k]) (void)stop_one(&jobs[i + k]);
+        }
+        for (size_t k = 0; k < AT_ONCE && i + k < n; k++)
+            if (made[k]) (void)pthread_join(threads[k], NULL);
+    }
+    free(jobs);
+}
+
+/* ---- durability ---- */
+
+/* (locked) Sync, then write the configuration without hold_wal. */
+static int sync_branch(server *srv, const char *branch, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
+    bool advanced = false;
+    int rc = bough_store_sync(&advanced, srv->store, branch, err);
+    entry *e = get(srv, branch);
+    if (rc || !advanced || !e || !e->compute || !bough_compute_running(e->compute)) return rc;
+    rc = bough_store_pgdata(pgdata, srv->store, branch, err);
+    if (!rc) rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
+    if (rc) return rc;
+    bough_conf conf = conf_of(srv, e->major, socket_dir, branch, NULL);
+    conf.hold_wal = false;
+    return bough_conf_release_wal(pgdata, &conf, bough_compute_pid(e->compute), err);
+}
+
+static void on_sync_job(void *arg) {
+    stop_job *job = arg;
+    bough_error err = {0};
+    if (lock_take(job->srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        if (bough_store_has_branch(job->srv->store, job->branch))
+            (void)(sync_branch(job->srv, job->branch, &err) == BOUGH_OK);
+        lock_drop(job->srv->locks, job->branch);
+    }
+    if (err.code)
+        bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->branch, "error",
+                  err.message, NULL);
+    free(job);
+}
+
+void computes_sync_later(server *srv, const bough_branch_row *branch) {
+    stop_job *job = malloc(sizeof *job);
+    if (!job) return; /* it stays pending; the next start asks again */
+    job->srv = srv;
+    memcpy(job->branch, branch->id, sizeof job->branch);
+    if (job_pool_add(srv->background, on_sync_job, job, NULL) != BOUGH_OK) free(job);
+}
+
+/* ---- suspending ---- */
+
+/* How long no client has used it: seconds since the last session did something; 0 while one is there. */
+static int idle_seconds(long long *seconds, const server *srv, const entry *e, bough_error *err) {
+    char socket_dir[BOUGH_PATH_MAX];
+    PGconn *conn = NULL;
+    PGresult *result = NULL;
+    *seconds = 0;
+    int rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
+    if (!rc) rc = bough_sql_connect(&conn, socket_dir, "postgres", err);
+    if (!rc)
+        rc = bough_sql_query(&result, conn,
+                             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+                             " AND pid <> pg_backend_pid()", 0, NULL, err);
+    if (!rc && strcmp(PQgetvalue(result, 0, 0), "0") == 0)
+        *seconds = (bough_now_epoch_ms() - e->idle_since_ms) / 1000;
+    PQclear(result);
+    PQfinish(conn);
+    return rc;
+}
+
+static void suspend_if_idle(server *srv, const char *branch) {
+    bough_error err = {0};
+    long long seconds = 0;
+    bough_endpoint_row endpoint;
+    if (lock_take(srv->locks, branch, 0, &err) != BOUGH_OK) return; /* in use */
+    entry *e = get(srv, branch);
+    if (e && e->is_active && bough_endpoints_of_branch(&endpoint, srv->cat, branch, &err) == BOUGH_OK &&
+        endpoint.suspend_timeout_seconds > 0 && idle_seconds(&seconds, srv, e, &err) == BOUGH_OK) {
+        if (seconds == 0) {
+            e->idle_since_ms = bough_now_epoch_ms();
+        } else if (seconds >= endpoint.suspend_timeout_seconds) {
+            bough_log(BOUGH_LOG_INFO, "suspending an idle compute", "branch", branch, NULL);
+            if (computes_stop(srv, branch, false, &err) != BOUGH_OK)
+                bough_log(BOUGH_LOG_WARN, "could not suspend a compute", "branch", branch, "error",
+                          err.message, NULL);
+        }
+    }
+    lock_drop(srv->locks, branch);
+}
+
+void computes_suspend_idle(server *srv) {
+    bough_endpoint_row *rows;
+    size_t n;
+    if (bough_endpoints_list(&rows, &n, srv->cat, NULL, NULL) != BOUGH_OK) return;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].suspend_timeout_seconds > 0 && computes_is_active(srv, rows[i].branch_id))
+            suspend_if_idle(srv, rows[i].branch_id);
+    free(rows);
+}

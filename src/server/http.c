@@ -1,0 +1,356 @@
+/*
+ * evhttp on the loop thread. Workers hand their results over by a queue and a user event.
+ *
+ * libevent detail: while a request is being handled, evhttp does not read from its connection (2.1.12,
+ * http.c), so a client that goes away is noticed by an event of our own for EV_CLOSED. When the connection
+ * breaks meanwhile, evhttp detaches the request, and sending to it only frees it.
+ */
+#include "server/http.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "model/ids.h"
+#include "util/log.h"
+
+#define BODY_MAX ((size_t)1024 * 1024)
+#define IDLE_SECONDS 300
+#define PREFIX "/api/v2"
+
+/* From a worker: a line of progress, or the end (line NULL). */
+typedef struct message {
+    struct message *next;
+    request *rq;
+    char *line;
+} message;
+
+struct http {
+    server *srv;
+    struct evhttp *evhttp;
+    struct evhttp_bound_socket *socket;
+    struct event *posted;
+    pthread_mutex_t mutex;
+    message *first, **last;
+};
+
+const char *request_query(const request *rq, const char *name) {
+    return evhttp_find_header(&rq->query, name);
+}
+
+static void request_free(request *rq) {
+    if (rq->closed) event_free(rq->closed);
+    for (int i = 0; i < REQUEST_PARAMS_MAX; i++) free(rq->params[i]);
+    evhttp_clear_headers(&rq->query);
+    json_decref(rq->body);
+    json_decref(rq->answer);
+    free(rq);
+}
+
+static json_t *error_body(const request *rq, const bough_error *err) {
+    const char *slug = rq->slug ? rq->slug : bough_code_get(err->code)->slug;
+    char message[sizeof err->message], hint[sizeof err->hint];
+    (void)snprintf(message, sizeof message, "%s", err->message);
+    (void)snprintf(hint, sizeof hint, "%s", err->hint);
+    json_t *body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", message);
+    if (!body) /* a message that is no UTF-8 */
+        body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", slug);
+    if (body && *hint) (void)json_object_set_new(body, "hint", json_string(hint));
+    return body;
+}
+
+static void add_headers(const request *rq, const char *type) {
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(rq->http);
+    (void)evhttp_add_header(headers, "Content-Type", type);
+    (void)evhttp_add_header(headers, "X-Request-Id", rq->id);
+    (void)evhttp_add_header(headers, "X-Neon-Ret-Request-Id", rq->id);
+    (void)evhttp_add_header(headers, "Cache-Control", "no-store");
+}
+
+static struct evbuffer *json_buffer(const json_t *value) {
+    struct evbuffer *buffer = evbuffer_new();
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    if (buffer && text) (void)evbuffer_add_printf(buffer, "%s\n", text);
+    if (text) explicit_bzero(text, strlen(text)); /* may hold a password */
+    free(text);
+    return buffer;
+}
+
+/* Send a JSON answer and forget the request. */
+static void finish(request *rq, int status, const json_t *body) {
+    if (rq->closed) {
+        event_free(rq->closed);
+        rq->closed = NULL;
+    }
+    if (rq->is_stream) {
+        json_t *line = json_pack("{s:i,s:O?}", "status", status, "body", body);
+        struct evbuffer *buffer = json_buffer(line);
+        if (!rq->is_started) {
+            add_headers(rq, "application/x-ndjson");
+            evhttp_send_reply_start(rq->http, 200, "OK");
+        }
+        if (buffer) evhttp_send_reply_chunk(rq->http, buffer);
+        evhttp_send_reply_end(rq->http);
+        if (buffer) evbuffer_free(buffer);
+        json_decref(line);
+    } else {
+        struct evbuffer *buffer = body ? json_buffer(body) : NULL;
+        add_headers(rq, "application/json");
+        evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
+        if (buffer) evbuffer_free(buffer);
+    }
+    request_free(rq);
+}
+
+static void finish_error(request *rq, const bough_error *err, int status) {
+    json_t *body = error_body(rq, err);
+    finish(rq, status ? status : bough_code_get(err->code)->http_status, body);
+    json_decref(body);
+}
+
+static void refuse(request *rq, int status, int code, const char *slug, const char *text) {
+    bough_error err;
+    (void)bough_fail(&err, code, "%s", text);
+    if (code == BOUGH_E_AUTH) (void)bough_hint(&err, "Send the header \"Authorization: Bearer KEY\".");
+    rq->slug = slug;
+    finish_error(rq, &err, status);
+}
+
+static void post(request *rq, char *line) {
+    struct http *h = rq->srv->http;
+    message *m = malloc(sizeof *m);
+    if (!m) {
+        /* progress may be lost; the end of a request may not */
+        free(line);
+        if (line) return;
+        abort();
+    }
+    *m = (message){.rq = rq, .line = line};
+    pthread_mutex_lock(&h->mutex);
+    *h->last = m;
+    h->last = &m->next;
+    pthread_mutex_unlock(&h->mutex);
+    event_active(h->posted, EV_READ, 1);
+}
+
+static void send_progress(request *rq, char *line) {
+    if (!rq->is_stream) return;
+    struct evbuffer *buffer = evbuffer_new();
+    if (!buffer) return;
+    if (!rq->is_started) {
+        add_headers(rq, "application/x-ndjson");
+        evhttp_send_reply_start(rq->http, 200, "OK");
+        rq->is_started = true;
+    }
+    (void)evbuffer_add_printf(buffer, "%s\n", line);
+    evhttp_send_reply_chunk(rq->http, buffer);
+    evbuffer_free(buffer);
+}
+
+/* Loop thread: take what workers have posted. */
+static void on_posted(evutil_socket_t fd, short what, void *arg) {
+    struct http *h = arg;
+    (void)fd;
+    (void)what;
+    pthread_mutex_lock(&h->mutex);
+    message *m = h->first;
+    h->first = NULL;
+    h->last = &h->first;
+    pthread_mutex_unlock(&h->mutex);
+    while (m) {
+        message *next = m->next;
+        if (m->line) send_progress(m->rq, m->line);
+        else finish(m->rq, m->rq->status, m->rq->answer);
+        free(m->line);
+        free(m);
+        m = next;
+    }
+}
+
+void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t total_bytes) {
+    if (!rq->is_stream) return;
+    json_t *line = json_pack("{s:{s:s,s:I,s:I}}", "progress", "phase", phase, "done_bytes",
+                             (json_int_t)done_bytes, "total_bytes", (json_int_t)total_bytes);
+    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    if (text) post(rq, text);
+}
+
+/* Worker thread. */
+static void run_handler(void *arg) {
+    request *rq = arg;
+    bough_error err = {0};
+    int rc = rq->route->handle(rq, &err);
+    if (rc) {
+        json_decref(rq->answer);
+        rq->answer = error_body(rq, &err);
+        rq->status = bough_code_get(rc)->http_status;
+        if (rq->status >= 500)
+            bough_log(BOUGH_LOG_ERROR, "request failed", "request", rq->id, "route", rq->route->pattern,
+                      "error", err.message, NULL);
+    } else if (!rq->answer && rq->status != 204) {
+        (void)bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
+        rq->answer = error_body(rq, &err);
+        rq->status = 500;
+    }
+    post(rq, NULL);
+}
+
+static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
+    request *rq = arg;
+    (void)fd;
+    (void)what;
+    atomic_store(&rq->cancelled, true);
+}
+
+static bool is_authorized(const server *srv, struct evhttp_request *http) {
+    const char *header = evhttp_find_header(evhttp_request_get_input_headers(http), "Authorization");
+    char hash[BOUGH_HASH_SIZE];
+    if (!header || strncasecmp(header, "Bearer ", 7) != 0) return false;
+    header += 7;
+    if (bough_secret_hash(hash, header, strlen(header), NULL) != BOUGH_OK) return false;
+    bool found = false;
+    for (size_t i = 0; i < srv->n_api_keys; i++)
+        found |= bough_secret_hash_equal(hash, srv->api_key_hashes[i]);
+    return found;
+}
+
+/* Parse the body into rq->body. Returns an HTTP status, 0 for good. */
+static int read_body(request *rq, char *why, size_t room) {
+    struct evbuffer *input = evhttp_request_get_input_buffer(rq->http);
+    size_t size = evbuffer_get_length(input);
+    if (size > BODY_MAX) {
+        (void)snprintf(why, room, "the body is larger than %zu bytes", BODY_MAX);
+        return 413;
+    }
+    if (!(rq->route->flags & ROUTE_BODY)) return 0;
+    if (size == 0) {
+        rq->body = json_object();
+        return 0;
+    }
+    json_error_t error;
+    const char *text = (const char *)evbuffer_pullup(input, -1);
+    rq->body = text ? json_loadb(text, size, JSON_REJECT_DUPLICATES, &error) : NULL;
+    if (rq->body && json_is_object(rq->body)) return 0;
+    (void)snprintf(why, room, "the body is not a JSON object%s%.100s", rq->body ? "" : ": ",
+                   rq->body ? "" : error.text);
+    return 400;
+}
+
+static void watch_client(request *rq) {
+    struct evhttp_connection *connection = evhttp_request_get_connection(rq->http);
+    struct bufferevent *bev = connection ? evhttp_connection_get_bufferevent(connection) : NULL;
+    evutil_socket_t fd = bev ? bufferevent_getfd(bev) : -1;
+    if (fd >= 0) rq->closed = event_new(rq->srv->loop, fd, EV_CLOSED, on_client_gone, rq);
+    if (rq->closed) (void)event_add(rq->closed, NULL);
+}
+
+static void dispatch(request *rq, const char *path) {
+    char why[160] = "";
+    enum evhttp_cmd_type method = evhttp_request_get_command(rq->http);
+    if (!is_authorized(rq->srv, rq->http)) {
+        refuse(rq, 401, BOUGH_E_AUTH, NULL, "the API key is missing or wrong");
+        return;
+    }
+    size_t prefix = strlen(PREFIX);
+    if (strncmp(path, PREFIX "/", prefix + 1) == 0) rq->route = router_find(method, path + prefix, rq->params);
+    if (!rq->route) {
+        refuse(rq, 404, BOUGH_E_NOTFOUND, NULL, "this route does not exist");
+        return;
+    }
+    int status = read_body(rq, why, sizeof why);
+    if (status) {
+        refuse(rq, status, BOUGH_E_INVALID, NULL, why);
+        return;
+    }
+    if (atomic_load(&rq->srv->stopping)) {
+        refuse(rq, 503, BOUGH_E_UNREACHABLE, NULL, "the server is ending");
+        return;
+    }
+    bool is_long = rq->route->flags & ROUTE_LONG;
+    if (is_long) {
+        const char *accept = evhttp_find_header(evhttp_request_get_input_headers(rq->http), "Accept");
+        rq->is_stream = accept && strstr(accept, "application/x-ndjson");
+        watch_client(rq);
+    }
+    bough_error err;
+    if (job_pool_add(is_long ? rq->srv->longs : rq->srv->requests, run_handler, rq, &err) != BOUGH_OK)
+        finish_error(rq, &err, 503);
+}
+
+static void on_request(struct evhttp_request *http, void *arg) {
+    struct http *h = arg;
+    request *rq = calloc(1, sizeof *rq);
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
+    const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
+    const char *query = uri ? evhttp_uri_get_query(uri) : NULL;
+    if (!rq || bough_ids_uuid(rq->id, NULL) != BOUGH_OK) {
+        free(rq);
+        evhttp_send_error(http, 500, NULL);
+        return;
+    }
+    rq->srv = h->srv;
+    rq->http = http;
+    rq->received_ms = bough_now_ms();
+    rq->status = 200;
+    TAILQ_INIT(&rq->query);
+    if (query && evhttp_parse_query_str(query, &rq->query) != 0) {
+        refuse(rq, 400, BOUGH_E_INVALID, NULL, "the query is malformed");
+        return;
+    }
+    dispatch(rq, path ? path : "");
+}
+
+int http_open(struct http **out, server *srv, int port, bough_error *err) {
+    *out = NULL;
+    struct http *h = calloc(1, sizeof *h);
+    if (!h) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    h->srv = srv;
+    h->last = &h->first;
+    pthread_mutex_init(&h->mutex, NULL);
+    h->evhttp = evhttp_new(srv->loop);
+    h->posted = event_new(srv->loop, -1, EV_PERSIST | EV_READ, on_posted, h);
+    if (!h->evhttp || !h->posted) {
+        http_close(h);
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    evhttp_set_allowed_methods(h->evhttp, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PATCH |
+                                              EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE);
+    evhttp_set_max_headers_size(h->evhttp, 65536);
+    evhttp_set_max_body_size(h->evhttp, (ev_ssize_t)(2 * BODY_MAX)); /* beyond, evhttp itself answers 413 */
+    evhttp_set_timeout(h->evhttp, IDLE_SECONDS);
+    evhttp_set_gencb(h->evhttp, on_request, h);
+    h->socket = evhttp_bind_socket_with_handle(h->evhttp, "127.0.0.1", (ev_uint16_t)port);
+    if (!h->socket) {
+        int failed = errno;
+        http_close(h);
+        if (failed != EADDRINUSE)
+            return bough_fail_sys(err, failed, "could not listen on 127.0.0.1:%d", port);
+        (void)bough_fail(err, BOUGH_E_CONFLICT, "port %d is taken", port);
+        return bough_hint(err, "Choose another one with --port.");
+    }
+    struct sockaddr_in address;
+    socklen_t size = sizeof address;
+    if (getsockname(evhttp_bound_socket_get_fd(h->socket), (struct sockaddr *)&address, &size) == 0)
+        srv->port = ntohs(address.sin_port);
+    *out = h;
+    return BOUGH_OK;
+}
+
+void http_stop_listening(struct http *h) {
+    if (h->socket) evhttp_del_accept_socket(h->evhttp, h->socket);
+    h->socket = NULL;
+}
+
+void http_close(struct http *h) {
+    if (!h) return;
+    if (h->evhttp) evhttp_free(h->evhttp);
+    if (h->posted) event_free(h->posted);
+    pthread_mutex_destroy(&h->mutex);
+    free(h);
+}

@@ -1,0 +1,66 @@
+/**
+ * The HTTP side of boughd: libevent's evhttp on the loop thread, handlers on worker threads.
+ *
+ * A request is the loop thread's until its handler is queued, then the worker's until http_done() posts it
+ * back. While a handler runs, the loop thread only sets `cancelled`.
+ */
+#ifndef BOUGH_SERVER_HTTP_H
+#define BOUGH_SERVER_HTTP_H
+
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
+#include <jansson.h>
+
+#include "server/server.h"
+
+typedef struct request request;
+
+/** Handle a request: on BOUGH_OK `status` and `answer` are set. */
+typedef int (*request_handler)(request *rq, bough_error *err);
+
+/** What a route needs. */
+enum { ROUTE_BODY = 1, ROUTE_LONG = 2 };
+
+typedef struct route {
+    enum evhttp_cmd_type method;
+    const char *pattern;  /**< below /api/v2; a segment "{}" matches any and is given in params */
+    request_handler handle;
+    unsigned flags;
+} route;
+
+#define REQUEST_PARAMS_MAX 4
+
+struct request {
+    server *srv;
+    struct evhttp_request *http;
+    struct event *closed;          /**< watches for the client going away; may be NULL */
+    const route *route;
+    char *params[REQUEST_PARAMS_MAX];
+    struct evkeyvalq query;
+    json_t *body;                  /**< an object, with ROUTE_BODY */
+    char id[BOUGH_ID_SIZE];
+    double received_ms;
+    bool is_stream;                /**< the client wants lines of JSON with progress */
+    bool is_started;               /**< the head of a stream has been sent; loop thread */
+    atomic_bool cancelled;         /**< the client has gone */
+    int status;                    /**< HTTP status of success */
+    json_t *answer;
+    const char *slug;              /**< overrides the error's code in the answer */
+};
+
+/** Find the route of a request; fills params. NULL when there is none. (router.c) */
+const route *router_find(enum evhttp_cmd_type method, const char *path, char **params);
+
+/** Listen. @retval BOUGH_E_CONFLICT  The port is taken. */
+BOUGH_CHECK int http_open(struct http **http, server *srv, int port, bough_error *err);
+void http_close(struct http *http);
+/** Take no new connections. Loop thread. */
+void http_stop_listening(struct http *http);
+
+/** Send a line of progress. Worker thread. */
+void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t total_bytes);
+
+/** A query parameter, or NULL. */
+const char *request_query(const request *rq, const char *name);
+
+#endif

@@ -1,0 +1,113 @@
+/* Locks by name: the list of names that are held, one mutex, one condition. */
+#include "server/locks.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct lock_table {
+    pthread_mutex_t mutex;
+    pthread_cond_t dropped;
+    char **held;
+    size_t n, room;
+};
+
+int lock_table_new(lock_table **out, bough_error *err) {
+    lock_table *t = *out = calloc(1, sizeof *t);
+    if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    pthread_condattr_t attr;
+    pthread_mutex_init(&t->mutex, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&t->dropped, &attr);
+    pthread_condattr_destroy(&attr);
+    return BOUGH_OK;
+}
+
+void lock_table_free(lock_table *t) {
+    if (!t) return;
+    for (size_t i = 0; i < t->n; i++) free(t->held[i]);
+    free(t->held);
+    pthread_cond_destroy(&t->dropped);
+    pthread_mutex_destroy(&t->mutex);
+    free(t);
+}
+
+static size_t find(const lock_table *t, const char *name) {
+    size_t i = 0;
+    while (i < t->n && strcmp(t->held[i], name) != 0) i++;
+    return i;
+}
+
+static bool any_held(const lock_table *t, const char *const *names, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (find(t, names[i]) < t->n) return true;
+    return false;
+}
+
+static void forget(lock_table *t, const char *name) {
+    size_t i = find(t, name);
+    if (i == t->n) return;
+    free(t->held[i]);
+    t->held[i] = t->held[--t->n];
+}
+
+/* Add all names; on failure none. */
+static bool hold(lock_table *t, const char *const *names, size_t n) {
+    if (t->n + n > t->room) {
+        size_t room = (t->n + n) * 2;
+        char **grown = realloc(t->held, room * sizeof *grown);
+        if (!grown) return false;
+        t->held = grown;
+        t->room = room;
+    }
+    for (size_t i = 0; i < n; i++) {
+        char *copy = strdup(names[i]);
+        if (!copy) {
+            while (i-- > 0) forget(t, names[i]);
+            return false;
+        }
+        t->held[t->n++] = copy;
+    }
+    return true;
+}
+
+int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms, bough_error *err) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    int rc = BOUGH_OK;
+    pthread_mutex_lock(&t->mutex);
+    while (any_held(t, names, n) && !rc)
+        if (timeout_ms == 0 || pthread_cond_timedwait(&t->dropped, &t->mutex, &until) == ETIMEDOUT)
+            rc = any_held(t, names, n) ? BOUGH_E_BUSY : BOUGH_OK;
+    if (!rc && !hold(t, names, n)) rc = BOUGH_E_NOMEM;
+    pthread_mutex_unlock(&t->mutex);
+    if (rc == BOUGH_E_NOMEM) return bough_fail(err, rc, "out of memory");
+    /* the text that Neon's clients know, for which they try again */
+    if (rc)
+        return bough_fail(err, rc, "project already has running conflicting operations, scheduling of new "
+                                   "ones is prohibited");
+    return BOUGH_OK;
+}
+
+void locks_drop(lock_table *t, const char *const *names, size_t n) {
+    pthread_mutex_lock(&t->mutex);
+    for (size_t i = 0; i < n; i++) forget(t, names[i]);
+    pthread_cond_broadcast(&t->dropped);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+int lock_take(lock_table *t, const char *name, int timeout_ms, bough_error *err) {
+    return locks_take(t, &name, 1, timeout_ms, err);
+}
+
+void lock_drop(lock_table *t, const char *name) { locks_drop(t, &name, 1); }

@@ -1,0 +1,33 @@
+/**
+ * Locks by name: of branches (their id) and of names that are being created. Taking several is one step, so
+ * no order can deadlock. Not recursive: never take a second set while holding one.
+ */
+#ifndef BOUGH_SERVER_LOCKS_H
+#define BOUGH_SERVER_LOCKS_H
+
+#include <stddef.h>
+
+#include "util/error.h"
+
+typedef struct lock_table lock_table;
+
+BOUGH_CHECK int lock_table_new(lock_table **table, bough_error *err);
+void lock_table_free(lock_table *table);
+
+/** How long an operation waits for another one on the same branch. */
+#define LOCK_WAIT_MS 60000
+
+/**
+ * Take all of `names`, or none.
+ * @param timeout_ms  0: do not wait.
+ * @retval BOUGH_E_BUSY  Not within that time.
+ */
+BOUGH_CHECK int locks_take(lock_table *table, const char *const *names, size_t n, int timeout_ms,
+                           bough_error *err);
+void locks_drop(lock_table *table, const char *const *names, size_t n);
+
+/** The same for one name. */
+BOUGH_CHECK int lock_take(lock_table *table, const char *name, int timeout_ms, bough_error *err);
+void lock_drop(lock_table *table, const char *name);
+
+#endif

@@ -1,0 +1,66 @@
+/**
+ * boughd: what its parts share. One loop thread does HTTP; worker threads do everything that blocks.
+ *
+ * Who may touch what: the store, the catalogue, the locks, the computes and the pools are for any thread (see
+ * their headers); event_base objects other than pidfd watches are the loop thread's.
+ */
+#ifndef BOUGH_SERVER_SERVER_H
+#define BOUGH_SERVER_SERVER_H
+
+#include <event2/event.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "model/catalogue.h"
+#include "model/secret.h"
+#include "server/jobs.h"
+#include "server/locks.h"
+#include "store/store.h"
+#include "util/fs.h"
+
+/** What the command line says. Strings are borrowed from argv. */
+typedef struct server_options {
+    const char *store, *preload, *run_as;
+    int port;     /**< 0: 7117, or any free one */
+    int ready_fd; /**< or -1 */
+    bool log_json;
+} server_options;
+
+typedef struct server {
+    char store_dir[BOUGH_PATH_MAX];
+    char preload[BOUGH_PATH_MAX];      /**< our copy of the library, in the store */
+    char os_user[64];                  /**< whom we run as */
+    char api_url[64];
+    char api_key_file[BOUGH_PATH_MAX];
+    char started_at[32];
+    int port;
+    bough_store *store;
+    bough_catalogue *cat;
+    bough_secret_key key;
+    char (*api_key_hashes)[BOUGH_HASH_SIZE];
+    size_t n_api_keys;
+    lock_table *locks;
+    struct computes *computes;
+    struct usage_cache *usages;
+    job_pool *requests;   /**< API requests */
+    job_pool *longs;      /**< API requests that may take hours */
+    job_pool *background; /**< what nobody waits for */
+    struct event_base *loop;
+    struct http *http;
+    atomic_bool stopping; /**< long work ends early */
+    atomic_bool stop_computes;
+} server;
+
+/** Make everything ready and adopt what runs (startup.c). */
+BOUGH_CHECK int server_open(server *srv, const server_options *options, bough_error *err);
+
+/** Undo server_open(), as far as it got. Waits for running jobs, bounded. */
+void server_close(server *srv);
+
+/** Become the user computes run as; prepare the store directory and copy the preload library (privileges.c). */
+BOUGH_CHECK int server_become_user(server *srv, const server_options *options, bough_error *err);
+
+/** End the loop; from any thread. */
+void server_stop(server *srv);
+
+#endif

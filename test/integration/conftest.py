@@ -1,0 +1,133 @@
+"""Fixtures. Servers and directories of a test end with it, whatever happened."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness as h  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    if not os.access(h.BOUGH, os.X_OK):
+        pytest.exit(f"{h.BOUGH} is missing; run ./check, or set BOUGH_TEST_BUILD", 2)
+    if not h.PG:
+        pytest.exit("no PostgreSQL from 13 to 18 below /usr/lib/postgresql", 2)
+
+
+def pytest_generate_tests(metafunc):
+    if "major" in metafunc.fixturenames:
+        majors = [h.PG]
+        if 18 not in majors and (h.LONG or metafunc.definition.get_closest_marker("every_version")):
+            majors.append(18)
+        metafunc.parametrize("major", majors, ids=[f"pg{m}" for m in majors], scope="session")
+
+
+@pytest.fixture(scope="session")
+def session_dir():
+    """A directory that user postgres can walk to."""
+    base = os.environ.get("BOUGH_TEST_DIR", "/var/tmp")
+    path = tempfile.mkdtemp(prefix="bough-test-", dir=base)
+    os.chmod(path, 0o755)
+    yield path
+    h.kill_below(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pg18(session_dir):
+    """bin directory of PostgreSQL 18 where user postgres can read it, or None."""
+    bindir = os.environ.get("BOUGH_TEST_PG18")
+    if not bindir:
+        return None
+    probe = subprocess.run(h.as_server([f"{bindir}/postgres", "--version"]), capture_output=True, check=False)
+    if probe.returncode:
+        copy = os.path.join(session_dir, "postgresql-18")
+        shutil.copytree(os.path.dirname(bindir), copy, symlinks=True)
+        bindir = os.path.join(copy, "bin")
+    return bindir
+
+
+@pytest.fixture
+def directory(session_dir, request):
+    """The test's own directory."""
+    path = tempfile.mkdtemp(prefix="t", dir=session_dir)
+    os.chmod(path, 0o755)
+    yield path
+    h.kill_below(path)
+    if getattr(request.node, "failed", False):
+        _show_logs(path)
+    if os.environ.get("BOUGH_TEST_KEEP") != "1":
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    report = (yield).get_result()
+    if report.failed:
+        item.failed = True
+
+
+def _show_logs(path):
+    for directory, _, names in os.walk(path):
+        for name in sorted(names):
+            if name.endswith(".log"):
+                with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as f:
+                    lines = f.read().split("\n")[-25:]
+                print(f"---- {os.path.join(directory, name)}\n" + "\n".join(lines))
+
+
+@pytest.fixture
+def make_server(directory, pg18):
+    """Make servers, each with a store of its own."""
+    made = []
+
+    def make(name="s", store=None, up=True):
+        path = os.path.join(directory, name)
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        server = h.Bough(path, pg18, store)
+        made.append(server)
+        return server.up() if up else server
+    yield make
+    for server in made:
+        server.destroy()
+
+
+@pytest.fixture
+def server(make_server):
+    return make_server()
+
+
+@pytest.fixture
+def project(server, major, pg18):
+    """An empty project on a server of its own."""
+    if major == 18 and major != h.PG and not pg18:
+        pytest.skip("PostgreSQL 18 could not be fetched")
+    return server.project("p", major=major)
+
+
+@pytest.fixture
+def make_stock(directory):
+    made = []
+
+    def make(name="stock", bindir=None):
+        stock = h.Stock(os.path.join(directory, name), bindir)
+        made.append(stock)
+        return stock
+    yield make
+    for stock in made:
+        stock.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_server(session_dir, pg18):
+    """One server for the tests of a module that change nothing that another test sees."""
+    path = tempfile.mkdtemp(prefix="m", dir=session_dir)
+    os.chmod(path, 0o755)
+    server = h.Bough(path, pg18).up()
+    yield server
+    server.destroy()
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,249 @@
+/* What Bough knows of PostgreSQL, as far as it can be tested without a server. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pg/cluster.h"
+#include "pg/conf.h"
+#include "pg/dumpscan.h"
+#include "pg/pglog.h"
+#include "pg/spawn.h"
+#include "pg/sql.h"
+#include "util/fs.h"
+
+static char dir[64];
+
+static int make_dir(void **state) {
+    (void)state;
+    strcpy(dir, "/tmp/bough-test-pg-XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state) {
+    (void)state;
+    return bough_rmtree(dir, NULL);
+}
+
+static const char *in_dir(const char *name) {
+    static char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+static void put(const char *name, const char *text) {
+    assert_int_equal(bough_write_file(in_dir(name), text, strlen(text), 0600, NULL), BOUGH_OK);
+}
+
+static char *get(const char *name) {
+    char *data;
+    size_t size;
+    assert_int_equal(bough_read_file(&data, &size, in_dir(name), 1 << 20, NULL), BOUGH_OK);
+    return data;
+}
+
+/* ---- sources ---- */
+
+static void source_is_told_by_its_first_bytes(void **state) {
+    (void)state;
+    bough_source_kind kind;
+    put("custom", "PGDMP\1\16\1");
+    put("plain.sql", "--\n-- PostgreSQL database dump\n--\n");
+    put("all.sql", "--\n-- PostgreSQL database cluster dump\n--\n");
+    put("text", "hello\n");
+    assert_int_equal(mkdir(in_dir("directory"), 0700), 0);
+    put("directory/toc.dat", "PGDMP");
+    assert_int_equal(bough_source_detect(&kind, "postgres://u:p@h/d", NULL), BOUGH_OK);
+    assert_int_equal(kind, BOUGH_SOURCE_URL);
+    assert_int_equal(bough_source_detect(&kind, in_dir("custom"), NULL), BOUGH_OK);
+    assert_int_equal(kind, BOUGH_SOURCE_DUMP_CUSTOM);
+    assert_int_equal(bough_source_detect(&kind, in_dir("plain.sql"), NULL), BOUGH_OK);
+    assert_int_equal(kind, BOUGH_SOURCE_DUMP_PLAIN);
+    assert_int_equal(bough_source_detect(&kind, in_dir("directory"), NULL), BOUGH_OK);
+    assert_int_equal(kind, BOUGH_SOURCE_DUMP_DIRECTORY);
+    assert_int_equal(bough_source_detect(&kind, in_dir("all.sql"), NULL), BOUGH_E_INVALID);
+    assert_int_equal(bough_source_detect(&kind, in_dir("text"), NULL), BOUGH_E_INVALID);
+    assert_int_equal(bough_source_detect(&kind, in_dir("missing"), NULL), BOUGH_E_NOTFOUND);
+}
+
+static void a_bad_url_is_refused_without_its_password(void **state) {
+    (void)state;
+    bough_error err;
+    bough_source_kind kind;
+    assert_int_equal(bough_source_detect(&kind, "postgres://u:s3cret%zz@h/d", &err), BOUGH_E_INVALID);
+    assert_null(strstr(err.message, "s3cret"));
+}
+
+/* ---- configuration ---- */
+
+static void conf_drops_what_acts_outside(void **state) {
+    (void)state;
+    const char *const carried[] = {"archive_command=scp %p host:", "max_connections=200", "cron.database_name=x",
+                                   "shared_preload_libraries=pg_cron, pg_stat_statements", "ssl_key_file=/k",
+                                   "Primary_ConnInfo=host=x", "search_path=\"$user\", it's\\x", "bad name=1", NULL};
+    bough_conf conf = {.major = 15, .socket_dir = "/run/x", .os_user = "me", .carried = carried};
+    put("postgresql.auto.conf", "archive_mode = 'on'\nwork_mem = '8MB'\n");
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    char **back;
+    assert_int_equal(bough_conf_carried(&back, dir, NULL), BOUGH_OK);
+    assert_string_equal(back[0], "max_connections=200");
+    assert_string_equal(back[1], "shared_preload_libraries= pg_stat_statements");
+    assert_string_equal(back[2], "search_path=\"$user\", it's\\x");
+    assert_null(back[3]);
+    for (int i = 0; i < 3; i++) free(back[i]);
+    free(back);
+    char *text = get("postgresql.auto.conf");
+    assert_null(strstr(text, "archive_mode"));
+    assert_non_null(strstr(text, "work_mem = '8MB'"));
+    free(text);
+}
+
+static void conf_names_no_setting_the_version_lacks(void **state) {
+    (void)state;
+    bough_conf conf = {.major = 13, .socket_dir = "/run/x", .os_user = "me", .hold_wal = true};
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    char *text = get("postgresql.conf");
+    assert_null(strstr(text, "recovery_init_sync_method"));
+    assert_null(strstr(text, "io_method"));
+    assert_non_null(strstr(text, "wal_keep_size = '16TB'"));
+    assert_non_null(strstr(text, "archive_mode = 'off'"));
+    free(text);
+    conf.major = 18;
+    conf.hold_wal = false;
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    text = get("postgresql.conf");
+    assert_non_null(strstr(text, "io_method = 'worker'"));
+    assert_non_null(strstr(text, "wal_keep_size = '0'"));
+    free(text);
+    text = get("pg_hba.conf");
+    assert_non_null(strstr(text, "local all bough_admin reject\n"));
+    assert_null(strstr(text, "trust"));
+    free(text);
+}
+
+/* ---- names, installations, logs ---- */
+
+static void names_are_quoted(void **state) {
+    (void)state;
+    char out[16];
+    assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "a\"b; c", NULL), BOUGH_OK);
+    assert_string_equal(out, "\"a\"\"b; c\"");
+    assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "0123456789abcd", NULL), BOUGH_E_INVALID);
+    assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "", NULL), BOUGH_E_INVALID);
+}
+
+static void an_unknown_version_is_not_looked_for(void **state) {
+    (void)state;
+    bough_pg pg;
+    bough_error err;
+    assert_int_equal(bough_pg_find(&pg, 9, &err), BOUGH_E_UNSUPPORTED);
+    bough_pg list[16];
+    size_t n = bough_pg_list(list, 16);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(bough_pg_find(&pg, list[i].major, &err), BOUGH_OK);
+        assert_true(i == 0 || list[i].major <= list[i - 1].major);
+    }
+}
+
+static void a_log_tells_its_last_error(void **state) {
+    (void)state;
+    char line[128], hint[128];
+    int code = BOUGH_E_PG;
+    put("log", "x LOG:  old\nx FATAL:  could not write: No space left on device\nx HINT:  Buy a disk.\n"
+               "x FATAL:  the database system is shutting down\nx LOG:  database system is shut down\n");
+    assert_int_equal(bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, in_dir("log"), 0), 0);
+    assert_string_equal(line, "could not write: No space left on device");
+    assert_string_equal(hint, "Buy a disk");
+    assert_int_equal(code, BOUGH_E_NOSPACE);
+}
+
+/* ---- dumps ---- */
+
+static const char *scan(const char *sql, int want) {
+    static char roles[256];
+    bough_dumpscan *s = bough_dumpscan_new();
+    assert_non_null(s);
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && sql[i]; i++) rc = bough_dumpscan_feed(s, sql + i, 1, NULL);
+    assert_int_equal(rc, want);
+    roles[0] = '\0';
+    for (const char *const *r = bough_dumpscan_roles(s); *r; r++) {
+        strcat(roles, *r);
+        strcat(roles, " ");
+    }
+    bough_dumpscan_free(s);
+    return roles;
+}
+
+static void a_dump_names_its_roles(void **state) {
+    (void)state;
+    assert_string_equal(scan("ALTER TABLE t OWNER TO Alice;", BOUGH_OK), "alice ");
+    assert_string_equal(scan("GRANT SELECT ON t TO a,\"B \"\"c\" WITH GRANT OPTION;", BOUGH_OK), "a B \"c ");
+    assert_string_equal(scan("REVOKE ALL ON t FROM PUBLIC; -- GRANT x TO y;\n", BOUGH_OK), "");
+    assert_string_equal(scan("ALTER DEFAULT PRIVILEGES FOR ROLE o IN SCHEMA s GRANT ALL ON TABLES TO p;", BOUGH_OK),
+                        "o p ");
+    assert_string_equal(scan("CREATE POLICY p ON t TO q, r USING (true);", BOUGH_OK), "q r ");
+    assert_string_equal(scan("CREATE FUNCTION f() AS $_$;GRANT a TO b;$_$; SELECT 'x;GRANT a TO c;';", BOUGH_OK), "");
+    assert_string_equal(scan("COPY t FROM stdin;\nGRANT a TO b;\n\\.\nGRANT a TO c;", BOUGH_OK), "c ");
+}
+
+static void a_dump_that_reaches_further_is_refused(void **state) {
+    (void)state;
+    (void)scan("\\restrict abc\nSELECT 1;\n\\unrestrict abc\n", BOUGH_OK);
+    (void)scan("CREATE DATABASE x;", BOUGH_E_UNSUPPORTED);
+    (void)scan("\\connect x\n", BOUGH_E_UNSUPPORTED);
+    (void)scan("SELECT 1 \\! id\n", BOUGH_E_UNSUPPORTED);
+    (void)scan("COPY \"x FROM stdin\" FROM '/x';\n\\! id\n", BOUGH_E_UNSUPPORTED);
+    (void)scan("SELECT E'\\';', '\\'; \\! id\n", BOUGH_E_UNSUPPORTED);
+}
+
+/* ---- programs ---- */
+
+static ssize_t feed_once(void *context, char *buffer, size_t room, bough_error *err) {
+    (void)room;
+    (void)err;
+    int *left = context;
+    if (!(*left)--) return 0;
+    memcpy(buffer, "exit 7\n", 7);
+    return 7;
+}
+
+static void a_tool_reads_what_it_is_fed_and_its_status_is_told(void **state) {
+    (void)state;
+    bough_env env;
+    bough_env_init(&env, "/usr/bin");
+    int left = 1, status;
+    const char *const argv[] = {"/bin/sh", NULL};
+    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &left, .feed = feed_once};
+    assert_int_equal(bough_run_tool(&status, &run, NULL), BOUGH_OK);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    const char *const missing[] = {"/nonexistent/x", NULL};
+    run.argv = missing;
+    assert_int_equal(bough_run_tool(&status, &run, NULL), BOUGH_E_SYS);
+}
+
+#define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_DIR(source_is_told_by_its_first_bytes),
+        cmocka_unit_test(a_bad_url_is_refused_without_its_password),
+        IN_DIR(conf_drops_what_acts_outside),
+        IN_DIR(conf_names_no_setting_the_version_lacks),
+        cmocka_unit_test(names_are_quoted),
+        cmocka_unit_test(an_unknown_version_is_not_looked_for),
+        IN_DIR(a_log_tells_its_last_error),
+        cmocka_unit_test(a_dump_names_its_roles),
+        cmocka_unit_test(a_dump_that_reaches_further_is_refused),
+        cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
