@@ -15,6 +15,7 @@
 
 #include "pg/cluster.h"
 #include "pg/compute.h"
+#include "pg/admin.h"
 #include "pg/conf.h"
 #include "pg/control.h"
 #include "pg/landlock.h"
@@ -32,7 +33,6 @@ typedef struct import {
     bough_pg_progress progress;
     void *context;
     uint64_t done_bytes, total_bytes;
-    const char *input; /* what the single-user backend is still to read */
     bough_words words;
     bough_source_info info;
     char run_dir[BOUGH_PATH_MAX]; /* sockets and log, mode 0700, beside the copy */
@@ -173,61 +173,20 @@ static int configure(import *im, bough_error *err) {
     static const char *const leftovers[] = {"standby.signal", "recovery.signal", "postmaster.pid",
                                             "postmaster.opts", "backup_manifest", "current_logfiles",
                                             "postgresql.auto.conf", "bough_carried.conf", NULL};
-    struct passwd entry, *me = NULL;
-    char names[4096];
-    if (getpwuid_r(geteuid(), &entry, names, sizeof names, &me) != 0 || !me)
-        return bough_fail(err, BOUGH_E_SYS, "could not find the name of user %d", (int)geteuid());
     int rc = remove_files(im->workdir, leftovers, err);
-    bough_conf conf = {.major = im->info.major, .socket_dir = im->run_dir, .os_user = me->pw_name,
+    bough_conf conf = {.major = im->info.major, .socket_dir = im->run_dir,
                        .carried = (const char *const *)im->info.carried};
     if (!rc) rc = bough_conf_write(im->workdir, &conf, err);
     if (!rc) rc = check_libraries(im->pg, im->workdir, err);
     return rc;
 }
 
-/* ---- the single-user backend ---- */
-
-static ssize_t single_input(void *context, char *buffer, size_t room, bough_error *err) {
-    (void)err;
-    import *im = context;
-    size_t n = strlen(im->input);
-    if (n > room) n = room;
-    memcpy(buffer, im->input, n);
-    im->input += n;
-    return (ssize_t)n;
-}
-
-static void single_line(void *context, const char *line) {
-    import *im = context;
-    if (strstr(line, "already exists")) return; /* the source is a branch of ours, or was one */
-    bough_words_take(&im->words, line);
-}
-
+/* Replay the copy and make the role through which Bough speaks to it. */
 static int make_admin(import *im, bough_error *err) {
-    bough_env env;
-    char program[BOUGH_PATH_MAX];
-    int ruleset = -1, status = 0;
-    int rc = bough_path(program, sizeof program, err, "%s/postgres", im->pg->bindir);
-    const char *const rw[] = {im->workdir, im->run_dir, NULL};
-    bough_landlock_rules rules = {.bindir = im->pg->bindir, .rw = rw};
-    if (!rc) rc = bough_landlock_prepare(&ruleset, &rules, err);
-    if (rc) return rc;
-    bough_env_init(&env, im->pg->bindir);
-    const char *database = im->info.databases[0] ? im->info.databases[0] : "template1";
-    const char *const argv[] = {program, "--single", "-D", im->workdir, "-F", database, NULL};
-    im->input = "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
-                "ALTER ROLE " BOUGH_ADMIN_ROLE " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
-                " CONNECTION LIMIT -1 PASSWORD NULL VALID UNTIL 'infinity';\n"
-                "ALTER ROLE " BOUGH_ADMIN_ROLE " RESET ALL;\n";
     im->phase = "replaying";
-    memset(&im->words, 0, sizeof im->words);
-    bough_run run = {.argv = argv, .env = &env, .ruleset = ruleset, .context = im, .feed = single_input,
-                     .line = single_line, .tick = tick};
-    rc = bough_run_tool(&status, &run, err);
-    if (!rc && (status != 0 || im->words.error[0]))
-        rc = bough_words_fail(&im->words, BOUGH_E_PG, "replaying the copy", status, err);
-    if (ruleset >= 0) close(ruleset);
-    return rc;
+    const char *database = im->info.databases[0] ? im->info.databases[0] : "template1";
+    int rc = bough_admin_install(im->pg, im->workdir, im->run_dir, database, tick, im, err);
+    return rc == BOUGH_E_PG ? bough_context(err, "replaying the copy") : rc;
 }
 
 /* ---- tidying ---- */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "pg/admin.h"
 #include "pg/conf.h"
 #include "pg/tool.h"
 #include "util/error.h"
@@ -19,7 +20,7 @@ static int run_initdb(bough_words *words, int *status, const bough_pg *pg, const
     int rc = bough_path(program, sizeof program, err, "%s/initdb", pg->bindir);
     if (rc) return rc;
     bough_env_init(&env, pg->bindir);
-    const char *argv[] = {program, "-D", pgdata, "-U", BOUGH_ADMIN_ROLE, "--auth-local=peer",
+    const char *argv[] = {program, "-D", pgdata, "-U", BOUGH_ADMIN_ROLE, "--auth-local=reject",
                           "--auth-host=reject", "-k", "-E", "UTF8", locale, "-N",
                           pg->major >= 14 ? "--no-instructions" : NULL, NULL};
     memset(words, 0, sizeof *words);
@@ -34,5 +35,5 @@ int bough_cluster_init(const bough_pg *pg, const char *pgdata, bough_error *err)
     if (!rc && status != 0 && strstr(words.error, "invalid locale"))
         rc = run_initdb(&words, &status, pg, pgdata, "--locale=C", err);
     if (!rc && status != 0) rc = bough_words_fail(&words, BOUGH_E_PG, "initdb", status, err);
-    return rc;
+    return rc ? rc : bough_admin_install(pg, pgdata, NULL, "template1", NULL, NULL, err);
 }

@@ -400,34 +400,26 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     return rc;
 }
 
-static int write_access(const char *pgdata, const bough_conf *conf, bough_error *err) {
+static int write_access(const char *pgdata, bough_error *err) {
     text t = {.data = NULL};
-    add_string(&t, "local all " BOUGH_ADMIN_ROLE " peer map=bough\n"
-                   "local all " BOUGH_ADMIN_ROLE " reject\n"
-                   "local replication " BOUGH_ADMIN_ROLE " peer map=bough\n"
-                   "local all all scram-sha-256\n");
+    add_string(&t, "local all all scram-sha-256\n"
+                   "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n");
     int rc = put(pgdata, "pg_hba.conf", &t, false, err);
     free(t.data);
-    if (rc) return rc;
     text ident = {.data = NULL};
-    add_string(&ident, "bough \"");
-    add_string(&ident, conf->os_user);
-    add_string(&ident, "\" " BOUGH_ADMIN_ROLE "\n");
-    rc = put(pgdata, "pg_ident.conf", &ident, false, err);
+    add_string(&ident, "# no user of the operating system is mapped to a role\n");
+    if (!rc) rc = put(pgdata, "pg_ident.conf", &ident, false, err);
     free(ident.data);
     return rc;
 }
 
 int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *err) {
-    if (strpbrk(conf->os_user, "\"\n\r") || !*conf->os_user)
-        return bough_fail(err, BOUGH_E_INVALID, "the user name \"%s\" cannot be written into pg_ident.conf",
-                          conf->os_user);
     if (strpbrk(conf->socket_dir, ",\"\n\r"))
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" cannot hold sockets: it has a comma or a quote",
                           conf->socket_dir);
     int rc = write_carried(pgdata, conf, err);
     if (!rc) rc = filter_auto_conf(pgdata, err);
-    if (!rc) rc = write_access(pgdata, conf, err);
+    if (!rc) rc = write_access(pgdata, err);
     if (!rc) rc = write_postgresql_conf(pgdata, conf, err);
     return rc;
 }

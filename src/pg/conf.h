@@ -9,14 +9,13 @@
 
 #include "bough/error.h"
 
-/** The superuser through which Bough itself speaks to a compute; peer-authenticated, never given to users. */
+/** The superuser through which Bough itself speaks to a compute; see pg/admin.h, never given to users. */
 #define BOUGH_ADMIN_ROLE "bough_admin"
 
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
     int major;                    /**< of the PostgreSQL that will run */
     const char *socket_dir;       /**< absolute */
-    const char *os_user;          /**< whom peer authentication maps to BOUGH_ADMIN_ROLE */
     bool hold_wal;                /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried;   /**< NULL-terminated "name=value" from the source: recovery minima
                                        (max_connections, ...), shared_preload_libraries, locale settings; the

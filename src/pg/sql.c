@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pg/admin.h"
 #include "pg/conf.h"
 #include "pg/spawn.h"
 #include "util/error.h"
@@ -19,9 +20,9 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
     /* Every parameter that the environment could set is set here. */
     static const char *const names[] = {"host",     "port",           "user",        "dbname", "options",
                                         "passfile", "connect_timeout", "application_name",
-                                        "client_encoding", "gssencmode", NULL};
+                                        "client_encoding", "gssencmode", "password", NULL};
     const char *const values[] = {socket_dir, "5432", BOUGH_ADMIN_ROLE, database, "", "/nonexistent/.pgpass", "10",
-                                  "bough", "UTF8", "disable", NULL};
+                                  "bough", "UTF8", "disable", bough_admin_password(), NULL};
     PGconn *made = PQconnectdbParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (PQstatus(made) != CONNECTION_OK) {

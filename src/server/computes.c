@@ -55,7 +55,7 @@ struct computes {
     pthread_mutex_t mutex;
     entry *first;
     uint64_t generation;
-    sem_t starts; /* starting is bound to the processors: so many at a time */
+    sem_t starts; /* taken by computes_begin(), given by computes_wait(): starting is bound to the processors */
 };
 
 int computes_new(struct computes **out, bough_error *err) {
@@ -275,20 +275,24 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
         bough_conf conf = conf_of(srv, major, socket_dir, branch->id, carried);
         rc = bough_conf_write(pgdata, &conf, err);
     }
-    if (!rc) rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
+    if (rc) return rc;
+    while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
+    rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
     if (!rc) {
         rc = watch_begin(srv, e, err);
         if (rc && bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch->id, NULL);
     }
-    if (rc) let_go(srv, e);
+    if (rc) {
+        (void)sem_post(&srv->computes->starts);
+        let_go(srv, e);
+    }
     return rc;
 }
 
 int computes_wait(server *srv, const char *branch, bough_error *err) {
     entry *e = get(srv, branch);
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
-    while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
     int rc = bough_compute_wait_ready(e->compute, COMPUTE_READY_MS, err);
     (void)sem_post(&srv->computes->starts);
     if (rc) {

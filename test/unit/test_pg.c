@@ -89,7 +89,7 @@ static void conf_drops_what_acts_outside(void **state) {
     const char *const carried[] = {"archive_command=scp %p host:", "max_connections=200", "cron.database_name=x",
                                    "shared_preload_libraries=pg_cron, pg_stat_statements", "ssl_key_file=/k",
                                    "Primary_ConnInfo=host=x", "search_path=\"$user\", it's\\x", "bad name=1", NULL};
-    bough_conf conf = {.major = 15, .socket_dir = "/run/x", .os_user = "me", .carried = carried};
+    bough_conf conf = {.major = 15, .socket_dir = "/run/x", .carried = carried};
     put("postgresql.auto.conf", "archive_mode = 'on'\nwork_mem = '8MB'\n");
     assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
     char **back;
@@ -108,7 +108,7 @@ static void conf_drops_what_acts_outside(void **state) {
 
 static void conf_names_no_setting_the_version_lacks(void **state) {
     (void)state;
-    bough_conf conf = {.major = 13, .socket_dir = "/run/x", .os_user = "me", .hold_wal = true};
+    bough_conf conf = {.major = 13, .socket_dir = "/run/x", .hold_wal = true};
     assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
     char *text = get("postgresql.conf");
     assert_null(strstr(text, "recovery_init_sync_method"));

@@ -1,0 +1,328 @@
+/* Branches: making and deleting them. */
+#include "server/flows.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/ids.h"
+#include "pg/conf.h"
+#include "server/answer.h"
+#include "server/computes.h"
+#include "util/log.h"
+
+static void on_purge_job(void *arg) {
+    server *srv = arg;
+    bough_error err;
+    if (bough_store_purge(srv->store, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not empty the trash", "error", err.message, NULL);
+}
+
+void flow_purge_later(server *srv) {
+    /* refused when the server ends: the next one does it */
+    (void)(job_pool_add(srv->background, on_purge_job, srv, NULL) == BOUGH_OK);
+}
+
+int flow_check(request *rq, bough_error *err) {
+    if (atomic_load(&rq->cancelled)) return bough_fail(err, BOUGH_E_CANCELLED, "the client has gone");
+    if (atomic_load(&rq->srv->stopping)) return bough_fail(err, BOUGH_E_CANCELLED, "the server is ending");
+    return BOUGH_OK;
+}
+
+int flow_progress(void *context, const char *phase, uint64_t done_bytes, uint64_t total_bytes) {
+    request *rq = context;
+    http_progress(rq, phase, done_bytes, total_bytes);
+    return flow_check(rq, NULL) != BOUGH_OK;
+}
+
+int flow_operation(bough_operation_row *row, const char *action, const char *project, const char *branch,
+                   const char *endpoint, double started_ms, bough_error *err) {
+    *row = (bough_operation_row){.duration_ms = llround(bough_now_ms() - started_ms)};
+    row->updated_ms = bough_now_epoch_ms();
+    row->created_ms = row->updated_ms - row->duration_ms;
+    (void)snprintf(row->project_id, sizeof row->project_id, "%s", project);
+    (void)snprintf(row->branch_id, sizeof row->branch_id, "%s", branch ? branch : "");
+    (void)snprintf(row->endpoint_id, sizeof row->endpoint_id, "%s", endpoint ? endpoint : "");
+    (void)snprintf(row->action, sizeof row->action, "%s", action);
+    (void)snprintf(row->status, sizeof row->status, "finished");
+    return bough_ids_uuid(row->id, err);
+}
+
+void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
+    char socket_dir[BOUGH_PATH_MAX];
+    bough_error err = {0};
+    if (computes_stop(srv, branch, true, &err) != BOUGH_OK ||
+        (bough_store_has_branch(srv->store, branch) && bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
+        (endpoint && *endpoint &&
+         (computes_socket_dir(socket_dir, srv, endpoint, &err) != BOUGH_OK ||
+          bough_rmtree(socket_dir, &err) != BOUGH_OK)))
+        bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain until the next start", "branch", branch,
+                  "error", err.message, NULL);
+    flow_purge_later(srv);
+}
+
+int flow_role(bough_role_row *row, const server *srv, const char *branch, const char *name, const char *password,
+              bough_error *err) {
+    *row = (bough_role_row){.created_ms = bough_now_epoch_ms()};
+    row->updated_ms = row->created_ms;
+    (void)snprintf(row->branch_id, sizeof row->branch_id, "%s", branch);
+    (void)snprintf(row->name, sizeof row->name, "%s", name);
+    return password ? bough_secret_seal(row->secret, &row->secret_size, &srv->key, name, password, err) : BOUGH_OK;
+}
+
+/* ---- making a branch ---- */
+
+typedef struct making {
+    server *srv;
+    const bough_project_row *project;
+    bough_branch_row parent, branch;
+    bough_endpoint_row endpoint;
+    bough_operation_row operations[2];
+    size_t n_operations;
+    bool with_endpoint, has_files, is_committed;
+    bough_fork_result forked;
+    double start_ms, ready_ms;
+    char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
+} making;
+
+static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
+    bough_branch_row *b = &m->branch;
+    bough_endpoint_row *e = &m->endpoint;
+    int rc = bough_ids_new(b->id, m->srv->cat, "br-", err);
+    if (!rc) rc = bough_ids_new(e->id, m->srv->cat, "ep-", err);
+    if (rc) return rc;
+    b->created_ms = b->updated_ms = e->created_ms = e->updated_ms = bough_now_epoch_ms();
+    (void)snprintf(b->project_id, sizeof b->project_id, "%s", m->project->id);
+    (void)snprintf(b->name, sizeof b->name, "%s", wish->name);
+    (void)snprintf(b->parent_id, sizeof b->parent_id, "%s", wish->parent);
+    (void)snprintf(b->state, sizeof b->state, "ready");
+    (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
+    (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
+    e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
+    m->with_endpoint = wish->with_endpoint;
+    (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id, wish->name);
+    return BOUGH_OK;
+}
+
+/* Files of the child, and its configuration where no compute is started. */
+static int make_files(making *m, char ***carried, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    server *srv = m->srv;
+    int rc = bough_store_fork(&m->forked, srv->store, m->parent.id, m->branch.id,
+                              computes_shm(srv, m->parent.id), err);
+    if (rc) return rc;
+    m->has_files = true;
+    rc = bough_store_pgdata(pgdata, srv->store, m->parent.id, err);
+    if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    if (rc || m->with_endpoint) return rc;
+    char socket_dir[BOUGH_PATH_MAX];
+    rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, m->branch.id, err);
+    bough_conf conf = {.major = m->project->pg_major, .socket_dir = socket_dir, .os_user = srv->os_user,
+                       .hold_wal = true, .carried = (const char *const *)*carried};
+    return rc ? rc : bough_conf_write(pgdata, &conf, err);
+}
+
+/* Everything about the branch in one commit. */
+static int commit(making *m, double received_ms, bough_error *err) {
+    bough_catalogue *cat = m->srv->cat;
+    const char *endpoint = m->with_endpoint ? m->endpoint.id : NULL;
+    m->n_operations = m->with_endpoint ? 2 : 1;
+    int rc = flow_operation(&m->operations[0], "create_branch", m->project->id, m->branch.id, NULL, received_ms,
+                            err);
+    if (!rc)
+        rc = flow_operation(&m->operations[1], "start_compute", m->project->id, m->branch.id, endpoint,
+                            received_ms, err);
+    if (!rc) rc = bough_catalogue_begin(cat, err);
+    if (rc) return rc;
+    rc = bough_branches_insert(cat, &m->branch, err);
+    if (!rc && endpoint) rc = bough_endpoints_insert(cat, &m->endpoint, err);
+    if (!rc) rc = bough_branches_copy_contents(cat, m->parent.id, m->branch.id, err);
+    for (size_t i = 0; i < m->n_operations && !rc; i++)
+        rc = bough_operations_insert(cat, &m->operations[i], err);
+    rc = bough_catalogue_end(cat, rc, err);
+    m->is_committed = rc == BOUGH_OK;
+    return rc;
+}
+
+/* Leave nothing. */
+static void undo(making *m, const bough_error *cause) {
+    bough_catalogue *cat = m->srv->cat;
+    bough_operation_row failed;
+    if (m->is_committed && bough_catalogue_begin(cat, NULL) == BOUGH_OK) {
+        int rc = bough_branches_delete(cat, m->branch.id, NULL);
+        if (!rc)
+            rc = flow_operation(&failed, "create_branch", m->project->id, NULL, NULL, bough_now_ms(), NULL);
+        (void)snprintf(failed.status, sizeof failed.status, "failed");
+        (void)snprintf(failed.failure, sizeof failed.failure, "%s", cause->message);
+        if (!rc) rc = bough_operations_insert(cat, &failed, NULL);
+        if (bough_catalogue_end(cat, rc, NULL) != BOUGH_OK)
+            bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", m->branch.id, NULL);
+    }
+    if (m->has_files) flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
+}
+
+/* An existing name: the same branch again, or a conflict. */
+static int take_existing(request *rq, making *m, const bough_branch_row *existing, const branch_wish *wish,
+                         bough_error *err) {
+    if (!wish->if_exists_return || strcmp(existing->parent_id, wish->parent) != 0) {
+        rq->slug = "BRANCH_ALREADY_EXISTS";
+        int rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", wish->name);
+        if (wish->if_exists_return) {
+            if (*existing->parent_name)
+                (void)bough_hint(err, "It has another parent: \"%.150s\".", existing->parent_name);
+            else
+                (void)bough_hint(err, "It is the root branch.");
+        }
+        return rc;
+    }
+    m->branch = *existing;
+    rq->status = 200;
+    return BOUGH_OK;
+}
+
+/* Parent, child and name are locked; on return only the child is, and `*existing` says whether it was there. */
+static int make(request *rq, making *m, const branch_wish *wish, bool *existing, bough_error *err) {
+    server *srv = m->srv;
+    bough_branch_row found;
+    char **carried = NULL;
+    const char *const parent_locks[] = {m->parent.id, m->name_lock};
+    int rc = bough_branches_get(&m->parent, srv->cat, m->project->id, wish->parent, err);
+    *existing = false;
+    if (!rc && bough_branches_find(&found, srv->cat, m->project->id, wish->name, NULL) == BOUGH_OK) {
+        *existing = true;
+        rc = take_existing(rq, m, &found, wish, err);
+    } else if (!rc && strcmp(m->parent.state, "ready") != 0) {
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"", m->parent.name,
+                        m->parent.state);
+    }
+    if (!rc && !*existing) {
+        (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", m->parent.name);
+        rc = make_files(m, &carried, err);
+        double now = bough_now_ms();
+        if (!rc && m->with_endpoint)
+            rc = computes_begin(srv, &m->branch, &m->endpoint, m->project->pg_major,
+                                (const char *const *)carried, err);
+        m->start_ms = bough_now_ms() - now;
+        /* postgres starts meanwhile */
+        if (!rc) rc = commit(m, rq->received_ms, err);
+        if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
+    }
+    for (size_t i = 0; carried && carried[i]; i++) free(carried[i]);
+    free(carried);
+    locks_drop(srv->locks, parent_locks, 2);
+    return rc;
+}
+
+static int answer_created(request *rq, making *m, bool existing, bough_error *err) {
+    server *srv = m->srv;
+    json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
+    if (m->with_endpoint) (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
+    int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
+    if (!rc && m->with_endpoint) rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
+    if (!rc) {
+        rq->answer = json_pack("{s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b}", "branch",
+                               answer_branch(srv, &m->branch, false), "endpoints", endpoints,
+                               "databases", databases, "roles", roles, "operations",
+                               answer_operations(m->operations, m->n_operations), "connection_uris", uris,
+                               "existing", existing);
+        json_t *timings = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f}", "seal", m->forked.seal_ms, "gate",
+                                    m->forked.gate_ms, "create", m->forked.create_ms, "start", m->start_ms,
+                                    "ready", m->ready_ms, "total", bough_now_ms() - rq->received_ms);
+        if (rq->answer && !existing) (void)json_object_set(rq->answer, "timings_ms", timings);
+        json_decref(timings);
+    }
+    json_decref(databases);
+    json_decref(roles);
+    json_decref(uris);
+    json_decref(endpoints);
+    return rc;
+}
+
+/* An existing branch is given back awake. */
+static int wake_existing(request *rq, making *m, bough_error *err) {
+    bough_error none;
+    m->n_operations = 0;
+    m->with_endpoint = bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, &none) == BOUGH_OK;
+    int rc = m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, false, err) : BOUGH_OK;
+    return rc ? rc : answer_created(rq, m, true, err);
+}
+
+int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish, bough_error *err) {
+    server *srv = rq->srv;
+    bool existing = false;
+    making *m = calloc(1, sizeof *m);
+    if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    m->srv = srv;
+    m->project = project;
+    char child_lock[BOUGH_ID_SIZE];
+    int rc = init_rows(m, wish, err);
+    if (rc) goto out;
+    (void)snprintf(m->parent.id, sizeof m->parent.id, "%s", wish->parent);
+    (void)snprintf(child_lock, sizeof child_lock, "%s", m->branch.id);
+    const char *const names[] = {m->parent.id, m->name_lock, child_lock};
+    rc = locks_take(srv->locks, names, 3, LOCK_WAIT_MS, err);
+    if (rc) goto out;
+    rq->status = 201;
+    rc = make(rq, m, wish, &existing, err);
+    double committed_ms = bough_now_ms();
+    if (!rc && !existing && m->with_endpoint) {
+        rc = computes_wait(srv, m->branch.id, err);
+        m->ready_ms = bough_now_ms() - committed_ms;
+    }
+    bough_error cause = rc && err ? *err : (bough_error){0};
+    if (rc && !existing) undo(m, &cause);
+    lock_drop(srv->locks, child_lock);
+    if (rc) goto out;
+    if (existing) {
+        rc = wake_existing(rq, m, err);
+        goto out;
+    }
+    rc = answer_created(rq, m, false, err);
+    if (bough_store_sync_pending(srv->store, m->branch.id)) computes_sync_later(srv, &m->branch);
+    bough_log(BOUGH_LOG_INFO, "branch created", "branch", m->branch.id, "parent", m->parent.id, "request", rq->id,
+              NULL);
+out:
+    free(m);
+    return rc;
+}
+
+/* ---- deleting a branch ---- */
+
+static int check_deletable(bool *is_refused, server *srv, const bough_branch_row *branch, bough_error *err) {
+    int64_t children = 0;
+    *is_refused = branch->is_default || !*branch->parent_id;
+    if (branch->is_default)
+        return bough_fail(err, BOUGH_E_PRECONDITION, "the default branch cannot be deleted");
+    if (!*branch->parent_id) return bough_fail(err, BOUGH_E_PRECONDITION, "the root branch cannot be deleted");
+    int rc = bough_branches_count_children(&children, srv->cat, branch->id, err);
+    if (rc || children == 0) return rc;
+    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s", branch->name,
+                     (long long)children, children == 1 ? "" : "es");
+    return bough_hint(err, "Delete the branches made from it first.");
+}
+
+int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
+                       const bough_project_row *project, const char *id, bough_error *err) {
+    bough_branch_row branch;
+    bough_endpoint_row endpoint = {0};
+    double started_ms = bough_now_ms();
+    *is_refused = false;
+    int rc = lock_take(srv->locks, id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&branch, srv->cat, project->id, id, err);
+    if (!rc) rc = check_deletable(is_refused, srv, &branch, err);
+    if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK) endpoint.id[0] = '\0';
+    if (!rc) rc = computes_stop(srv, id, true, err);
+    if (!rc) rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms, err);
+    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
+    if (rc) goto out;
+    rc = bough_branches_delete(srv->cat, id, err);
+    if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
+    rc = bough_catalogue_end(srv->cat, rc, err);
+    if (!rc) flow_remove_files(srv, id, endpoint.id);
+out:
+    lock_drop(srv->locks, id);
+    return rc;
+}
