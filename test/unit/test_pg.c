@@ -124,8 +124,9 @@ static void conf_names_no_setting_the_version_lacks(void **state) {
     assert_non_null(strstr(text, "wal_keep_size = '0'"));
     free(text);
     text = get("pg_hba.conf");
-    assert_non_null(strstr(text, "local all bough_admin reject\n"));
+    assert_non_null(strstr(text, "local all all scram-sha-256\n"));
     assert_null(strstr(text, "trust"));
+    assert_null(strstr(text, "peer"));
     free(text);
 }
 
