@@ -27,6 +27,7 @@ bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *
     size_t n = strlen(path);
     memcpy(f->path, path, n < sizeof f->path ? n : sizeof f->path - 1);
     bough.files[fd] = f;
+    if (fd >= bough.files_end) bough.files_end = fd + 1;
     return f;
 }
 
@@ -49,7 +50,7 @@ void bough_file_free(bough_file *f) {
 
 /* Levels of a file may be many: keep their descriptors within what postgres leaves us. */
 static void shed_levels(const bough_file *keep) {
-    for (int fd = 0; fd < BOUGH_MAX_FDS; fd++) {
+    for (int fd = 0; fd < bough.files_end; fd++) {
         bough_file *f = bough.files[fd];
         if (f && f != keep) close_levels(f);
     }
@@ -131,8 +132,15 @@ static int catch_up(bough_file *f) {
     return 0;
 }
 
+/* The same for a call that changes the file. */
+static int begin_change(bough_file *f) {
+    if (catch_up(f) != 0) return -1;
+    if (atomic_load(&f->entry->state) != BOUGH_ENTRY_GONE) bough_changing(f->entry, NULL);
+    return 0;
+}
+
 static int refresh(bough_file *f) {
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int rc = catch_up(f);
     if (rc == 0 && !f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD) rc = adopt_head(f);
     bough_leave();
@@ -220,7 +228,7 @@ static int ensure_head(bough_file *f) {
 
 int bough_open_pages(const char *key, int flags, mode_t mode) {
     bough_found found;
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     bough_find(&found, key);
     int fd = -1;
     bool made = false;
@@ -230,7 +238,11 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
             goto out;
         }
         bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
+        bough_entry *path = bough_entry_get(bough.shm, key, strlen(key), 0, false);
+        if (!path) goto out;
+        bough_changing(path, NULL);
         fd = make_head(key, 0, hidden, mode);
+        bough_entry_put(bough.shm, path);
         made = fd >= 0;
     } else if ((flags & O_CREAT) && (flags & O_EXCL)) {
         errno = EEXIST;
@@ -409,7 +421,7 @@ static int copy_up_edge(bough_file *f, uint64_t block) {
 
 static ssize_t write_locked(bough_file *f, const struct iovec *iov, int n, off_t at) {
     size_t bytes = iov_bytes(iov, n);
-    if (catch_up(f) != 0 || ensure_head(f) != 0) return -1;
+    if (begin_change(f) != 0 || ensure_head(f) != 0) return -1;
     if (bytes == 0) return 0;
     if (at < 0 || (uint64_t)at + bytes > BOUGH_MAX_FILE) {
         errno = at < 0 ? EINVAL : EFBIG;
@@ -434,14 +446,14 @@ ssize_t bough_pages_write(bough_file *f, const struct iovec *iov, int n, off_t a
         errno = EBADF;
         return -1;
     }
-    if (bough_enter(f->entry) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     ssize_t put = write_locked(f, iov, n, at);
     bough_leave();
     return put;
 }
 
 static int truncate_locked(bough_file *f, uint64_t to) {
-    if (catch_up(f) != 0) return -1;
+    if (begin_change(f) != 0) return -1;
     bough_entry *e = f->entry;
     if (to == atomic_load(&e->size)) return 0;
     if (to > BOUGH_MAX_FILE) {
@@ -467,7 +479,7 @@ int bough_pages_truncate(bough_file *f, off_t size) {
         errno = EINVAL;
         return -1;
     }
-    if (bough_enter(f->entry) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int rc = truncate_locked(f, (uint64_t)size);
     bough_leave();
     return rc;
@@ -478,8 +490,8 @@ int bough_pages_allocate(bough_file *f, off_t at, off_t bytes) {
         errno = EINVAL;
         return -1;
     }
-    if (bough_enter(f->entry) != 0) return -1;
-    int rc = catch_up(f);
+    if (bough_enter() != 0) return -1;
+    int rc = begin_change(f);
     if (rc == 0) rc = ensure_head(f);
     uint64_t end = (uint64_t)at + (uint64_t)bytes;
     if (rc == 0 && end > BOUGH_MAX_FILE) {

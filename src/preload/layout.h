@@ -47,7 +47,8 @@
 typedef struct bough_slot {
     _Alignas(64) _Atomic int32_t pid;
     _Atomic uint32_t busy;
-    _Atomic uint64_t entry; /* offset of the file being written, 0 for none */
+    _Atomic uint64_t entry; /* offset of the path being changed, 0 for none; */
+    _Atomic uint64_t other; /* and of a second one (rename) */
 } bough_slot;
 
 /* A level of the stack. */

@@ -27,10 +27,10 @@ void bough_head_path(char *out, size_t size, const char *key) {
     (void)snprintf(out, size, "%s/%s", bough.shm->pgdata, key);
 }
 
-int bough_enter(const bough_entry *entry) {
+int bough_enter(void) {
     if (!bough.slot && !(bough.slot = bough_slot_claim(bough.shm))) return -1;
     for (;;) {
-        uint32_t epoch = bough_gate_enter(bough.shm, bough.slot, entry);
+        uint32_t epoch = bough_gate_enter(bough.shm, bough.slot);
         if (epoch == bough.view.epoch) return 0;
         bough_gate_leave(bough.slot);
         if (bough_view_refresh(&bough.view) != 0) return -1;
@@ -39,11 +39,15 @@ int bough_enter(const bough_entry *entry) {
 
 void bough_leave(void) { bough_gate_leave(bough.slot); }
 
+void bough_changing(const bough_entry *entry, const bough_entry *other) {
+    bough_slot_name(bough.shm, bough.slot, entry, other);
+}
+
 /* A forked process has its parent's descriptors, so it holds references of its own, and no slot yet. */
 static void forked(void) {
     bough_table_forked();
     bough.slot = NULL;
-    for (int fd = 0; fd < BOUGH_MAX_FDS; fd++)
+    for (int fd = 0; fd < bough.files_end; fd++)
         if (bough.files[fd] && bough.files[fd]->entry) atomic_fetch_add(&bough.files[fd]->entry->refs, 1);
 }
 

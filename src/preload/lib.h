@@ -54,6 +54,7 @@ typedef struct bough_lib {
     bough_view view;
     unsigned level_fds;
     unsigned level_fds_max;
+    int files_end; /* no file has a descriptor as high as this */
     bough_file *files[BOUGH_MAX_FDS];
 } bough_lib;
 
@@ -68,8 +69,10 @@ bough_path_class bough_classify(const char *path, char *key, size_t size);
 /* Absolute real path of a key in this branch. */
 void bough_head_path(char *out, size_t size, const char *key);
 /* Begin a write-class call with a view that matches the epoch; 0 or -1 with errno. End with bough_leave(). */
-int bough_enter(const bough_entry *entry);
+int bough_enter(void);
 void bough_leave(void);
+/* Within it: which paths are about to change (bough_slot_name()). */
+void bough_changing(const bough_entry *entry, const bough_entry *other);
 
 /* ---- file.c: pages of an open file ---- */
 bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path);

@@ -19,7 +19,7 @@ void bough_find(bough_found *found, const char *key) {
 
 int bough_real_path(char *out, size_t size, const char *key) {
     bough_found found;
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     bough_find(&found, key);
     int rc = 0;
     if (!found.exists) {
@@ -50,7 +50,7 @@ int bough_do_stat(const char *key, struct stat *st) {
         if (atomic_load(&bough.shm->epoch) != epoch) continue;
         if (rc != 0) return -1;
         char again[BOUGH_LAYERED_PATH_MAX * 4];
-        if (bough_classify(key, again, sizeof again) == BOUGH_PATH_PAGES && bough_enter(NULL) == 0) {
+        if (bough_classify(key, again, sizeof again) == BOUGH_PATH_PAGES && bough_enter() == 0) {
             bough_found found;
             bough_find(&found, key);
             if (found.state == BOUGH_ENTRY_HEAD)
@@ -65,6 +65,22 @@ int bough_do_stat(const char *key, struct stat *st) {
 }
 
 /* ---- whole files ------------------------------------------------------------------------------ */
+
+static bough_entry *entry_of(const char *key) {
+    bough_found found;
+    bough_find(&found, key);
+    return bough_entry_get(bough.shm, key, strlen(key), found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
+}
+
+/* Name the paths that are about to change, should this process die within the call. Inside the gate. */
+static int announce(const char *key, const char *other) {
+    bough_entry *e = entry_of(key);
+    bough_entry *o = other ? entry_of(other) : NULL;
+    bough_changing(e, o);
+    if (e) atomic_fetch_sub(&e->refs, 1);
+    if (o) atomic_fetch_sub(&o->refs, 1);
+    return !e || (other && !o) ? -1 : 0;
+}
 
 /* Give a path a new entry in state HEAD. Inside the gate. */
 static int enter_head(const char *key, uint32_t flags, uint64_t size) {
@@ -82,7 +98,7 @@ static int enter_head(const char *key, uint32_t flags, uint64_t size) {
 /* Copy a whole file of a layer into the head; empty where `from` is NULL. Inside the gate. */
 static int copy_up(const char *key, const char *from, mode_t mode) {
     char temp[2048], path[2048], buf[8192];
-    if (bough_temp_path(temp, sizeof temp, key) != 0) return -1;
+    if (bough_temp_path(temp, sizeof temp, key) != 0 || announce(key, NULL) != 0) return -1;
     bough_head_path(path, sizeof path, key);
     int in = from ? sys_open(from, O_RDONLY | O_CLOEXEC, 0) : -1;
     if (from && in < 0) return -1;
@@ -120,7 +136,7 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     bough_found found;
     bough_find(&found, key);
     if (!found.exists && !(flags & O_CREAT)) {
@@ -185,13 +201,14 @@ static int unlink_locked(const char *key) {
     }
     char path[2048];
     bough_head_path(path, sizeof path, key);
+    if (announce(key, NULL) != 0) return -1;
     bool hides = found.below == BOUGH_BELOW_FILE;
     int rc = hides ? whiteout(key, false) : sys_unlink(path);
     return rc == 0 ? enter_gone(key, hides) : -1;
 }
 
 int bough_do_unlink(const char *key) {
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int rc = unlink_locked(key);
     bough_leave();
     return rc;
@@ -223,7 +240,7 @@ int bough_do_rename(const char *from, const char *to) {
         if (fd < 0) return -1;
         f = bough.files[fd];
     }
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int rc = pages ? bough_pages_materialise(f) : detach(from, false);
     bough_head_path(from_path, sizeof from_path, from);
     bough_head_path(to_path, sizeof to_path, to);
@@ -231,6 +248,7 @@ int bough_do_rename(const char *from, const char *to) {
     bough_found source, target;
     bough_find(&source, from);
     bough_find(&target, to);
+    if (rc == 0) rc = announce(from, to);
     if (rc == 0 && target.entry) enter_gone(to, false);
     if (rc == 0) rc = sys_rename(from_path, to_path, 0);
     if (rc == 0) rc = enter_head(to, to_pages ? 0 : BOUGH_FLAG_WHOLE, source.entry ? atomic_load(&source.entry->size) : 0);
@@ -256,7 +274,7 @@ int bough_do_rename(const char *from, const char *to) {
 
 int bough_do_mkdir(const char *key, mode_t mode) {
     char path[2048], temp[2048];
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     bough_found found;
     bough_find(&found, key);
     bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
@@ -264,6 +282,8 @@ int bough_do_mkdir(const char *key, mode_t mode) {
     bough_head_path(path, sizeof path, key);
     if (found.exists) {
         errno = EEXIST;
+    } else if (announce(key, NULL) != 0) {
+        rc = -1;
     } else if (!hidden) {
         rc = sys_mkdir(path, mode);
     } else if (bough_temp_path(temp, sizeof temp, key) == 0 && sys_mkdir(temp, mode) == 0) {
@@ -304,7 +324,7 @@ int bough_do_rmdir(const char *key) {
         errno = ENOTEMPTY;
         return -1;
     }
-    if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_enter(NULL) != 0) return -1;
+    if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_enter() != 0) return -1;
     bough_head_path(path, sizeof path, key);
     bough_found found;
     bough_find(&found, key);
@@ -313,11 +333,11 @@ int bough_do_rmdir(const char *key) {
     hides = hides || (found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
     struct stat st;
     bool real = sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
-    int rc = 0;
-    if (hides) {
+    int rc = announce(key, NULL);
+    if (rc == 0 && hides) {
         rc = whiteout(key, real);
         if (rc == 0 && real) (void)remove_whiteouts(temp);
-    } else if (real) {
+    } else if (rc == 0 && real) {
         rc = remove_whiteouts(path);
     }
     if (rc == 0) rc = enter_gone(key, hides);

@@ -10,11 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "preload/index.h"
+#include "preload/path.h"
 #include "preload/sys.h"
 
 static int32_t cached_pid;
@@ -293,21 +296,52 @@ void bough_entry_grow(bough_entry *entry, uint64_t to) {
 
 /* ---- slots and the gate ------------------------------------------------------------------------- */
 
-/* The dead writer may have written without having said so; what it wrote is in the extents. */
-static void mend(bough_header *shm, bough_slot *slot) {
-    uint64_t at = atomic_load(&slot->entry);
-    if (at) {
-        bough_entry *e = bough_at(shm, at);
-        char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2];
-        (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
-        int fd = sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-        if (fd >= 0) {
-            atomic_store(&e->state, BOUGH_ENTRY_HEAD);
-            (void)bough_entry_scan(shm, e, fd);
-            sys_close(fd);
-        }
+/*
+ * A process died within a call: what it did to a path may not be in the entry. The disk is the truth, so the entry is
+ * made what the head's directory says.
+ */
+static void mend_entry(bough_header *shm, bough_entry *e) {
+    char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2], text[32];
+    struct stat st;
+    (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
+    if (sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (atomic_load(&e->state) == BOUGH_ENTRY_HEAD) atomic_store(&e->state, BOUGH_ENTRY_GONE);
+        return;
     }
-    atomic_store(&slot->entry, 0);
+    if (S_ISLNK(st.st_mode)) {
+        atomic_fetch_or(&e->flags, BOUGH_FLAG_WHITEOUT);
+        atomic_store(&e->state, BOUGH_ENTRY_GONE);
+        return;
+    }
+    uint64_t limit = atomic_load(&e->flags) & BOUGH_FLAG_WHITEOUT ? 0 : atomic_load(&e->limit);
+    ssize_t n = lgetxattr(path, BOUGH_XATTR_LIMIT, text, sizeof text - 1);
+    if (n > 0) {
+        text[n] = '\0';
+        limit = strtoull(text, NULL, 10);
+    }
+    uint32_t flags = BOUGH_FLAG_NEW_NAME;
+    char key[BOUGH_LAYERED_PATH_MAX * 2];
+    if (S_ISDIR(st.st_mode))
+        flags = BOUGH_FLAG_DIR | (lgetxattr(path, BOUGH_XATTR_OPAQUE, text, sizeof text) > 0 ? BOUGH_FLAG_OPAQUE : 0U);
+    else if (bough_path_classify(e->path, key, sizeof key) != BOUGH_PATH_PAGES)
+        flags |= BOUGH_FLAG_WHOLE;
+    int fd = flags == BOUGH_FLAG_NEW_NAME ? sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
+    if (fd >= 0) {
+        bough_entry_clear_from(shm, e, ((uint64_t)st.st_size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
+        (void)bough_entry_scan(shm, e, fd);
+        sys_close(fd);
+    }
+    if (limit < atomic_load(&e->limit)) atomic_store(&e->limit, limit);
+    atomic_store(&e->flags, flags);
+    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+    atomic_fetch_add(&shm->changes, 1);
+}
+
+static void mend(bough_header *shm, bough_slot *slot) {
+    uint64_t at = atomic_load(&slot->entry), other = atomic_load(&slot->other);
+    if (at) mend_entry(shm, bough_at(shm, at));
+    if (other) mend_entry(shm, bough_at(shm, other));
+    bough_slot_name(shm, slot, NULL, NULL);
     atomic_store(&slot->busy, 0);
     atomic_store(&slot->pid, 0);
 }
@@ -331,7 +365,7 @@ bough_slot *bough_slot_claim(bough_header *shm) {
             int32_t owner = atomic_load(&s->pid);
             if (owner && !(pass == 1 && dead(owner))) continue;
             if (!atomic_compare_exchange_strong(&s->pid, &owner, me)) continue;
-            atomic_store(&s->entry, 0);
+            bough_slot_name(shm, s, NULL, NULL);
             uint32_t used = atomic_load(&shm->slots_used);
             while (used < i + 1 && !atomic_compare_exchange_weak(&shm->slots_used, &used, i + 1)) {}
             errno = saved;
@@ -352,8 +386,13 @@ uint32_t bough_gate_epoch(bough_header *shm) {
     }
 }
 
-uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot, const bough_entry *entry) {
+void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry, const bough_entry *other) {
     atomic_store_explicit(&slot->entry, entry ? bough_offset(shm, entry) : 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->other, other ? bough_offset(shm, other) : 0, memory_order_release);
+}
+
+uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot) {
+    bough_slot_name(shm, slot, NULL, NULL);
     for (;;) {
         atomic_store(&slot->busy, 1);
         uint32_t e = atomic_load(&shm->epoch);

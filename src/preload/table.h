@@ -51,7 +51,9 @@ void bough_entry_grow(bough_entry *entry, uint64_t to);
 /* Claim a slot for the calling process, mending what a dead one left. NULL with errno EAGAIN when all are taken. */
 bough_slot *bough_slot_claim(bough_header *shm);
 /* Begin a write-class call: waits while the gate is closed; returns the epoch. */
-uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot, const bough_entry *entry);
+uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot);
+/* Say which paths the call is about to change: should the process die within it, they are read anew from disk. */
+void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry, const bough_entry *other);
 static inline void bough_gate_leave(bough_slot *slot) {
     atomic_store_explicit(&slot->busy, 0, memory_order_release);
 }
@@ -62,7 +64,7 @@ uint32_t bough_gate_epoch(bough_header *shm);
 int bough_gate_close(bough_header *shm, int timeout_ms);
 void bough_gate_open(bough_header *shm);
 
-/* Mend slots whose process died within a write: rescan the file it wrote. */
+/* Mend slots whose process died within a write: read anew from disk what it may have changed. */
 void bough_slots_mend(bough_header *shm);
 
 static inline void *bough_at(const bough_header *shm, uint64_t offset) {

@@ -19,7 +19,7 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
             return sys_open(path, flags, mode); /* temporary files are never sealed */
     }
     if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC))) return sys_open(path, flags, mode);
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int fd = sys_open(path, flags, mode);
     if (fd >= 0) {
         bough_file *f = bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
@@ -69,7 +69,7 @@ int bough_move_real(const char *from, const char *to, const char *from_key, cons
     bool fresh = bough_parse_wal_name(wal_name(from_key), &t, &l, &s) &&
                  bough_parse_wal_name(wal_name(to_key), &t, &l, &s) && sys_stat(from, &st, 0) == 0 && st.st_nlink > 1;
     if (fresh && fresh_segment(temp, sizeof temp, st.st_size) != 0) return -1;
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     int rc;
     if (fresh) {
         rc = link_only ? sys_rename(temp, to, RENAME_NOREPLACE) : sys_rename(temp, to, 0);

@@ -175,7 +175,7 @@ static int follow_whole(bough_file *f) {
     bough_leave();
     int flags = (f->flags & ~(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC;
     int fd = bough_open_whole(f->path, flags, 0600);
-    if (bough_enter(NULL) != 0 || fd < 0) return -1;
+    if (bough_enter() != 0 || fd < 0) return -1;
     bough_file *g = bough.files[fd];
     if (g) bough_file_free(g);
     int rc = sys_dup3(fd, f->fd, f->flags & O_CLOEXEC);
@@ -186,7 +186,7 @@ static int follow_whole(bough_file *f) {
 }
 
 static int begin_write(bough_file *f) {
-    if (bough_enter(NULL) != 0) return -1;
+    if (bough_enter() != 0) return -1;
     if (follow_whole(f) == 0) return 0;
     bough_leave();
     return -1;
@@ -405,7 +405,7 @@ EXPORT int access(const char *path, int mode) {
 /* A write-class call on a real name of PGDATA: through the gate. */
 #define GATED(call)                          \
     do {                                     \
-        if (bough_enter(NULL) != 0) return -1; \
+        if (bough_enter() != 0) return -1; \
         int rc_ = (call);                    \
         bough_leave();                       \
         return rc_;                          \

@@ -189,7 +189,7 @@ static void run_handler(void *arg) {
     if (rc) {
         json_decref(rq->answer);
         rq->answer = error_body(rq, &err);
-        rq->status = bough_code_get(rc)->http_status;
+        rq->status = rq->error_status ? rq->error_status : bough_code_get(rc)->http_status;
         if (rq->status >= 500)
             bough_log(BOUGH_LOG_ERROR, "request failed", "request", rq->id, "route", rq->route->pattern,
                       "error", err.message, NULL);

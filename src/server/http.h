@@ -46,6 +46,7 @@ struct request {
     int status;                    /**< HTTP status of success */
     json_t *answer;
     const char *slug;              /**< overrides the error's code in the answer */
+    int error_status;              /**< overrides the error's HTTP status; 0: does not */
 };
 
 /** Find the route of a request; fills params. NULL when there is none. (router.c) */

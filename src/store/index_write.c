@@ -20,6 +20,8 @@ static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t ge
     size_t room = 1024, count = 0;
     bough_entry **list = malloc(room * sizeof *list);
     for (uint32_t b = 0; list && b < BOUGH_BUCKETS; b++) {
+        _Atomic uint32_t *stripe = &shm->stripes[b & 1023]; /* table.c: the stripe of all hashes of this bucket */
+        bough_lock(stripe);
         uint64_t at = atomic_load(&shm->buckets[b]);
         for (; list && at; at = atomic_load(&((bough_entry *)bough_at(shm, at))->next)) {
             bough_entry *e = bough_at(shm, at);
@@ -42,6 +44,7 @@ static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t ge
             }
             list[count++] = e;
         }
+        bough_unlock(stripe);
     }
     if (!list) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     qsort(list, count, sizeof *list, by_path);

@@ -137,7 +137,7 @@ static void the_gate_waits_for_a_writer_and_not_for_a_dead_one(void **state) {
     bough_header *shm = new_memory();
     atomic_store(&shm->postmaster, (int32_t)getpid());
     bough_slot *slot = bough_slot_claim(shm);
-    uint32_t epoch = bough_gate_enter(shm, slot, NULL);
+    uint32_t epoch = bough_gate_enter(shm, slot);
     assert_int_equal(bough_gate_close(shm, 30), -1); /* we are writing */
     assert_int_equal(errno, ETIMEDOUT);
     bough_gate_leave(slot);
@@ -147,7 +147,7 @@ static void the_gate_waits_for_a_writer_and_not_for_a_dead_one(void **state) {
     pid_t pid = fork();
     if (pid == 0) {
         bough_table_forked();
-        bough_gate_enter(shm, bough_slot_claim(shm), NULL);
+        bough_gate_enter(shm, bough_slot_claim(shm));
         _exit(0);
     }
     assert_int_equal(waitpid(pid, NULL, 0), pid);

@@ -1,0 +1,70 @@
+/**
+ * The handlers that router.c's table names. Each: see request_handler in http.h.
+ */
+#ifndef BOUGH_SERVER_API_H
+#define BOUGH_SERVER_API_H
+
+#include "server/http.h"
+
+int api_user(request *rq, bough_error *err);
+int api_organizations(request *rq, bough_error *err);
+int api_auth(request *rq, bough_error *err);
+int api_regions(request *rq, bough_error *err);
+int api_status(request *rq, bough_error *err);
+int api_shutdown(request *rq, bough_error *err);
+int api_operation_list(request *rq, bough_error *err);
+int api_operation_get(request *rq, bough_error *err);
+int api_connection_uri(request *rq, bough_error *err);
+
+int api_project_list(request *rq, bough_error *err);
+int api_project_list_shared(request *rq, bough_error *err);
+int api_project_create(request *rq, bough_error *err);
+int api_project_get(request *rq, bough_error *err);
+int api_project_update(request *rq, bough_error *err);
+int api_project_delete(request *rq, bough_error *err);
+
+int api_branch_list(request *rq, bough_error *err);
+int api_branch_count(request *rq, bough_error *err);
+int api_branch_create(request *rq, bough_error *err);
+int api_branch_get(request *rq, bough_error *err);
+int api_branch_update(request *rq, bough_error *err);
+int api_branch_delete(request *rq, bough_error *err);
+int api_branch_export(request *rq, bough_error *err);
+
+int api_endpoint_list(request *rq, bough_error *err);
+int api_endpoint_list_of_branch(request *rq, bough_error *err);
+int api_endpoint_create(request *rq, bough_error *err);
+int api_endpoint_get(request *rq, bough_error *err);
+int api_endpoint_update(request *rq, bough_error *err);
+int api_endpoint_delete(request *rq, bough_error *err);
+int api_endpoint_start(request *rq, bough_error *err);
+int api_endpoint_suspend(request *rq, bough_error *err);
+int api_endpoint_restart(request *rq, bough_error *err);
+
+int api_database_list(request *rq, bough_error *err);
+int api_database_create(request *rq, bough_error *err);
+int api_database_get(request *rq, bough_error *err);
+int api_database_update(request *rq, bough_error *err);
+int api_database_delete(request *rq, bough_error *err);
+
+int api_role_list(request *rq, bough_error *err);
+int api_role_create(request *rq, bough_error *err);
+int api_role_get(request *rq, bough_error *err);
+int api_role_delete(request *rq, bough_error *err);
+int api_role_reveal(request *rq, bough_error *err);
+int api_role_reset(request *rq, bough_error *err);
+
+/* Helpers that several use. */
+
+/** The project that the first parameter names. */
+BOUGH_CHECK int api_project_of(bough_project_row *row, const request *rq, bough_error *err);
+/** The branch that the first two parameters name. */
+BOUGH_CHECK int api_branch_of(bough_branch_row *row, const request *rq, bough_error *err);
+/** A numeric query parameter within bounds. */
+BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name, long long otherwise,
+                              long long least, long long most, bough_error *err);
+/** Insert a finished operation and give {"operations": [...]} to add to an answer. */
+BOUGH_CHECK int api_record(json_t **operations, request *rq, const char *action, const char *project,
+                           const char *branch, const char *endpoint, bough_error *err);
+
+#endif

@@ -1,0 +1,268 @@
+/* Handlers: branches. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/rules.h"
+#include "server/answer.h"
+#include "server/api.h"
+#include "server/body.h"
+#include "server/computes.h"
+#include "server/flows.h"
+
+/* ---- listing ---- */
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const bough_branch_row *)a)->name, ((const bough_branch_row *)b)->name);
+}
+
+static int by_created(const void *a, const void *b) {
+    int64_t x = ((const bough_branch_row *)a)->created_ms, y = ((const bough_branch_row *)b)->created_ms;
+    return (x > y) - (x < y);
+}
+
+static int by_updated(const void *a, const void *b) {
+    int64_t x = ((const bough_branch_row *)a)->updated_ms, y = ((const bough_branch_row *)b)->updated_ms;
+    return (x > y) - (x < y);
+}
+
+/* Sort as asked; updated_at, newest first, is the default. */
+static int sort(bough_branch_row *rows, size_t n, const request *rq, bough_error *err) {
+    const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
+    int (*compare)(const void *, const void *) = by_updated;
+    if (by && strcmp(by, "name") == 0) compare = by_name;
+    else if (by && strcmp(by, "created_at") == 0) compare = by_created;
+    else if (by && strcmp(by, "updated_at") != 0)
+        return bough_fail(err, BOUGH_E_INVALID, "\"sort_by\" must be name, created_at or updated_at");
+    if (order && strcmp(order, "asc") != 0 && strcmp(order, "desc") != 0)
+        return bough_fail(err, BOUGH_E_INVALID, "\"sort_order\" must be asc or desc");
+    if (n > 1) qsort(rows, n, sizeof *rows, compare);
+    if (order && strcmp(order, "asc") == 0) return BOUGH_OK;
+    for (size_t i = 0; i < n / 2; i++) {
+        bough_branch_row swap = rows[i];
+        rows[i] = rows[n - 1 - i];
+        rows[n - 1 - i] = swap;
+    }
+    return BOUGH_OK;
+}
+
+/* Keep those whose name or id holds the text. */
+static size_t filter(bough_branch_row *rows, size_t n, const char *search) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search)) rows[kept++] = rows[i];
+    return kept;
+}
+
+int api_branch_list(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_branch_row *rows = NULL;
+    size_t n = 0;
+    long long limit, from;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
+    if (!rc) rc = api_query_int(&from, rq, "cursor", 0, 0, INT32_MAX, err);
+    if (!rc) rc = bough_branches_list(&rows, &n, rq->srv->cat, project.id, err);
+    if (!rc) n = filter(rows, n, request_query(rq, "search"));
+    if (!rc) rc = sort(rows, n, rq, err);
+    if (rc) {
+        free(rows);
+        return rc;
+    }
+    size_t first = (size_t)from < n ? (size_t)from : n;
+    size_t last = limit && first + (size_t)limit < n ? first + (size_t)limit : n;
+    json_t *array = json_array(), *pagination = json_object();
+    for (size_t i = first; i < last; i++)
+        (void)json_array_append_new(array, answer_branch(rq->srv, &rows[i], false));
+    if (last < n) { /* absent on the last page: clients go on while it is there */
+        char next[32];
+        (void)snprintf(next, sizeof next, "%zu", last);
+        (void)json_object_set_new(pagination, "next", json_string(next));
+    }
+    const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
+    (void)json_object_set_new(pagination, "sort_by", json_string(by ? by : "updated_at"));
+    (void)json_object_set_new(pagination, "sort_order", json_string(order ? order : "desc"));
+    rq->answer = json_pack("{s:o?,s:{},s:o?}", "branches", array, "annotations", "pagination", pagination);
+    free(rows);
+    return BOUGH_OK;
+}
+
+int api_branch_count(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_branch_row *rows = NULL;
+    size_t n = 0;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = bough_branches_list(&rows, &n, rq->srv->cat, project.id, err);
+    if (!rc) n = filter(rows, n, request_query(rq, "search"));
+    if (!rc) rq->answer = json_pack("{s:I}", "count", (json_int_t)n);
+    free(rows);
+    return rc;
+}
+
+int api_branch_get(request *rq, bough_error *err) {
+    bough_branch_row row;
+    int rc = api_branch_of(&row, rq, err);
+    if (!rc)
+        rq->answer = json_pack("{s:o?,s:{s:{},s:{s:s,s:s}}}", "branch", answer_branch(rq->srv, &row, false),
+                               "annotation", "value", "object", "type", "console/branch", "id", row.id);
+    return rc;
+}
+
+/* ---- creating ---- */
+
+/* A moment of the past is another matter; so are branches without data. */
+static int check_branch_fields(json_t *branch, bough_error *err) {
+    static const char *const known[] = {"name", "parent_id", "parent_lsn", "parent_timestamp", "init_source",
+                                        "expires_at", "protected", "archived", NULL};
+    static const char past[] = "branching from a moment of the past is not supported yet";
+    const char *init = NULL;
+    int rc = body_check(branch, "branch", known, err);
+    if (!rc) rc = body_refuse(branch, "parent_lsn", past, err);
+    if (!rc) rc = body_refuse(branch, "parent_timestamp", past, err);
+    if (!rc) rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
+    if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
+    if (!rc) rc = body_refuse(branch, "archived", "archived branches are not supported", err);
+    if (!rc) rc = body_text(&init, branch, "init_source", err);
+    if (!rc && init && strcmp(init, "parent-data") != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "\"init_source\" can only be \"parent-data\"");
+    return rc;
+}
+
+/* At most one endpoint, of type read_write. */
+static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *err) {
+    static const char *const known[] = {"type", "autoscaling_limit_min_cu", "autoscaling_limit_max_cu",
+                                        "suspend_timeout_seconds", "provisioner", "settings", NULL};
+    const json_t *endpoints = json_object_get(body, "endpoints");
+    if (!endpoints || json_is_null(endpoints)) return BOUGH_OK;
+    if (!json_is_array(endpoints)) return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
+    if (json_array_size(endpoints) == 0) return BOUGH_OK;
+    if (json_array_size(endpoints) > 1)
+        return bough_fail(err, BOUGH_E_UNSUPPORTED, "a branch has one endpoint, not %zu",
+                          json_array_size(endpoints));
+    const json_t *one = json_array_get(endpoints, 0);
+    const char *type = NULL;
+    long long seconds = 0;
+    if (!json_is_object(one)) return bough_fail(err, BOUGH_E_INVALID, "an endpoint must be an object");
+    int rc = body_check(one, "endpoints", known, err);
+    if (!rc) rc = body_text(&type, one, "type", err);
+    if (!rc && type && strcmp(type, "read_write") != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported", type);
+    if (!rc) rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
+    if (!rc) rc = body_int(&seconds, one, "suspend_timeout_seconds", 0, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    wish->with_endpoint = true;
+    wish->suspend_timeout_seconds = (int)seconds;
+    return rc;
+}
+
+static int read_wish(branch_wish *wish, request *rq, json_t *branch, const char *project,
+                     char *default_parent, bough_error *err) {
+    const char *if_exists = request_query(rq, "if_exists");
+    bough_branch_row row;
+    if (if_exists && strcmp(if_exists, "return") != 0)
+        return bough_fail(err, BOUGH_E_INVALID, "\"if_exists\" can only be \"return\"");
+    wish->if_exists_return = if_exists != NULL;
+    int rc = body_text(&wish->name, branch, "name", err);
+    if (!rc) rc = body_text(&wish->parent, branch, "parent_id", err);
+    if (!rc && wish->name) rc = bough_rule_name("branch", wish->name, err);
+    if (!rc && !wish->parent) {
+        rc = bough_branches_get_default(&row, rq->srv->cat, project, err);
+        if (!rc) memcpy(default_parent, row.id, BOUGH_ID_SIZE);
+        wish->parent = default_parent;
+    } else if (!rc) {
+        rc = bough_branches_get(&row, rq->srv->cat, project, wish->parent, err);
+    }
+    return rc;
+}
+
+int api_branch_create(request *rq, bough_error *err) {
+    static const char *const known[] = {"branch", "endpoints", "annotation_value", NULL};
+    bough_project_row project;
+    branch_wish wish = {0};
+    char default_parent[BOUGH_ID_SIZE] = "", name[64], when[40];
+    json_t *branch = NULL, *keep = NULL;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_refuse(rq->body, "annotation_value", "annotations are not supported", err);
+    if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
+    if (!rc) rc = check_branch_fields(branch, err);
+    if (!rc) rc = read_endpoints(&wish, rq->body, err);
+    if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
+    answer_time(when, sizeof when, bough_now_epoch_ms());
+    (void)snprintf(name, sizeof name, "branch %s", when);
+    if (!wish.name) wish.name = name;
+    if (!rc) rc = flow_branch_create(rq, &project, &wish, err);
+    json_decref(keep);
+    return rc;
+}
+
+/* ---- changing ---- */
+
+int api_branch_update(request *rq, bough_error *err) {
+    static const char *const known[] = {"branch", NULL};
+    static const char *const branch_known[] = {"name", "protected", "expires_at", NULL};
+    bough_branch_row row;
+    json_t *branch = NULL, *keep = NULL;
+    const char *name = NULL;
+    int rc = api_branch_of(&row, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
+    if (!rc) rc = body_check(branch, "branch", branch_known, err);
+    if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
+    if (!rc) rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
+    if (!rc) rc = body_text(&name, branch, "name", err);
+    if (!rc && name) rc = bough_rule_name("branch", name, err);
+    if (!rc && name && strcmp(name, row.name) != 0) {
+        rc = bough_branches_rename(rq->srv->cat, row.id, name, err);
+        if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
+    }
+    if (!rc) rc = api_branch_of(&row, rq, err);
+    if (!rc)
+        rq->answer = json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
+    json_decref(keep);
+    return rc;
+}
+
+int api_branch_delete(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_branch_row row;
+    bough_operation_row operation;
+    bool is_refused = false;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_branch_of(&row, rq, err);
+    if (!rc) rc = flow_branch_delete(&is_refused, &operation, rq->srv, &project, row.id, err);
+    if (is_refused) rq->error_status = 422;
+    if (!rc)
+        rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true), "operations",
+                               answer_operations(&operation, 1));
+    return rc;
+}
+
+/* ---- exporting ---- */
+
+static int export_progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
+    return flow_progress(context, "exporting", done_bytes, total_bytes);
+}
+
+int api_branch_export(request *rq, bough_error *err) {
+    static const char *const known[] = {"path", NULL};
+    server *srv = rq->srv;
+    bough_branch_row row;
+    const char *path = NULL;
+    double started_ms = bough_now_ms();
+    int rc = api_branch_of(&row, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_text(&path, rq->body, "path", err);
+    if (!rc && (!path || path[0] != '/'))
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"path\" must be an absolute path");
+    if (!rc) rc = lock_take(srv->locks, row.id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&row, srv->cat, row.project_id, row.id, err);
+    if (!rc)
+        rc = bough_store_export(srv->store, row.id, computes_shm(srv, row.id), path, export_progress, rq, err);
+    lock_drop(srv->locks, row.id);
+    if (!rc)
+        rq->answer = json_pack("{s:s,s:s,s:{s:f}}", "branch_id", row.id, "path", path, "timings_ms", "total",
+                               bough_now_ms() - started_ms);
+    return rc;
+}

@@ -1,0 +1,198 @@
+/* Handlers: endpoints. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/ids.h"
+#include "model/rules.h"
+#include "server/answer.h"
+#include "server/api.h"
+#include "server/body.h"
+#include "server/computes.h"
+
+static int list(request *rq, const char *project, const char *branch, bough_error *err) {
+    bough_endpoint_row *rows;
+    size_t n;
+    int rc = bough_endpoints_list(&rows, &n, rq->srv->cat, project, err);
+    if (rc) return rc;
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        if (!branch || strcmp(rows[i].branch_id, branch) == 0)
+            (void)json_array_append_new(array, answer_endpoint(rq->srv, &rows[i]));
+    rq->answer = json_pack("{s:o?}", "endpoints", array);
+    free(rows);
+    return BOUGH_OK;
+}
+
+int api_endpoint_list(request *rq, bough_error *err) {
+    bough_project_row project;
+    int rc = api_project_of(&project, rq, err);
+    return rc ? rc : list(rq, project.id, NULL, err);
+}
+
+int api_endpoint_list_of_branch(request *rq, bough_error *err) {
+    bough_branch_row branch;
+    int rc = api_branch_of(&branch, rq, err);
+    return rc ? rc : list(rq, branch.project_id, branch.id, err);
+}
+
+/* The endpoint that the path names, and its branch. */
+static int get(bough_endpoint_row *row, bough_branch_row *branch, request *rq, bough_error *err) {
+    bough_project_row project;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = bough_endpoints_get(row, rq->srv->cat, project.id, rq->params[1], err);
+    if (!rc) rc = bough_branches_get(branch, rq->srv->cat, project.id, row->branch_id, err);
+    return rc;
+}
+
+static int answer_with_operation(request *rq, const bough_endpoint_row *row, const char *action,
+                                 bough_error *err) {
+    json_t *operations = NULL;
+    int rc = action ? api_record(&operations, rq, action, row->project_id, row->branch_id, row->id, err)
+                    : BOUGH_OK;
+    if (!rc)
+        rq->answer = json_pack("{s:o?,s:o?}", "endpoint", answer_endpoint(rq->srv, row), "operations",
+                               operations ? operations : json_array());
+    return rc;
+}
+
+static const char *const fields[] = {"branch_id", "type", "suspend_timeout_seconds", "autoscaling_limit_min_cu",
+                                     "autoscaling_limit_max_cu", "region_id", "provisioner", "name", "disabled",
+                                     "pooler_enabled", "pooler_mode", "passwordless_access", "settings", NULL};
+
+/* What would act and does not is refused. */
+static int check_fields(json_t *endpoint, bough_error *err) {
+    const char *type = NULL;
+    int rc = body_check(endpoint, "endpoint", fields, err);
+    if (!rc) rc = body_refuse(endpoint, "disabled", "endpoints cannot be disabled yet", err);
+    if (!rc) rc = body_refuse(endpoint, "pooler_enabled", "there is no pooler yet", err);
+    if (!rc) rc = body_refuse(endpoint, "settings", "settings of an endpoint are not supported yet", err);
+    if (!rc) rc = body_text(&type, endpoint, "type", err);
+    if (!rc && type && strcmp(type, "read_write") != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported", type);
+    return rc;
+}
+
+/* Make the row, with the branch's lock held. */
+static int create_locked(bough_endpoint_row *row, request *rq, const bough_branch_row *branch, long long seconds,
+                         bough_error *err) {
+    bough_branch_row fresh;
+    int rc = bough_branches_get(&fresh, rq->srv->cat, branch->project_id, branch->id, err);
+    if (!rc) rc = bough_ids_new(row->id, rq->srv->cat, "ep-", err);
+    if (rc) return rc;
+    row->created_ms = row->updated_ms = bough_now_epoch_ms();
+    row->suspend_timeout_seconds = (int)seconds;
+    memcpy(row->project_id, branch->project_id, sizeof row->project_id);
+    memcpy(row->branch_id, branch->id, sizeof row->branch_id);
+    rc = bough_endpoints_insert(rq->srv->cat, row, err);
+    if (rc) return rc;
+    rc = computes_use_locked(NULL, rq->srv, branch, row, true, err);
+    if (rc && bough_endpoints_delete(rq->srv->cat, row->id, NULL) != BOUGH_OK) return rc;
+    return rc;
+}
+
+int api_endpoint_create(request *rq, bough_error *err) {
+    static const char *const known[] = {"endpoint", NULL};
+    bough_project_row project;
+    bough_branch_row branch;
+    bough_endpoint_row row = {0};
+    json_t *endpoint = NULL, *keep = NULL;
+    const char *branch_id = NULL;
+    long long seconds = 0;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
+    if (!rc) rc = check_fields(endpoint, err);
+    if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
+    if (!rc && !branch_id) rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
+    if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
+    if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);
+    if (!rc) {
+        rc = create_locked(&row, rq, &branch, seconds, err);
+        lock_drop(rq->srv->locks, branch.id);
+    }
+    if (!rc) rc = answer_with_operation(rq, &row, "start_compute", err);
+    rq->status = 201;
+    json_decref(keep);
+    return rc;
+}
+
+int api_endpoint_get(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    bough_branch_row branch;
+    int rc = get(&row, &branch, rq, err);
+    if (!rc) rq->answer = json_pack("{s:o?}", "endpoint", answer_endpoint(rq->srv, &row));
+    return rc;
+}
+
+int api_endpoint_update(request *rq, bough_error *err) {
+    static const char *const known[] = {"endpoint", NULL};
+    bough_endpoint_row row;
+    bough_branch_row branch;
+    json_t *endpoint = NULL, *keep = NULL;
+    const char *branch_id = NULL;
+    long long seconds = 0;
+    int rc = get(&row, &branch, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
+    if (!rc) rc = check_fields(endpoint, err);
+    if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
+    if (!rc && branch_id && strcmp(branch_id, row.branch_id) != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "an endpoint cannot move to another branch");
+    if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row.id, (int)seconds, err);
+    if (!rc) rc = bough_endpoints_get(&row, rq->srv->cat, row.project_id, row.id, err);
+    if (!rc) rc = answer_with_operation(rq, &row, NULL, err);
+    json_decref(keep);
+    return rc;
+}
+
+/* Stop with the branch's lock, then start again or delete the row. */
+static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_deletion, bough_error *err) {
+    bough_branch_row branch;
+    server *srv = rq->srv;
+    int rc = get(row, &branch, rq, err);
+    if (!rc) rc = lock_take(srv->locks, branch.id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&branch, srv->cat, branch.project_id, branch.id, err);
+    if (!rc) rc = computes_stop(srv, branch.id, false, err);
+    if (!rc && is_restart) rc = computes_use_locked(NULL, srv, &branch, row, true, err);
+    if (!rc && is_deletion) rc = bough_endpoints_delete(srv->cat, row->id, err);
+    lock_drop(srv->locks, branch.id);
+    return rc;
+}
+
+int api_endpoint_delete(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    char socket_dir[BOUGH_PATH_MAX];
+    int rc = stop(&row, rq, false, true, err);
+    if (!rc) rc = computes_socket_dir(socket_dir, rq->srv, row.id, err);
+    if (!rc) rc = bough_rmtree(socket_dir, err);
+    return rc ? rc : answer_with_operation(rq, &row, "suspend_compute", err);
+}
+
+int api_endpoint_start(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    bough_branch_row branch;
+    int rc = get(&row, &branch, rq, err);
+    if (rc) return rc;
+    if (computes_is_active(rq->srv, branch.id)) return answer_with_operation(rq, &row, NULL, err);
+    rc = computes_use(rq->srv, &branch, &row, true, err);
+    row.last_error[0] = '\0';
+    return rc ? rc : answer_with_operation(rq, &row, "start_compute", err);
+}
+
+int api_endpoint_suspend(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    int rc = stop(&row, rq, false, false, err);
+    return rc ? rc : answer_with_operation(rq, &row, "suspend_compute", err);
+}
+
+int api_endpoint_restart(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    int rc = stop(&row, rq, true, false, err);
+    return rc ? rc : answer_with_operation(rq, &row, "start_compute", err);
+}

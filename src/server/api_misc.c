@@ -1,0 +1,221 @@
+/* Handlers: who am I, status, operations, connection strings; and what all handlers share. */
+#include "server/api.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pg/compute.h"
+#include "pg/install.h"
+#include "server/answer.h"
+#include "server/body.h"
+#include "server/computes.h"
+#include "server/flows.h"
+
+int api_project_of(bough_project_row *row, const request *rq, bough_error *err) {
+    return bough_projects_get(row, rq->srv->cat, rq->params[0], err);
+}
+
+int api_branch_of(bough_branch_row *row, const request *rq, bough_error *err) {
+    bough_project_row project;
+    int rc = api_project_of(&project, rq, err);
+    return rc ? rc : bough_branches_get(row, rq->srv->cat, project.id, rq->params[1], err);
+}
+
+int api_query_int(long long *out, const request *rq, const char *name, long long otherwise, long long least,
+                  long long most, bough_error *err) {
+    const char *text = request_query(rq, name);
+    *out = otherwise;
+    if (!text || !*text) return BOUGH_OK;
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (errno || *end || *out < least || *out > most)
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be a number from %lld to %lld", name, least, most);
+    return BOUGH_OK;
+}
+
+int api_record(json_t **operations, request *rq, const char *action, const char *project, const char *branch,
+               const char *endpoint, bough_error *err) {
+    bough_operation_row row;
+    *operations = NULL;
+    int rc = flow_operation(&row, action, project, branch, endpoint, rq->received_ms, err);
+    if (!rc) rc = bough_operations_insert(rq->srv->cat, &row, err);
+    if (!rc) *operations = answer_operations(&row, 1);
+    return rc;
+}
+
+int api_user(request *rq, bough_error *err) {
+    (void)err;
+    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:s,s:{s:s,s:s},s:[]}", "id", "local", "login",
+                           rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user, "last_name",
+                           "", "projects_limit", 1000000, "branches_limit", 1000000, "active_seconds_limit", 0,
+                           "plan", "local", "billing_account", "state", "active", "subscription_type", "local",
+                           "auth_accounts");
+    return BOUGH_OK;
+}
+
+int api_organizations(request *rq, bough_error *err) {
+    (void)err;
+    rq->answer = json_pack("{s:[{s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name", "Local",
+                           "handle", "local", "plan", "local", "managed_by", "console");
+    return BOUGH_OK;
+}
+
+int api_auth(request *rq, bough_error *err) {
+    (void)err;
+    rq->answer = json_pack("{s:s,s:s}", "account_id", "local", "auth_method", "api_key_user");
+    return BOUGH_OK;
+}
+
+int api_regions(request *rq, bough_error *err) {
+    (void)err;
+    rq->answer = json_pack("{s:[{s:s,s:s,s:b,s:s,s:s}]}", "regions", "region_id", "local", "name",
+                           "This machine", "default", 1, "geo_lat", "0", "geo_long", "0");
+    return BOUGH_OK;
+}
+
+static json_t *list_postgresql(void) {
+    bough_pg list[BOUGH_PG_NEWEST - BOUGH_PG_OLDEST + 1];
+    size_t n = bough_pg_list(list, sizeof list / sizeof list[0]);
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(array, json_pack("{s:i,s:s,s:s,s:b}", "major", list[i].major, "version",
+                                                     list[i].version, "bindir", list[i].bindir, "has_tools",
+                                                     list[i].has_tools));
+    return array;
+}
+
+int api_status(request *rq, bough_error *err) {
+    server *srv = rq->srv;
+    bough_branch_row *rows;
+    size_t n;
+    int rc = bough_branches_list(&rows, &n, srv->cat, NULL, err);
+    if (rc) return rc;
+    size_t failed = 0;
+    for (size_t i = 0; i < n; i++) failed += strcmp(rows[i].state, "ready") != 0;
+    free(rows);
+    int abi = bough_landlock_abi();
+    json_t *warnings = json_array(), *postgresql = list_postgresql();
+    if (abi == 0)
+        (void)json_array_append_new(warnings, json_string("this kernel has no Landlock: computes are not confined "
+                                                          "to their own files"));
+    else if (abi < 4)
+        (void)json_array_append_new(warnings, json_string("this kernel's Landlock knows no network rules: computes "
+                                                          "may open TCP connections"));
+    if (json_array_size(postgresql) == 0)
+        (void)json_array_append_new(warnings, json_string("PostgreSQL is not installed"));
+    if (failed) {
+        char text[96];
+        (void)snprintf(text, sizeof text, "%zu branches have failed: their files are missing", failed);
+        (void)json_array_append_new(warnings, json_string(text));
+    }
+    rq->answer = json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
+                           srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url, "api_key_file",
+                           srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)n,
+                           "computes", computes_count(srv), "landlock_abi", abi, "warnings", warnings,
+                           "postgresql", postgresql);
+    return BOUGH_OK;
+}
+
+int api_shutdown(request *rq, bough_error *err) {
+    static const char *const known[] = {"stop_computes", NULL};
+    bool stop = false;
+    int rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_bool(&stop, rq->body, "stop_computes", false, err);
+    if (rc) return rc;
+    rq->status = 202;
+    rq->answer = json_pack("{s:b}", "stop_computes", stop);
+    atomic_store(&rq->srv->stop_computes, stop);
+    server_stop(rq->srv);
+    return BOUGH_OK;
+}
+
+int api_operation_list(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_operation_row *rows;
+    size_t n;
+    long long limit, before;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_query_int(&limit, rq, "limit", 1000, 1, 1000, err);
+    if (!rc) rc = api_query_int(&before, rq, "cursor", 0, 0, INT64_MAX, err);
+    if (!rc) rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
+    if (rc) return rc;
+    rq->answer = json_pack("{s:o?,s:{}}", "operations", answer_operations(rows, n), "pagination");
+    if (rq->answer && n > 0) {
+        char cursor[32];
+        (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
+        (void)json_object_set_new(json_object_get(rq->answer, "pagination"), "cursor", json_string(cursor));
+    }
+    free(rows);
+    return BOUGH_OK;
+}
+
+int api_operation_get(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_operation_row row;
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = bough_operations_get(&row, rq->srv->cat, project.id, rq->params[1], err);
+    if (!rc) rq->answer = json_pack("{s:o?}", "operation", answer_operation(&row));
+    return rc;
+}
+
+/* The branch and endpoint that a connection_uri request means. */
+static int find_target(bough_branch_row *branch, bough_endpoint_row *endpoint, request *rq, const char *project,
+                       bough_error *err) {
+    bough_catalogue *cat = rq->srv->cat;
+    const char *branch_id = request_query(rq, "branch_id"), *endpoint_id = request_query(rq, "endpoint_id");
+    int rc = endpoint_id ? bough_endpoints_get(endpoint, cat, project, endpoint_id, err) : BOUGH_OK;
+    if (rc) return rc;
+    if (endpoint_id && branch_id && strcmp(endpoint->branch_id, branch_id) != 0)
+        return bough_fail(err, BOUGH_E_NOTFOUND, "endpoint \"%.60s\" is not of branch \"%.60s\"", endpoint_id,
+                          branch_id);
+    if (endpoint_id) return bough_branches_get(branch, cat, project, endpoint->branch_id, err);
+    rc = branch_id ? bough_branches_get(branch, cat, project, branch_id, err)
+                   : bough_branches_get_default(branch, cat, project, err);
+    return rc ? rc : bough_endpoints_of_branch(endpoint, cat, branch->id, err);
+}
+
+/* The database and role: those named, else the first database and its owner. */
+static int find_login(bough_database_row *database, bough_role_row *role, request *rq, const char *branch,
+                      bough_error *err) {
+    bough_catalogue *cat = rq->srv->cat;
+    const char *database_name = request_query(rq, "database_name"), *role_name = request_query(rq, "role_name");
+    int rc = BOUGH_OK;
+    if (database_name) {
+        rc = bough_databases_get(database, cat, branch, database_name, err);
+    } else {
+        bough_database_row *rows;
+        size_t n;
+        rc = bough_databases_list(&rows, &n, cat, branch, err);
+        if (!rc && n == 0) rc = bough_fail(err, BOUGH_E_NOTFOUND, "the branch has no database");
+        if (!rc) *database = rows[0];
+        free(rows);
+    }
+    return rc ? rc : bough_roles_get(role, cat, branch, role_name ? role_name : database->owner, err);
+}
+
+int api_connection_uri(request *rq, bough_error *err) {
+    bough_project_row project;
+    bough_branch_row branch;
+    bough_endpoint_row endpoint;
+    bough_database_row database;
+    bough_role_row role;
+    char password[BOUGH_SECRET_SIZE] = "";
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
+    if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
+    if (!rc && role.secret_size) rc = answer_password(password, rq->srv, &role, err);
+    /* there is no front door to wake it at the first connection */
+    if (!rc) rc = computes_use(rq->srv, &branch, &endpoint, false, err);
+    if (!rc) {
+        char *uri = answer_uri(rq->srv, endpoint.id, role.name, password, database.name);
+        rq->answer = uri ? json_pack("{s:s}", "uri", uri) : NULL;
+        if (uri) explicit_bzero(uri, strlen(uri));
+        free(uri);
+    }
+    explicit_bzero(password, sizeof password);
+    return rc;
+}

@@ -1,0 +1,145 @@
+/* Handlers: projects. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/rules.h"
+#include "pg/install.h"
+#include "server/answer.h"
+#include "server/api.h"
+#include "server/body.h"
+#include "server/flows.h"
+
+int api_project_list(request *rq, bough_error *err) {
+    long long limit;
+    bough_project_row *rows;
+    size_t n;
+    int rc = api_query_int(&limit, rq, "limit", 10, 1, 400, err);
+    if (!rc)
+        rc = bough_projects_list(&rows, &n, rq->srv->cat, request_query(rq, "search"),
+                                 request_query(rq, "cursor"), (int)limit, err);
+    if (rc) return rc;
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
+    rq->answer = json_pack("{s:o?,s:{},s:{},s:[]}", "projects", array, "applications", "integrations",
+                           "unavailable_project_ids");
+    json_t *pagination = json_object();
+    if (n > 0) (void)json_object_set_new(pagination, "cursor", json_string(rows[n - 1].id));
+    if (rq->answer) (void)json_object_set(rq->answer, "pagination", pagination);
+    json_decref(pagination);
+    free(rows);
+    return BOUGH_OK;
+}
+
+int api_project_list_shared(request *rq, bough_error *err) {
+    (void)err;
+    rq->answer = json_pack("{s:[],s:{},s:{},s:{}}", "projects", "pagination", "applications", "integrations");
+    return BOUGH_OK;
+}
+
+/* Harmless: what Neon's clients send about machines and accounts. What would restrict access is refused. */
+static int check_fields(json_t *project, bough_error *err) {
+    static const char *const known[] = {
+        "name", "source", "pg_version", "branch", "region_id", "org_id", "provisioner", "compute_provisioner",
+        "autoscaling_limit_min_cu", "autoscaling_limit_max_cu", "default_endpoint_settings", "settings",
+        "store_passwords", "history_retention_seconds", "platform_id", NULL};
+    static const char *const branch_known[] = {"name", "role_name", "database_name", NULL};
+    bool store_passwords = true;
+    int rc = body_check(project, "project", known, err);
+    if (!rc) rc = body_refuse(project, "settings", "project settings are not supported yet", err);
+    if (!rc) rc = body_bool(&store_passwords, project, "store_passwords", true, err);
+    if (!rc && !store_passwords)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "\"store_passwords\": passwords are always stored, encrypted");
+    const json_t *branch = json_object_get(project, "branch");
+    if (!rc && json_is_object(branch)) rc = body_check(branch, "project.branch", branch_known, err);
+    return rc;
+}
+
+static int read_wish(project_wish *wish, json_t *project, json_t *branch, bough_error *err) {
+    long long major = 0;
+    int rc = body_text(&wish->name, project, "name", err);
+    if (!rc) rc = body_text(&wish->source, project, "source", err);
+    if (!rc) rc = body_int(&major, project, "pg_version", 0, err);
+    if (!rc) rc = body_text(&wish->branch, branch, "name", err);
+    if (!rc) rc = body_text(&wish->role, branch, "role_name", err);
+    if (!rc) rc = body_text(&wish->database, branch, "database_name", err);
+    if (rc) return rc;
+    if (wish->source && !*wish->source)
+        return bough_fail(err, BOUGH_E_INVALID, "\"source\" must not be empty");
+    if (wish->source && strlen(wish->source) >= BOUGH_SOURCE_SIZE)
+        return bough_fail(err, BOUGH_E_INVALID, "\"source\" is longer than %d bytes", BOUGH_SOURCE_SIZE - 1);
+    if (major && (major < BOUGH_PG_OLDEST || major > BOUGH_PG_NEWEST)) {
+        (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL %lld is not supported", major);
+        return bough_hint(err, "Bough knows the versions %d to %d.", BOUGH_PG_OLDEST, BOUGH_PG_NEWEST);
+    }
+    wish->pg_major = (int)major;
+    if (!wish->branch) wish->branch = "main";
+    if (!wish->database) wish->database = "neondb";
+    rc = bough_rule_name("branch", wish->branch, err);
+    if (!rc) rc = bough_rule_pg_name("database", wish->database, err);
+    if (!rc && wish->role) rc = bough_rule_pg_name("role", wish->role, err);
+    return rc;
+}
+
+/* A project without a name is called by its time, as Neon calls it by its id. */
+static void make_name(char *name, size_t size) {
+    char when[40];
+    answer_time(when, sizeof when, bough_now_epoch_ms());
+    (void)snprintf(name, size, "project %s", when);
+}
+
+int api_project_create(request *rq, bough_error *err) {
+    static const char *const known[] = {"project", NULL};
+    char name[64];
+    project_wish wish = {0};
+    json_t *project = NULL, *branch = NULL, *keep_project = NULL, *keep_branch = NULL;
+    const char *if_exists = request_query(rq, "if_exists");
+    int rc = body_check(rq->body, "", known, err);
+    if (!rc && if_exists && strcmp(if_exists, "return") != 0)
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"if_exists\" can only be \"return\"");
+    if (!rc) rc = body_object(&project, &keep_project, rq->body, "project", err);
+    if (!rc) rc = check_fields(project, err);
+    if (!rc) rc = body_object(&branch, &keep_branch, project, "branch", err);
+    if (!rc) rc = read_wish(&wish, project, branch, err);
+    make_name(name, sizeof name);
+    if (!rc && !wish.name) wish.name = name;
+    if (!rc) rc = bough_rule_name("project", wish.name, err);
+    wish.if_exists_return = if_exists != NULL;
+    if (!rc) rc = flow_project_create(rq, &wish, err);
+    json_decref(keep_project);
+    json_decref(keep_branch);
+    return rc;
+}
+
+int api_project_get(request *rq, bough_error *err) {
+    bough_project_row row;
+    int rc = api_project_of(&row, rq, err);
+    if (!rc) rq->answer = json_pack("{s:o?}", "project", answer_project(&row));
+    return rc;
+}
+
+int api_project_update(request *rq, bough_error *err) {
+    static const char *const known[] = {"project", NULL}, *const project_known[] = {"name", NULL};
+    bough_project_row row;
+    json_t *project = NULL, *keep = NULL;
+    const char *name = NULL;
+    int rc = api_project_of(&row, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_object(&project, &keep, rq->body, "project", err);
+    if (!rc) rc = body_check(project, "project", project_known, err);
+    if (!rc) rc = body_text(&name, project, "name", err);
+    if (!rc && name) rc = bough_rule_name("project", name, err);
+    if (!rc && name) rc = bough_projects_rename(rq->srv->cat, row.id, name, err);
+    if (!rc) rc = bough_projects_get(&row, rq->srv->cat, row.id, err);
+    if (!rc) rq->answer = json_pack("{s:o?,s:[]}", "project", answer_project(&row), "operations");
+    json_decref(keep);
+    return rc;
+}
+
+int api_project_delete(request *rq, bough_error *err) {
+    bough_project_row row;
+    int rc = api_project_of(&row, rq, err);
+    if (!rc) rc = flow_project_delete(rq->srv, &row, err);
+    if (!rc) rq->answer = json_pack("{s:o?}", "project", answer_project(&row));
+    return rc;
+}

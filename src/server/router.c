@@ -1,0 +1,95 @@
+/* The routes, as data. spec/openapi.yaml describes them; keep both the same. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/api.h"
+
+#define GET EVHTTP_REQ_GET
+#define POST EVHTTP_REQ_POST
+#define PATCH EVHTTP_REQ_PATCH
+#define DELETE EVHTTP_REQ_DELETE
+#define P "/projects/{}"
+#define B P "/branches/{}"
+
+static const route routes[] = {
+    {GET, "/users/me", api_user, 0},
+    {GET, "/users/me/organizations", api_organizations, 0},
+    {GET, "/auth", api_auth, 0},
+    {GET, "/regions", api_regions, 0},
+    {GET, "/bough/status", api_status, 0},
+    {POST, "/bough/shutdown", api_shutdown, ROUTE_BODY},
+    {GET, "/projects", api_project_list, 0},
+    {POST, "/projects", api_project_create, ROUTE_BODY | ROUTE_LONG},
+    {GET, "/projects/shared", api_project_list_shared, 0},
+    {GET, P, api_project_get, 0},
+    {PATCH, P, api_project_update, ROUTE_BODY},
+    {DELETE, P, api_project_delete, 0},
+    {GET, P "/operations", api_operation_list, 0},
+    {GET, P "/operations/{}", api_operation_get, 0},
+    {GET, P "/connection_uri", api_connection_uri, 0},
+    {GET, P "/branches", api_branch_list, 0},
+    {POST, P "/branches", api_branch_create, ROUTE_BODY},
+    {GET, P "/branches/count", api_branch_count, 0},
+    {GET, B, api_branch_get, 0},
+    {PATCH, B, api_branch_update, ROUTE_BODY},
+    {DELETE, B, api_branch_delete, 0},
+    {POST, B "/export", api_branch_export, ROUTE_BODY | ROUTE_LONG},
+    {GET, B "/endpoints", api_endpoint_list_of_branch, 0},
+    {GET, B "/databases", api_database_list, 0},
+    {POST, B "/databases", api_database_create, ROUTE_BODY},
+    {GET, B "/databases/{}", api_database_get, 0},
+    {PATCH, B "/databases/{}", api_database_update, ROUTE_BODY},
+    {DELETE, B "/databases/{}", api_database_delete, 0},
+    {GET, B "/roles", api_role_list, 0},
+    {POST, B "/roles", api_role_create, ROUTE_BODY},
+    {GET, B "/roles/{}", api_role_get, 0},
+    {DELETE, B "/roles/{}", api_role_delete, 0},
+    {GET, B "/roles/{}/reveal_password", api_role_reveal, 0},
+    {POST, B "/roles/{}/reset_password", api_role_reset, 0},
+    {GET, P "/endpoints", api_endpoint_list, 0},
+    {POST, P "/endpoints", api_endpoint_create, ROUTE_BODY},
+    {GET, P "/endpoints/{}", api_endpoint_get, 0},
+    {PATCH, P "/endpoints/{}", api_endpoint_update, ROUTE_BODY},
+    {DELETE, P "/endpoints/{}", api_endpoint_delete, 0},
+    {POST, P "/endpoints/{}/start", api_endpoint_start, 0},
+    {POST, P "/endpoints/{}/suspend", api_endpoint_suspend, 0},
+    {POST, P "/endpoints/{}/restart", api_endpoint_restart, 0},
+};
+
+static void free_params(char **params) {
+    for (int i = 0; i < REQUEST_PARAMS_MAX; i++) {
+        free(params[i]);
+        params[i] = NULL;
+    }
+}
+
+/* Whether the path matches; fills params, percent-decoded. */
+static bool match(const char *pattern, const char *path, char **params) {
+    int n = 0;
+    while (*pattern == '/' && *path == '/') {
+        size_t a = strcspn(++pattern, "/"), b = strcspn(++path, "/");
+        if (a == 2 && memcmp(pattern, "{}", 2) == 0) {
+            if (b == 0 || n == REQUEST_PARAMS_MAX) return false;
+            char *raw = strndup(path, b);
+            size_t size = 0;
+            params[n] = raw ? evhttp_uridecode(raw, 0, &size) : NULL;
+            free(raw);
+            if (!params[n] || strlen(params[n]) != size) return false; /* no embedded NUL */
+            n++;
+        } else if (a != b || memcmp(pattern, path, a) != 0) {
+            return false;
+        }
+        pattern += a;
+        path += b;
+    }
+    return *pattern == '\0' && *path == '\0';
+}
+
+const route *router_find(enum evhttp_cmd_type method, const char *path, char **params) {
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        if (routes[i].method != method) continue;
+        if (match(routes[i].pattern, path, params)) return &routes[i];
+        free_params(params);
+    }
+    return NULL;
+}
