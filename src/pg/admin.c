@@ -99,7 +99,9 @@ int bough_admin_install(const bough_pg *pg, const char *pgdata, const char *scra
     if (!rc) rc = bough_landlock_prepare(&ruleset, &rules, err);
     if (rc) return rc;
     bough_env_init(&env, pg->bindir);
-    const char *const argv[] = {program, "--single", "-D", pgdata, "-F", database, NULL};
+    /* initdb chose POSIX shared memory, which Landlock refuses; messages are matched below */
+    const char *const argv[] = {program, "--single", "-D", pgdata, "-F", "-c", "dynamic_shared_memory_type=mmap",
+                                "-c", "lc_messages=C", database, NULL};
     (void)snprintf(s.sql, sizeof s.sql,
                    "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
                    "ALTER ROLE " BOUGH_ADMIN_ROLE " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"

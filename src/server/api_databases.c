@@ -29,8 +29,9 @@ static int enter(inner *in, request *rq, bough_error *err) {
     if (rc) return rc;
     in->is_locked = true;
     rc = api_branch_of(&in->branch, rq, err);
-    if (!rc) rc = bough_endpoints_of_branch(&in->endpoint, srv->cat, in->branch.id, err);
-    if (rc == BOUGH_E_NOTFOUND && in->endpoint.id[0] == '\0' && err) rc = err->code = BOUGH_E_PRECONDITION;
+    if (rc) return rc;
+    rc = bough_endpoints_of_branch(&in->endpoint, srv->cat, in->branch.id, err);
+    if (rc == BOUGH_E_NOTFOUND) rc = err->code = BOUGH_E_PRECONDITION; /* the branch is there */
     return rc ? rc : computes_use_locked(NULL, srv, &in->branch, &in->endpoint, false, err);
 }
 
@@ -96,9 +97,8 @@ static int create_database(bough_database_row *row, request *rq, inner *in, cons
     if (!rc) rc = inside_create_database(srv, in->endpoint.id, name, owner, err);
     if (rc) return rc;
     rc = bough_databases_insert(srv->cat, row, err);
-    if (rc) {
-        /* e.g. the disk is full: take the database back */
-        if (inside_drop_database(srv, in->endpoint.id, name, NULL) != BOUGH_OK) return rc;
+    if (rc) { /* e.g. the disk is full: take the database back */
+        (void)(inside_drop_database(srv, in->endpoint.id, name, NULL) == BOUGH_OK);
         return rc;
     }
     return bough_databases_get(row, srv->cat, in->branch.id, name, err);

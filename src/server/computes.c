@@ -236,7 +236,7 @@ static int watch_begin(server *srv, entry *e, bough_error *err) {
 
 static bough_conf conf_of(const server *srv, int major, const char *socket_dir, const char *branch,
                           const char *const *carried) {
-    return (bough_conf){.major = major, .socket_dir = socket_dir, .os_user = srv->os_user,
+    return (bough_conf){.major = major, .socket_dir = socket_dir,
                         .hold_wal = bough_store_sync_pending(srv->store, branch), .carried = carried};
 }
 

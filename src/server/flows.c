@@ -119,7 +119,7 @@ static int make_files(making *m, char ***carried, bough_error *err) {
     char socket_dir[BOUGH_PATH_MAX];
     rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
     if (!rc) rc = bough_store_pgdata(pgdata, srv->store, m->branch.id, err);
-    bough_conf conf = {.major = m->project->pg_major, .socket_dir = socket_dir, .os_user = srv->os_user,
+    bough_conf conf = {.major = m->project->pg_major, .socket_dir = socket_dir,
                        .hold_wal = true, .carried = (const char *const *)*carried};
     return rc ? rc : bough_conf_write(pgdata, &conf, err);
 }

@@ -7,6 +7,7 @@
  */
 #include "server/http.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/queue.h>
 
 #include "model/ids.h"
 #include "util/log.h"
@@ -54,13 +56,10 @@ static void request_free(request *rq) {
 
 static json_t *error_body(const request *rq, const bough_error *err) {
     const char *slug = rq->slug ? rq->slug : bough_code_get(err->code)->slug;
-    char message[sizeof err->message], hint[sizeof err->hint];
-    (void)snprintf(message, sizeof message, "%s", err->message);
-    (void)snprintf(hint, sizeof hint, "%s", err->hint);
-    json_t *body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", message);
+    json_t *body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", err->message);
     if (!body) /* a message that is no UTF-8 */
         body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", slug);
-    if (body && *hint) (void)json_object_set_new(body, "hint", json_string(hint));
+    if (body && err->hint[0]) (void)json_object_set_new(body, "hint", json_string(err->hint));
     return body;
 }
 

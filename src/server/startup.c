@@ -1,0 +1,279 @@
+/* Opening and closing the server: store, catalogue, keys, what runs already, threads. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pg/admin.h"
+#include "pg/compute.h"
+#include "server/answer.h"
+#include "server/computes.h"
+#include "server/flows.h"
+#include "server/http.h"
+#include "util/log.h"
+
+enum { REQUEST_THREADS = 8, LONG_THREADS = 8, BACKGROUND_THREADS = 4, BACKGROUND_END_MS = 30000 };
+
+/* ---- keys ---- */
+
+static bool has_hash(const server *srv, const char *hash) {
+    for (size_t i = 0; i < srv->n_api_keys; i++)
+        if (bough_secret_hash_equal(srv->api_key_hashes[i], hash)) return true;
+    return false;
+}
+
+static int read_hashes(server *srv, bough_error *err) {
+    free(srv->api_key_hashes);
+    srv->api_key_hashes = NULL;
+    return bough_api_keys_list(&srv->api_key_hashes, &srv->n_api_keys, srv->cat, err);
+}
+
+/* The key file is written before its hash is recorded: a crash between them is mended here. */
+static int open_api_key(server *srv, bough_error *err) {
+    char *text = NULL, hash[BOUGH_HASH_SIZE], key[BOUGH_API_KEY_SIZE];
+    size_t size = 0;
+    int rc = bough_path(srv->api_key_file, sizeof srv->api_key_file, err, "%s/api_key", srv->store_dir);
+    if (!rc) rc = read_hashes(srv, err);
+    if (rc) return rc;
+    rc = bough_read_file(&text, &size, srv->api_key_file, 4096, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        bough_error_clear(err);
+        rc = bough_secret_api_key(key, err);
+        if (!rc) rc = bough_write_file(srv->api_key_file, key, strlen(key), 0600, err);
+        if (!rc && !(text = strdup(key))) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    if (!rc) text[strcspn(text, "\r\n")] = '\0';
+    if (!rc && strlen(text) < 16)
+        rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a key", srv->api_key_file);
+    if (!rc) rc = bough_secret_hash(hash, text, strlen(text), err);
+    if (!rc && !has_hash(srv, hash)) {
+        rc = bough_api_keys_insert(srv->cat, "default", hash, err);
+        if (!rc) rc = read_hashes(srv, err);
+    }
+    if (text) explicit_bzero(text, strlen(text));
+    free(text);
+    explicit_bzero(key, sizeof key);
+    return rc;
+}
+
+static int open_secrets(server *srv, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    bool has_secrets = false;
+    int rc = bough_path(path, sizeof path, err, "%s/secret_key", srv->store_dir);
+    if (!rc) rc = bough_catalogue_has_secrets(&has_secrets, srv->cat, err);
+    if (!rc) rc = bough_secret_key_open(&srv->key, path, !has_secrets, err);
+    if (!rc) rc = open_api_key(srv, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/admin_password", srv->store_dir);
+    return rc ? rc : bough_admin_open(path, err);
+}
+
+/* ---- what an earlier server left ---- */
+
+/* Stop a postgres that runs on a directory which nothing knows: its server died before it was recorded. */
+static void stop_stray(const char *pgdata) {
+    bough_compute *compute = NULL;
+    bough_error err;
+    if (bough_compute_adopt(&compute, pgdata, &err) != BOUGH_OK) return;
+    bough_log(BOUGH_LOG_WARN, "stopping a postgres that nothing knows", "pgdata", pgdata, NULL);
+    if (bough_compute_stop(compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not stop it", "pgdata", pgdata, "error", err.message, NULL);
+    bough_compute_free(compute);
+}
+
+/* Call for every name in STORE/room that is not in the list of known ids. */
+static void each_unknown(const server *srv, const char *room, const char *const *known, size_t n,
+                         void (*call)(const char *path)) {
+    char path[BOUGH_PATH_MAX];
+    if (bough_path(path, sizeof path, NULL, "%s/%s", srv->store_dir, room) != BOUGH_OK) return;
+    DIR *dir = opendir(path);
+    for (const struct dirent *d; dir && (d = readdir(dir));) {
+        bool found = d->d_name[0] == '.';
+        for (size_t i = 0; i < n && !found; i++) found = strcmp(known[i], d->d_name) == 0;
+        if (!found && bough_path(path, sizeof path, NULL, "%s/%s/%s", srv->store_dir, room, d->d_name) == BOUGH_OK)
+            call(path);
+    }
+    if (dir) closedir(dir);
+}
+
+static void stop_stray_branch(const char *path) {
+    char pgdata[BOUGH_PATH_MAX];
+    if (bough_path(pgdata, sizeof pgdata, NULL, "%s/pgdata", path) == BOUGH_OK) stop_stray(pgdata);
+}
+
+static void remove_temporary(const char *path) {
+    bough_error err;
+    stop_stray(path);
+    if (bough_rmtree(path, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not remove an unfinished import", "path", path, "error", err.message,
+                  NULL);
+}
+
+static void remove_directory(const char *path) {
+    if (bough_rmtree(path, NULL) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not remove a directory", "path", path, NULL);
+}
+
+/* What the catalogue knows at start-up. */
+typedef struct inventory {
+    bough_branch_row *branches;
+    bough_endpoint_row *endpoints;
+    char (*templates)[BOUGH_ID_SIZE];
+    size_t n_branches, n_endpoints, n_templates;
+    const char **ids, **endpoint_ids;
+    bough_shm **live;
+    bool *missing;
+} inventory;
+
+static int take_inventory(inventory *v, server *srv, bough_error *err) {
+    int rc = bough_branches_list(&v->branches, &v->n_branches, srv->cat, NULL, err);
+    if (!rc) rc = bough_endpoints_list(&v->endpoints, &v->n_endpoints, srv->cat, NULL, err);
+    if (!rc) rc = bough_templates_list(&v->templates, &v->n_templates, srv->cat, err);
+    if (rc) return rc;
+    size_t n = v->n_branches + v->n_templates;
+    v->ids = calloc(n + 1, sizeof *v->ids);
+    v->endpoint_ids = calloc(v->n_endpoints + 1, sizeof *v->endpoint_ids);
+    v->live = calloc(n + 1, sizeof *v->live);
+    v->missing = calloc(n + 1, sizeof *v->missing);
+    if (!v->ids || !v->endpoint_ids || !v->live || !v->missing)
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    for (size_t i = 0; i < v->n_branches; i++) v->ids[i] = v->branches[i].id;
+    for (size_t i = 0; i < v->n_templates; i++) v->ids[v->n_branches + i] = v->templates[i];
+    for (size_t i = 0; i < v->n_endpoints; i++) v->endpoint_ids[i] = v->endpoints[i].id;
+    return BOUGH_OK;
+}
+
+static void inventory_free(inventory *v) {
+    free(v->branches);
+    free(v->endpoints);
+    free(v->templates);
+    free(v->ids);
+    free(v->endpoint_ids);
+    free(v->live);
+    free(v->missing);
+}
+
+/* A compute whose memory cannot be attached must not go on beside us: it is stopped, its WAL keeps everything. */
+static void adopt_one(inventory *v, size_t i, server *srv) {
+    bough_error err;
+    bool found = false;
+    const bough_endpoint_row *endpoint = NULL;
+    char pgdata[BOUGH_PATH_MAX];
+    for (size_t k = 0; k < v->n_endpoints; k++)
+        if (strcmp(v->endpoints[k].branch_id, v->ids[i]) == 0) endpoint = &v->endpoints[k];
+    if (!bough_store_has_branch(srv->store, v->ids[i])) return;
+    if (!endpoint) {
+        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
+        return;
+    }
+    if (computes_adopt(&found, srv, &v->branches[i], endpoint, &err) != BOUGH_OK) {
+        bough_log(BOUGH_LOG_WARN, "could not adopt a compute", "branch", v->ids[i], "error", err.message, NULL);
+        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
+        return;
+    }
+    if (!found) return;
+    v->live[i] = computes_shm(srv, v->ids[i]);
+    bough_log(BOUGH_LOG_INFO, "compute adopted", "branch", v->ids[i], NULL);
+}
+
+static void mark_missing(const bough_branch_row *branch, server *srv) {
+    bough_operation_row operation;
+    bough_error err;
+    bough_log(BOUGH_LOG_ERROR, "the files of a branch are missing", "branch", branch->id, NULL);
+    if (strcmp(branch->state, "failed") == 0) return;
+    int rc = flow_operation(&operation, "check_availability", branch->project_id, branch->id, NULL, bough_now_ms(),
+                            &err);
+    (void)snprintf(operation.status, sizeof operation.status, "failed");
+    (void)snprintf(operation.failure, sizeof operation.failure, "the files of the branch are missing");
+    if (!rc) rc = bough_catalogue_begin(srv->cat, &err);
+    if (!rc) {
+        rc = bough_branches_set_state(srv->cat, branch->id, "failed", &err);
+        if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
+        rc = bough_catalogue_end(srv->cat, rc, &err);
+    }
+    if (rc) bough_log(BOUGH_LOG_ERROR, "could not record it", "branch", branch->id, "error", err.message, NULL);
+}
+
+static int recover(server *srv, bough_error *err) {
+    inventory v = {0};
+    int rc = take_inventory(&v, srv, err);
+    if (rc) goto out;
+    size_t n = v.n_branches + v.n_templates;
+    each_unknown(srv, "branches", v.ids, n, stop_stray_branch);
+    each_unknown(srv, "tmp", NULL, 0, remove_temporary);
+    each_unknown(srv, "run", v.endpoint_ids, v.n_endpoints, remove_directory);
+    for (size_t i = 0; i < v.n_branches; i++) adopt_one(&v, i, srv);
+    rc = bough_store_reconcile(srv->store, v.ids, v.live, v.missing, n, err);
+    if (rc) goto out;
+    for (size_t i = 0; i < v.n_branches; i++) {
+        if (v.missing[i]) mark_missing(&v.branches[i], srv);
+        else if (bough_store_sync_pending(srv->store, v.ids[i])) computes_sync_later(srv, &v.branches[i]);
+    }
+    flow_purge_later(srv);
+out:
+    inventory_free(&v);
+    return rc;
+}
+
+/* ---- all of it ---- */
+
+static int announce(const server *srv, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/run/server.json", srv->store_dir);
+    json_t *value = json_pack("{s:i,s:s,s:i,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url", srv->api_url, "port",
+                              srv->port, "version", BOUGH_VERSION, "api_key_file", srv->api_key_file,
+                              "started_at", srv->started_at);
+    char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
+    if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
+    free(text);
+    json_decref(value);
+    return rc;
+}
+
+static int listen_somewhere(server *srv, int port, bough_error *err) {
+    enum { DEFAULT_PORT = 7117 };
+    int rc = http_open(&srv->http, srv, port ? port : DEFAULT_PORT, err);
+    if (rc == BOUGH_E_CONFLICT && !port) rc = http_open(&srv->http, srv, 0, err);
+    if (!rc) (void)snprintf(srv->api_url, sizeof srv->api_url, "http://127.0.0.1:%d/api/v2", srv->port);
+    return rc;
+}
+
+int server_open(server *srv, const server_options *options, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
+    int rc = bough_store_open(&srv->store, srv->store_dir, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/bough.db", srv->store_dir);
+    if (!rc) rc = bough_catalogue_open(&srv->cat, path, err);
+    if (!rc) rc = open_secrets(srv, err);
+    if (!rc) rc = lock_table_new(&srv->locks, err);
+    if (!rc) rc = computes_new(&srv->computes, err);
+    if (!rc) rc = usage_cache_new(&srv->usages, err);
+    if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
+    if (!rc) rc = recover(srv, err);
+    if (!rc) rc = listen_somewhere(srv, options->port, err);
+    return rc ? rc : announce(srv, err);
+}
+
+void server_close(server *srv) {
+    char path[BOUGH_PATH_MAX];
+    if (srv->http && bough_path(path, sizeof path, NULL, "%s/run/server.json", srv->store_dir) == BOUGH_OK)
+        (void)unlink(path);
+    http_close(srv->http);
+    if (srv->computes && atomic_load(&srv->stop_computes)) computes_stop_all(srv);
+    int left = job_pool_end(srv->requests, BACKGROUND_END_MS) + job_pool_end(srv->longs, BACKGROUND_END_MS) +
+               job_pool_end(srv->background, BACKGROUND_END_MS);
+    if (left) return; /* threads still use the rest, and the process ends */
+    computes_free(srv->computes);
+    usage_cache_free(srv->usages);
+    lock_table_free(srv->locks);
+    bough_catalogue_close(srv->cat);
+    if (srv->store) bough_store_close(srv->store);
+    free(srv->api_key_hashes);
+    explicit_bzero(&srv->key, sizeof srv->key);
+}
