@@ -11,7 +11,7 @@
 #include "util/error.h"
 
 int cli_print_json(json_t *value, bough_error *err) {
-    char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
+    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(value);
     if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     (void)puts(text); /* main.c checks standard output at the end */
@@ -37,7 +37,7 @@ void cli_print_error(const bough_error *err, bool json) {
                                   err->hint);
         /* a text that is not UTF-8 (a file's name) cannot be JSON: say what can be said */
         if (!value) value = json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", info->slug, "hint", "");
-        char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+        char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
         (void)fprintf(stderr, "%s\n", text ? text : "{}");
         free(text);
         json_decref(value);

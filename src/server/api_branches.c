@@ -240,13 +240,8 @@ int api_branch_delete(request *rq, bough_error *err) {
 
 /* ---- exporting ---- */
 
-static int export_progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
-    return flow_progress(context, "exporting", done_bytes, total_bytes);
-}
-
 int api_branch_export(request *rq, bough_error *err) {
     static const char *const known[] = {"path", NULL};
-    server *srv = rq->srv;
     bough_branch_row row;
     const char *path = NULL;
     double started_ms = bough_now_ms();
@@ -255,12 +250,7 @@ int api_branch_export(request *rq, bough_error *err) {
     if (!rc) rc = body_text(&path, rq->body, "path", err);
     if (!rc && (!path || path[0] != '/'))
         rc = bough_fail(err, BOUGH_E_INVALID, "\"path\" must be an absolute path");
-    if (!rc) rc = lock_take(srv->locks, row.id, LOCK_WAIT_MS, err);
-    if (rc) return rc;
-    rc = bough_branches_get(&row, srv->cat, row.project_id, row.id, err);
-    if (!rc)
-        rc = bough_store_export(srv->store, row.id, computes_shm(srv, row.id), path, export_progress, rq, err);
-    lock_drop(srv->locks, row.id);
+    if (!rc) rc = flow_branch_export(rq, &row, path, err);
     if (!rc)
         rq->answer = json_pack("{s:s,s:s,s:{s:f}}", "branch_id", row.id, "path", path, "timings_ms", "total",
                                bough_now_ms() - started_ms);

@@ -23,6 +23,8 @@
 
 #include "pg/compute.h"
 #include "pg/conf.h"
+#include "pg/dynshm.h"
+#include "pg/orphans.h"
 #include "pg/sql.h"
 #include "util/log.h"
 
@@ -140,18 +142,19 @@ int computes_count(const server *srv) {
     return n;
 }
 
-bough_shm *computes_shm(const server *srv, const char *branch) {
-    entry *e = get(srv, branch);
-    if (!e || !e->compute || !bough_compute_running(e->compute)) return NULL;
-    return e->shm;
-}
 
 int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err) {
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/run/%s", srv->store_dir, endpoint);
 }
 
-/* (locked) Drop what belongs to a process that has ended. */
+/* (locked) Drop what belongs to a process that has ended, and what it left. */
 static void let_go(server *srv, entry *e) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_error err;
+    if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
+        if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK) bough_dynshm_end(pgdata, e->branch.id);
+        else bough_log(BOUGH_LOG_WARN, "backends remain", "branch", e->branch.id, "error", err.message, NULL);
+    }
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = false;
     watch *w = e->watch;
@@ -185,6 +188,19 @@ static void note_end(server *srv, entry *e) {
         bough_log(BOUGH_LOG_WARN, "could not record the end of a compute", "error", err.message, NULL);
     bough_log(BOUGH_LOG_WARN, "compute ended unexpectedly", "branch", e->branch.id, "endpoint",
               e->endpoint.id, NULL);
+}
+
+int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    entry *e = get(srv, branch);
+    *shm = NULL;
+    if (e && e->compute && bough_compute_running(e->compute)) {
+        *shm = e->shm;
+        return BOUGH_OK;
+    }
+    if (e && e->compute) note_end(srv, e);
+    int rc = bough_store_pgdata(pgdata, srv->store, branch, err);
+    return rc ? rc : bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
 }
 
 static void on_ended_job(void *arg) {
@@ -243,16 +259,20 @@ static bough_conf conf_of(const server *srv, int major, const char *socket_dir, 
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata, const char *socket_dir,
                  bough_error *err) {
-    char log_path[BOUGH_PATH_MAX], **layers = NULL;
+    char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], **layers = NULL;
     int fd = -1;
-    int rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log", srv->store_dir,
+    int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
+    if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
+    if (!rc)
+        rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log", srv->store_dir,
                         e->branch.id);
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
     if (!rc) {
+        const char *const rw[] = {*dynshm ? dynshm : NULL, NULL};
         bough_compute_spec spec = {.pg = pg, .pgdata = pgdata, .socket_dir = socket_dir, .log_path = log_path,
                                    .preload = srv->preload, .shm_fd = fd,
-                                   .ro_paths = (const char *const *)layers};
+                                   .ro_paths = (const char *const *)layers, .rw_paths = rw};
         rc = bough_compute_start(&e->compute, &spec, err);
     }
     if (!rc) bough_shm_set_postmaster(e->shm, bough_compute_pid(e->compute));

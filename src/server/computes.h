@@ -23,8 +23,11 @@ bool computes_is_active(const server *srv, const char *branch);
 int64_t computes_started_ms(const server *srv, const char *branch);
 int computes_count(const server *srv);
 
-/** (locked) The shared memory of the running compute, or NULL. */
-bough_shm *computes_shm(const server *srv, const char *branch);
+/**
+ * (locked) Look at what writes to a branch now.
+ * @param[out] shm  The shared memory of the running compute; NULL: none runs, and no process of one is left.
+ */
+BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err);
 
 /** Socket directory of an endpoint, into BOUGH_PATH_MAX bytes. */
 BOUGH_CHECK int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err);

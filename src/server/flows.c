@@ -5,12 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "model/ids.h"
 #include "pg/conf.h"
 #include "server/answer.h"
 #include "server/computes.h"
+#include "server/inside.h"
 #include "util/log.h"
+
+/** A parent with more WAL than this since its last checkpoint makes one before it is branched. */
+#define REDO_MAX_BYTES ((uint64_t)32 << 20)
+/** For so long at most; then the child replays. */
+#define CHECKPOINT_MS 10000
 
 static void on_purge_job(void *arg) {
     server *srv = arg;
@@ -82,7 +89,7 @@ typedef struct making {
     size_t n_operations;
     bool with_endpoint, has_files, is_committed;
     bough_fork_result forked;
-    double start_ms, ready_ms;
+    double checkpoint_ms, start_ms, ready_ms;
     char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
 } making;
 
@@ -105,23 +112,58 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     return BOUGH_OK;
 }
 
-/* Files of the child, and its configuration where no compute is started. */
-static int make_files(making *m, char ***carried, bough_error *err) {
+/*
+ * A parent with much WAL since its last checkpoint is asked for one first: the child would replay that WAL, write
+ * out what it replayed, and keep both as bytes of its own. Figures: docs/adr/0004.
+ */
+static double checkpoint_parent(server *srv, const char *parent, const bough_shm *live) {
+    uint64_t bytes = 0;
+    bough_error err = {0};
+    bough_endpoint_row endpoint;
+    double before = bough_now_ms();
+    int rc = bough_store_redo_bytes(&bytes, srv->store, parent, live, &err);
+    if (rc || bytes < REDO_MAX_BYTES) return 0;
+    rc = bough_endpoints_of_branch(&endpoint, srv->cat, parent, &err);
+    if (!rc) rc = inside_checkpoint(srv, endpoint.id, CHECKPOINT_MS, &err);
+    if (rc) /* the child replays more, nothing else */
+        bough_log(BOUGH_LOG_WARN, "no checkpoint before branching", "branch", parent, "error", err.message, NULL);
+    return bough_now_ms() - before;
+}
+
+/* (parent locked) The files of a child, and the settings that its parent carries. */
+static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***carried, server *srv,
+                      const char *parent, const char *child, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
-    server *srv = m->srv;
-    int rc = bough_store_fork(&m->forked, srv->store, m->parent.id, m->branch.id,
-                              computes_shm(srv, m->parent.id), err);
-    if (rc) return rc;
-    m->has_files = true;
-    rc = bough_store_pgdata(pgdata, srv->store, m->parent.id, err);
+    bough_shm *live;
+    int rc = computes_shm(&live, srv, parent, err);
+    *checkpoint_ms = !rc && live ? checkpoint_parent(srv, parent, live) : 0;
+    if (!rc) rc = bough_store_fork(forked, srv->store, parent, child, live, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, parent, err);
     if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
-    if (rc || m->with_endpoint) return rc;
-    char socket_dir[BOUGH_PATH_MAX];
-    rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
-    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, m->branch.id, err);
-    bough_conf conf = {.major = m->project->pg_major, .socket_dir = socket_dir,
-                       .hold_wal = true, .carried = (const char *const *)*carried};
+    return rc;
+}
+
+/* Configuration where no compute is started. */
+static int write_conf(server *srv, int major, const char *branch, const char *endpoint, char **carried,
+                      bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
+    int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch, err);
+    bough_conf conf = {.major = major, .socket_dir = socket_dir, .hold_wal = true,
+                       .carried = (const char *const *)carried};
     return rc ? rc : bough_conf_write(pgdata, &conf, err);
+}
+
+static void free_carried(char **carried) {
+    for (size_t i = 0; carried && carried[i]; i++) free(carried[i]);
+    free(carried);
+}
+
+static int make_files(making *m, char ***carried, bough_error *err) {
+    int rc = fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id, m->branch.id, err);
+    m->has_files = rc == BOUGH_OK;
+    if (rc || m->with_endpoint) return rc;
+    return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
 }
 
 /* Everything about the branch in one commit. */
@@ -209,8 +251,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
         if (!rc) rc = commit(m, rq->received_ms, err);
         if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
     }
-    for (size_t i = 0; carried && carried[i]; i++) free(carried[i]);
-    free(carried);
+    free_carried(carried);
     locks_drop(srv->locks, parent_locks, 2);
     return rc;
 }
@@ -227,7 +268,7 @@ static int answer_created(request *rq, making *m, bool existing, bough_error *er
                                "databases", databases, "roles", roles, "operations",
                                answer_operations(m->operations, m->n_operations), "connection_uris", uris,
                                "existing", existing);
-        json_t *timings = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f}", "seal", m->forked.seal_ms, "gate",
+        json_t *timings = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "checkpoint", m->checkpoint_ms, "seal", m->forked.seal_ms, "gate",
                                     m->forked.gate_ms, "create", m->forked.create_ms, "start", m->start_ms,
                                     "ready", m->ready_ms, "total", bough_now_ms() - rq->received_ms);
         if (rq->answer && !existing) (void)json_object_set(rq->answer, "timings_ms", timings);
@@ -285,6 +326,40 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
               NULL);
 out:
     free(m);
+    return rc;
+}
+
+/* ---- exporting a branch ---- */
+
+static int export_progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
+    return flow_progress(context, "exporting", done_bytes, total_bytes);
+}
+
+/* A child that no catalogue names: gone at the end, or at the next start-up. */
+static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_row *branch, bough_error *err) {
+    static atomic_uint counter;
+    bough_project_row project;
+    bough_branch_row fresh;
+    char **carried = NULL;
+    double checkpoint_ms;
+    (void)snprintf(id, size, "export-%d-%u", (int)getpid(), atomic_fetch_add(&counter, 1));
+    int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
+    if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
+    if (!rc) rc = fork_files(NULL, &checkpoint_ms, &carried, srv, branch->id, id, err);
+    lock_drop(srv->locks, branch->id);
+    if (!rc) rc = write_conf(srv, project.pg_major, id, id, carried, err);
+    free_carried(carried);
+    return rc;
+}
+
+int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err) {
+    char id[BOUGH_ID_SIZE];
+    server *srv = rq->srv;
+    int rc = fork_hidden(id, sizeof id, srv, branch, err);
+    if (!rc) rc = bough_store_export(srv->store, id, path, export_progress, rq, err);
+    if (bough_store_has_branch(srv->store, id)) flow_remove_files(srv, id, NULL);
     return rc;
 }
 

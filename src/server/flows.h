@@ -33,6 +33,9 @@ typedef struct branch_wish {
 
 BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish,
                                    bough_error *err);
+/** Write a branch out as a plain PGDATA into the empty directory `path`. The branch is locked only for a moment. */
+BOUGH_CHECK int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err);
+
 /** Sets `*is_refused` where the branch must not be deleted for what it is. */
 BOUGH_CHECK int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
                                    const bough_project_row *project, const char *branch, bough_error *err);

@@ -73,7 +73,7 @@ static void add_headers(const request *rq, const char *type) {
 
 static struct evbuffer *json_buffer(const json_t *value) {
     struct evbuffer *buffer = evbuffer_new();
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     if (buffer && text) (void)evbuffer_add_printf(buffer, "%s\n", text);
     if (text) explicit_bzero(text, strlen(text)); /* may hold a password */
     free(text);
@@ -175,7 +175,7 @@ void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t
     if (!rq->is_stream) return;
     json_t *line = json_pack("{s:{s:s,s:I,s:I}}", "progress", "phase", phase, "done_bytes",
                              (json_int_t)done_bytes, "total_bytes", (json_int_t)total_bytes);
-    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(line);
     if (text) post(rq, text);
 }

@@ -76,6 +76,17 @@ int inside_create_role(const server *srv, const char *endpoint, const char *role
     return rc;
 }
 
+int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, bough_error *err) {
+    PGconn *conn = NULL;
+    char timeout[32];
+    (void)snprintf(timeout, sizeof timeout, "%d", timeout_ms);
+    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    if (!rc) rc = run(conn, err, "SET statement_timeout = %L", timeout);
+    if (!rc) rc = run(conn, err, "CHECKPOINT");
+    PQfinish(conn);
+    return rc;
+}
+
 int inside_set_password(const server *srv, const char *endpoint, const char *role, const char *password,
                         bough_error *err) {
     PGconn *conn = NULL;

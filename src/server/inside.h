@@ -23,6 +23,9 @@ BOUGH_CHECK int inside_alter_database(const server *srv, const char *endpoint, c
 BOUGH_CHECK int inside_drop_database(const server *srv, const char *endpoint, const char *database,
                                      bough_error *err);
 
+/** CHECKPOINT, for at most `timeout_ms`. */
+BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, bough_error *err);
+
 /** What an imported cluster holds. */
 typedef struct inside_contents {
     bough_database_row *databases;

@@ -174,9 +174,9 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
         if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
         return;
     }
-    if (!found) return;
-    v->live[i] = computes_shm(srv, v->ids[i]);
-    bough_log(BOUGH_LOG_INFO, "compute adopted", "branch", v->ids[i], NULL);
+    if (computes_shm(&v->live[i], srv, v->ids[i], &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "backends remain", "branch", v->ids[i], "error", err.message, NULL);
+    if (found) bough_log(BOUGH_LOG_INFO, "compute adopted", "branch", v->ids[i], NULL);
 }
 
 static void mark_missing(const bough_branch_row *branch, server *srv) {

@@ -239,36 +239,19 @@ static int empty_directory(const char *dest, bough_error *err) {
     return rc;
 }
 
-int bough_store_export(bough_store *store, const char *branch, bough_shm *live, const char *dest,
-                       bough_progress progress, void *context, bough_error *err) {
-    static _Atomic unsigned counter;
-    char id[64], pgdata[BOUGH_PATH_MAX];
+int bough_store_export(bough_store *store, const char *branch, const char *dest, bough_progress progress,
+                       void *context, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
     writer *w = calloc(1, sizeof *w);
     bough_view *view = calloc(1, sizeof *view);
     int rc = w && view ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc && chmod(dest, 0700) != 0) rc = bough_fail_sys(err, errno, "could not use \"%s\"", dest);
-    (void)snprintf(id, sizeof id, "export-%d-%u", (int)getpid(), atomic_fetch_add(&counter, 1));
-    if (!rc && live) rc = bough_store_fork(NULL, store, branch, id, live, err);
-    if (!rc) rc = bough_store_pgdata(pgdata, store, live ? id : branch, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) {
-        *w = (writer){.store = store, .view = view, .pgdata = pgdata, .dest = dest, .progress = progress, .context = context};
-        rc = write_out(w, live ? id : branch, err);
-        if (rc) {
-            bough_error ignored;
-            bough_ignore(empty_directory(dest, &ignored));
-        }
-        if (live) {
-            /* configuration is the branch's own, not the hidden child's */
-            bough_error later;
-            char own[BOUGH_PATH_MAX];
-            int bad = bough_store_pgdata(own, store, branch, &later);
-            if (!rc && !bad) rc = write_config(own, dest, err);
-            bad = bough_store_delete(store, id, &later);
-            if (!rc && bad) {
-                rc = bad;
-                if (err) *err = later;
-            }
-        }
+        *w = (writer){.store = store, .view = view, .pgdata = pgdata, .dest = dest, .progress = progress,
+                      .context = context};
+        rc = write_out(w, branch, err);
+        if (rc) bough_ignore(empty_directory(dest, NULL));
     }
     free(view);
     free(w);

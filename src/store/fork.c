@@ -279,3 +279,16 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     if (rc) bough_context(err, "could not branch from \"%s\"", parent);
     return rc;
 }
+
+int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store, const char *branch, const bough_shm *live,
+                           bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_moment *m = malloc(sizeof *m);
+    *bytes = 0;
+    if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc = bough_store_pgdata(pgdata, store, branch, err);
+    if (!rc) rc = bough_moment_read(m, pgdata, live->header, err);
+    if (!rc && m->wal_end > m->redo) *bytes = m->wal_end - m->redo;
+    free(m);
+    return rc;
+}

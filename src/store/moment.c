@@ -61,7 +61,7 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     memset(m, 0, sizeof *m);
     int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
     if (rc) return rc;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
     ssize_t n = bough_pread_full(fd, m->control, sizeof m->control, 0);
     close(fd);
@@ -92,7 +92,7 @@ static int link_one(const char *from_dir, const char *to_dir, const char *name, 
         if (link(from, to) == 0 || errno == EEXIST) return BOUGH_OK;
         return bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
     }
-    int in = open(from, O_RDONLY | O_CLOEXEC);
+    int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     int out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ssize_t n = in < 0 || out < 0 ? -1 : 1;
     char buf[65536];
@@ -162,7 +162,7 @@ int bough_moment_link(const bough_moment *m, const char *pgdata, const char *des
 
 int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err) {
     static const char *const below[] = {"pg_wal", "pg_wal/archive_status", "pg_logical/snapshots",
-                                        "pg_logical/mappings", BOUGH_TMP_NAME};
+                                        "pg_logical/mappings", "pg_dynshmem", BOUGH_TMP_NAME};
     char path[BOUGH_PATH_MAX];
     int rc = bough_mkdirs(dest, 0700, err);
     if (!rc) rc = bough_head_skeleton(dest, err);
@@ -212,7 +212,7 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
     int rc = bough_path(held, sizeof held, err, "%s/pg_wal/last-segment", dest);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal/%s", dest, name);
     if (rc) return rc;
-    int in = open(held, O_RDONLY | O_CLOEXEC);
+    int in = open(held, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     int out = in < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     uint64_t from = m->redo > start ? m->redo - start : 0, to = m->wal_end - start;
     if (to > m->segment_bytes) to = m->segment_bytes;

@@ -89,6 +89,14 @@ BOUGH_CHECK int bough_store_fork(bough_fork_result *result, bough_store *store, 
                                  const char *child, bough_shm *live, bough_error *err);
 
 /**
+ * How much WAL a child of this moment would have to replay.
+ * @param[out] bytes  From the redo point of the last checkpoint to the end of the WAL.
+ * @param live        Shared memory of the running compute.
+ */
+BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store, const char *branch,
+                                       const bough_shm *live, bough_error *err);
+
+/**
  * Make every layer below a branch durable (fsync). Called in the background after a fork of a live parent.
  * Until it has returned, a power cut makes the branch start again from its first image (no loss: its WAL is kept).
  *
@@ -109,14 +117,14 @@ BOUGH_CHECK int bough_store_purge(bough_store *store, bough_error *err);
 BOUGH_CHECK int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch, bough_error *err);
 
 /**
- * Write a branch out as a plain PGDATA that a stock postgres starts on.
+ * Write a branch that no compute runs on out as a plain PGDATA that a stock postgres starts on. Of a live
+ * branch, fork a hidden child and export that.
  *
- * @param live      As in bough_store_fork().
  * @param dest      Existing empty directory.
  * @param progress  May be NULL.
  * @retval BOUGH_E_CANCELLED  progress() said so; dest is emptied.
  */
-BOUGH_CHECK int bough_store_export(bough_store *store, const char *branch, bough_shm *live, const char *dest,
+BOUGH_CHECK int bough_store_export(bough_store *store, const char *branch, const char *dest,
                                    bough_progress progress, void *context, bough_error *err);
 
 /**

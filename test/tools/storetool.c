@@ -4,7 +4,7 @@
  *   storetool STORE adopt BRANCH PGDATA
  *   storetool STORE fork PARENT CHILD [POSTMASTER-PID]
  *   storetool STORE run BRANCH PRELOAD POSTGRES [ARGUMENT...]    replaces itself by postgres
- *   storetool STORE export BRANCH DIR [POSTMASTER-PID]
+ *   storetool STORE export BRANCH DIR
  *   storetool STORE usage BRANCH
  *   storetool STORE audit BRANCH POSTMASTER-PID
  *   storetool STORE delete BRANCH
@@ -58,9 +58,8 @@ int main(int argc, char **argv) {
         if (!rc) rc = bough_store_sync(NULL, store, argv[4], &err);
     } else if (strcmp(verb, "run") == 0 && argc >= 6) {
         rc = run(store, argv + 3, &err);
-    } else if (strcmp(verb, "export") == 0 && argc >= 5) {
-        if (argc > 5) rc = attach(&shm, store, argv[3], argv[5], &err);
-        if (!rc) rc = bough_store_export(store, argv[3], shm, argv[4], NULL, NULL, &err);
+    } else if (strcmp(verb, "export") == 0 && argc == 5) {
+        rc = bough_store_export(store, argv[3], argv[4], NULL, NULL, &err);
     } else if (strcmp(verb, "usage") == 0) {
         bough_usage usage;
         rc = bough_store_usage(&usage, store, argv[3], &err);

@@ -1,0 +1,18 @@
+/**
+ * What a postmaster that was killed leaves behind: its backends, which go on for a while, and write. Any thread.
+ */
+#ifndef BOUGH_PG_ORPHANS_H
+#define BOUGH_PG_ORPHANS_H
+
+#include "bough/error.h"
+
+/**
+ * End every postgres process that works in a PGDATA whose postmaster is gone, and wait until they have ended. A
+ * PGDATA without postmaster.pid was left in order and has none: that is all that is looked at then.
+ *
+ * @param pgdata      The caller knows that no compute of ours runs on it.
+ * @retval BOUGH_E_TIMEOUT  Some are still there after timeout_ms; nothing may use the PGDATA.
+ */
+BOUGH_CHECK int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err);
+
+#endif
