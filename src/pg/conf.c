@@ -372,6 +372,7 @@ static const setting insisted[] = {
     {0, "fsync", "on"},
     {0, "full_page_writes", "on"},
     {0, "max_wal_size", "256MB"},
+    {0, "min_wal_size", "32MB"}, /* segments kept for reuse are bytes of the branch */
     {14, "recovery_init_sync_method", "syncfs"},
     /* the log is read for error messages: in English, on standard error */
     {0, "log_destination", "stderr"},
@@ -393,6 +394,8 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     if (!bough_path(path, sizeof path, NULL, "%s/%s", pgdata, carried_name) && access(path, R_OK) == 0)
         add_string(&t, "include = 'bough_carried.conf'\n");
     add_settings(&t, insisted, sizeof insisted / sizeof *insisted, conf->major);
+    /* full-page images are most of the WAL of a young branch */
+    if (conf->has_lz4) add_setting(&t, "wal_compression", "lz4");
     add_setting(&t, "unix_socket_directories", conf->socket_dir);
     add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : "0");
     int rc = put(pgdata, "postgresql.conf", &t, false, err);

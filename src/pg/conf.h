@@ -15,6 +15,7 @@
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
     int major;                    /**< of the PostgreSQL that will run */
+    bool has_lz4;                 /**< as in bough_pg */
     const char *socket_dir;       /**< absolute */
     bool hold_wal;                /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried;   /**< NULL-terminated "name=value" from the source: recovery minima

@@ -31,6 +31,7 @@ typedef struct known_version {
     ino_t ino;
     struct timespec changed;
     int major;
+    bool has_lz4;
     char version[sizeof((bough_pg *)0)->version];
 } known_version;
 
@@ -84,6 +85,27 @@ static int ask_version(bough_pg *pg, const char *program) {
     return 0;
 }
 
+/*
+ * Whether the server takes wal_compression=lz4. It says so without starting ("-C"); all it wants is a directory with
+ * an empty configuration file.
+ */
+static bool ask_lz4(const bough_pg *pg, const char *program) {
+    char dir[] = "/tmp/bough-XXXXXX", conf[64];
+    answer a = {.size = 0};
+    bough_env env;
+    int status = -1;
+    if (pg->major < 15 || !mkdtemp(dir)) return false;
+    (void)snprintf(conf, sizeof conf, "%s/postgresql.conf", dir);
+    bough_env_init(&env, pg->bindir);
+    const char *const argv[] = {program, "-D", dir, "-c", "wal_compression=lz4", "-C", "wal_compression", NULL};
+    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &a, .output = take_answer,
+                     .tick = too_long};
+    bool has = bough_write_file(conf, "", 0, 0600, NULL) == 0 && bough_run_tool(&status, &run, NULL) == 0 &&
+               WIFEXITED(status) && WEXITSTATUS(status) == 0 && strncmp(a.text, "lz4", 3) == 0;
+    bough_ignore(bough_rmtree(dir, NULL));
+    return has;
+}
+
 static bool same_file(const known_version *k, const struct stat *st) {
     return k->dev == st->st_dev && k->ino == st->st_ino && k->changed.tv_sec == st->st_ctim.tv_sec &&
            k->changed.tv_nsec == st->st_ctim.tv_nsec;
@@ -99,16 +121,18 @@ static int version_of(bough_pg *pg, const char *name) {
     for (size_t i = 0; i < known_count; i++)
         if (same_file(&known[i], &st)) {
             pg->major = known[i].major;
+            pg->has_lz4 = known[i].has_lz4;
             memcpy(pg->version, known[i].version, sizeof pg->version);
             pthread_mutex_unlock(&known_lock);
             return 0;
         }
     pthread_mutex_unlock(&known_lock);
     if (ask_version(pg, program) != 0) return -1;
+    pg->has_lz4 = strcmp(name, "postgres") == 0 && ask_lz4(pg, program);
     pthread_mutex_lock(&known_lock);
     if (known_count < MOST_KNOWN) {
         known_version *k = &known[known_count++];
-        *k = (known_version){st.st_dev, st.st_ino, st.st_ctim, pg->major, ""};
+        *k = (known_version){st.st_dev, st.st_ino, st.st_ctim, pg->major, pg->has_lz4, ""};
         memcpy(k->version, pg->version, sizeof k->version);
     }
     pthread_mutex_unlock(&known_lock);

@@ -36,7 +36,9 @@ typedef struct bough_file {
     bool is_pidfile;
     bool is_wal;
     unsigned wal_tli;
+    bool is_new_wal;    /* a segment in the making: pg_wal/xlogtemp.N */
     uint64_t wal_start; /* LSN of the segment's first byte */
+    off_t wal_filled;   /* up to here the segment has its blocks, as far as this process knows */
     bough_entry *entry; /* PAGES, WHOLE */
     bough_level *levels;
     unsigned n_levels;
@@ -112,6 +114,10 @@ int bough_do_stat(const char *key, struct stat *st);
 int bough_real_path(char *out, size_t size, const char *key);
 
 /* ---- wal.c ---- */
+/* After a write to a real file: take note of WAL, give the segment its next blocks. Inside bough_enter(). */
+void bough_wal_written(bough_file *f, off_t at, ssize_t put);
+/* Zeros for a segment in the making become a hole: true when that was done in place of the write. */
+bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, off_t at);
 /* rename() or link() within PGDATA; a WAL segment that other branches share is not recycled in place. */
 int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key, bool link_only);
 int bough_sync_all(void);

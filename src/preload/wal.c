@@ -1,12 +1,23 @@
 /*
- * Real files of PGDATA: opening them for writing, and WAL segments, which branches share by hard link. PostgreSQL
- * recycles a segment by renaming it and writing over it; one that has other links must not be written over.
+ * Real files of PGDATA: opening them for writing, and WAL segments.
+ *
+ * Branches share segments by hard link. PostgreSQL recycles a segment by renaming it and writing over it; one that
+ * has other links must not be written over.
+ *
+ * PostgreSQL fills a new segment with 16 MiB of zeros, so that commits need not allocate blocks. A branch that
+ * writes little should not own 16 MiB: a new segment is a hole, and whoever writes to it (under PostgreSQL's
+ * WALWriteLock) writes zeros some way ahead. Every few hundred commits then allocate, together.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "preload/lib.h"
+
+/* How far ahead blocks are given. */
+#define FILL_BYTES (256 * 1024)
+
+static const char zeros[65536];
 
 static const char *wal_name(const char *key) { return strncmp(key, "pg_wal/", 7) == 0 ? key + 7 : ""; }
 
@@ -33,27 +44,73 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
                 f->wal_start = ((uint64_t)log << 32) + (uint64_t)seg * (uint64_t)st.st_size;
             }
         }
+        if (f) f->is_new_wal = strncmp(wal_name(key), "xlogtemp", 8) == 0;
         if (f) f->is_pidfile = strcmp(key, "postmaster.pid") == 0;
     }
     bough_leave();
     return fd;
 }
 
-/* A segment of zeros beside `to`, durable, ready to be renamed into place. */
+static bool is_zero(const char *data, size_t n) {
+    while (n >= sizeof zeros) {
+        if (memcmp(data, zeros, sizeof zeros) != 0) return false;
+        data += sizeof zeros;
+        n -= sizeof zeros;
+    }
+    return memcmp(data, zeros, n) == 0;
+}
+
+bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, off_t at) {
+    struct stat st;
+    off_t end = at;
+    if (!f->is_new_wal) return false;
+    for (int i = 0; i < n; i++) {
+        if (!is_zero(iov[i].iov_base, iov[i].iov_len)) return false;
+        end += (off_t)iov[i].iov_len;
+    }
+    /* what lies within the file may hold something else */
+    return sys_fstat(f->fd, &st) == 0 && at >= st.st_size && sys_ftruncate(f->fd, end) == 0;
+}
+
+/* Zeros from the first hole after `end` on. A failure does not matter: the write that gets there will report it. */
+static void fill_ahead(bough_file *f, off_t end) {
+    off_t size = (off_t)sys_size(f->fd), position = sys_lseek(f->fd, 0, SEEK_CUR);
+    off_t hole = sys_lseek(f->fd, end, SEEK_HOLE);
+    f->wal_filled = hole < 0 ? size : hole;
+    if (hole >= 0 && hole < size && hole < end + FILL_BYTES) {
+        off_t data = sys_lseek(f->fd, hole, SEEK_DATA), to = hole + FILL_BYTES;
+        if (data >= 0 && data < to) to = data;
+        if (to > size) to = size;
+        for (off_t at = hole; at < to;) {
+            size_t bytes = (size_t)(to - at) < sizeof zeros ? (size_t)(to - at) : sizeof zeros;
+            ssize_t put = sys_pwrite(f->fd, zeros, bytes, at);
+            if (put <= 0) break;
+            at += put;
+            f->wal_filled = at;
+        }
+    }
+    (void)sys_lseek(f->fd, position, SEEK_SET);
+}
+
+void bough_wal_written(bough_file *f, off_t at, ssize_t put) {
+    if (!f->is_wal || put <= 0) return;
+    off_t end = at + put;
+    if (end > f->wal_filled) {
+        int saved = errno;
+        fill_ahead(f, end);
+        errno = saved;
+    }
+    atomic_store(&bough.shm->wal_tli, f->wal_tli);
+    atomic_store(&bough.shm->wal_end, f->wal_start + (uint64_t)end);
+}
+
+/* An empty segment beside `to`, durable, ready to be renamed into place. */
 static int fresh_segment(char *temp, size_t size, off_t bytes) {
-    static const char zeros[65536];
     (void)snprintf(temp, size, "%s/pg_wal/xlogtemp" BOUGH_TEMP_MARK "%d", bough.shm->pgdata, bough_table_pid());
     sys_unlink(temp);
     int fd = sys_open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return -1;
-    int rc = 0;
-    for (off_t at = 0; rc == 0 && at < bytes; at += (off_t)sizeof zeros) {
-        ssize_t n = sys_pwrite(fd, zeros, sizeof zeros, at);
-        if (n != (ssize_t)sizeof zeros) {
-            if (n >= 0) errno = ENOSPC;
-            rc = -1;
-        }
-    }
+    int rc = sys_ftruncate(fd, bytes);
     if (rc == 0) rc = sys_fsync(fd);
     int saved = errno;
     sys_close(fd);

@@ -192,22 +192,29 @@ static int begin_write(bough_file *f) {
     return -1;
 }
 
-static void note_wal(const bough_file *f, off_t at, ssize_t put) {
-    if (!f->is_wal || put <= 0) return;
-    atomic_store(&bough.shm->wal_tli, f->wal_tli);
-    atomic_store(&bough.shm->wal_end, f->wal_start + (uint64_t)at + (uint64_t)put);
+static ssize_t iov_bytes(const struct iovec *iov, int n) {
+    ssize_t bytes = 0;
+    for (int i = 0; i < n; i++) bytes += (ssize_t)iov[i].iov_len;
+    return bytes;
+}
+
+/* A write to a real file at a place. */
+static ssize_t write_real(bough_file *f, const struct iovec *iov, int n, off_t at) {
+    if (begin_write(f) != 0) return -1;
+    ssize_t put;
+    if (bough_wal_skip_zeros(f, iov, n, at)) put = iov_bytes(iov, n);
+    else put = n == 1 ? sys_pwrite(f->fd, iov->iov_base, iov->iov_len, at) : sys_pwritev(f->fd, iov, n, at);
+    bough_wal_written(f, at, put);
+    bough_leave();
+    if (f->is_pidfile && put > 0) watch_pidfile(iov->iov_base, iov->iov_len);
+    return put;
 }
 
 EXPORT ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t at) {
     bough_file *f = bough_file_of(fd);
     if (!f) return sys_pwritev(fd, iov, n, at);
     if (f->kind == BOUGH_FILE_PAGES) return bough_pages_write(f, iov, n, at);
-    if (begin_write(f) != 0) return -1;
-    ssize_t put = sys_pwritev(fd, iov, n, at);
-    note_wal(f, at, put);
-    bough_leave();
-    if (f->is_pidfile && put > 0) watch_pidfile(iov[0].iov_base, iov[0].iov_len);
-    return put;
+    return write_real(f, iov, n, at);
 }
 ssize_t pwritev64(int fd, const struct iovec *iov, int n, off64_t at) ALIAS(pwritev);
 
@@ -216,27 +223,27 @@ EXPORT ssize_t pwrite(int fd, const void *buf, size_t n, off_t at) {
     if (!f) return sys_pwrite(fd, buf, n, at);
     struct iovec iov = {(void *)(uintptr_t)buf, n};
     if (f->kind == BOUGH_FILE_PAGES) return bough_pages_write(f, &iov, 1, at);
-    if (begin_write(f) != 0) return -1;
-    ssize_t put = sys_pwrite(fd, buf, n, at);
-    note_wal(f, at, put);
-    bough_leave();
-    if (f->is_pidfile && put > 0) watch_pidfile(buf, n);
-    return put;
+    return write_real(f, &iov, 1, at);
 }
 ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at) ALIAS(pwrite);
 
 EXPORT ssize_t write(int fd, const void *buf, size_t n) {
     bough_file *f = bough_file_of(fd);
     if (!f) return sys_write(fd, buf, n);
+    struct iovec iov = {(void *)(uintptr_t)buf, n};
     if (f->kind == BOUGH_FILE_PAGES) {
-        struct iovec iov = {(void *)(uintptr_t)buf, n};
         ssize_t put = bough_pages_write(f, &iov, 1, f->position);
         if (put > 0) f->position += put;
         return put;
     }
+    if (f->is_wal || f->is_new_wal) {
+        off_t at = sys_lseek(fd, 0, SEEK_CUR);
+        ssize_t put = write_real(f, &iov, 1, at);
+        if (put > 0) (void)sys_lseek(fd, at + put, SEEK_SET);
+        return put;
+    }
     if (begin_write(f) != 0) return -1;
     ssize_t put = sys_write(fd, buf, n);
-    if (f->is_wal && put > 0) note_wal(f, sys_lseek(fd, 0, SEEK_CUR) - put, put);
     bough_leave();
     if (f->is_pidfile && put > 0) watch_pidfile(buf, n);
     return put;

@@ -252,7 +252,9 @@ static int watch_begin(server *srv, entry *e, bough_error *err) {
 
 static bough_conf conf_of(const server *srv, int major, const char *socket_dir, const char *branch,
                           const char *const *carried) {
-    return (bough_conf){.major = major, .socket_dir = socket_dir,
+    bough_pg pg;
+    bool has_lz4 = bough_pg_find(&pg, major, NULL) == BOUGH_OK && pg.has_lz4;
+    return (bough_conf){.major = major, .has_lz4 = has_lz4, .socket_dir = socket_dir,
                         .hold_wal = bough_store_sync_pending(srv->store, branch), .carried = carried};
 }
 

@@ -73,8 +73,10 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     m->clean = !live && (state == DB_SHUTDOWNED || state == DB_SHUTDOWNED_IN_RECOVERY);
     if (live) m->wal_end = atomic_load(&live->wal_end);
     if (live && m->wal_end && atomic_load(&live->wal_tli) != m->tli) m->wal_end = 0;
+    /* it started after a clean stop and has written no WAL yet: the control file still names the shutdown checkpoint */
+    bool untouched = live && atomic_load(&live->wal_end) == 0 && field64(m->control, 32) == m->redo;
     /* a shutdown checkpoint is the last record there is, and shorter than a page */
-    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED)) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
+    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched)) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
     return segment_bytes(&m->segment_bytes, pgdata, err);
 }
 

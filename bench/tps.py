@@ -1,0 +1,63 @@
+"""Throughput on a branch over that on a plain copy, same file system, in turns."""
+import shutil
+
+from rig import Plain, Rig, note, owned, percentile, pgbench_tps, psycopg2, run, tool
+
+CLIENTS = ("-c", "4", "-j", "2")
+
+
+def _median(values):
+    return percentile(values, 50)
+
+
+def _figure(name, target, pairs):
+    ratios = [branch / plain for branch, plain in pairs]
+    ratio = _median(ratios)
+    text = (f"{ratio:.2f} ({percentile(ratios, 25):.2f} to {percentile(ratios, 75):.2f}, n={len(ratios)}); "
+            f"{_median([b for b, _ in pairs]):.0f} and {_median([p for _, p in pairs]):.0f} TPS")
+    return name, f"{target:.2f}", text, ratio >= target
+
+
+def rows(directory, quick):
+    """Yields (figure, target, measured, is_reached)."""
+    rounds, seconds = (2, 5) if quick else (7, 20)
+    rig = Rig(directory)
+    try:
+        project = rig.project("tps")
+        main = rig.branches(project)["main"]["id"]
+        note("pgbench scale 50")
+        run([tool("pgbench"), "-i", "-q", "-s", 50, rig.uri(project, "main")], timeout=1200)
+        rig.admin_sql(project, "main", "VACUUM (ANALYZE)", "CHECKPOINT")
+        rig.suspend(project, main)
+        master = f"{directory}/master"
+        uri = rig.uri(project, "main")
+        rig.suspend(project, main)
+        rig.server.bough("export", "main", master, "--project", project, timeout=1200)
+        selects, first, steady = [], [], []
+        for i in range(rounds):
+            note(f"round {i + 1} of {rounds}")
+            made = rig.branch(project, main)
+            branch = psycopg2.extensions.parse_dsn(made["connection_uris"][0]["connection_uri"])
+            copy = owned(f"{directory}/copy{i}")
+            run(["cp", "-a", f"{master}/.", copy], timeout=600)
+            plain = Plain(copy, uri)
+            plain.start()
+            try:
+                targets = [branch, plain.connection]
+                order = [0, 1] if i % 2 else [1, 0]
+                for results, runs in ((first, [seconds]), (steady, [seconds]), (selects, [2, seconds])):
+                    args = CLIENTS + (("-S",) if results is selects else ())
+                    pair = [0.0, 0.0]
+                    for k in order:
+                        for length in runs:
+                            pair[k] = pgbench_tps(targets[k], length, *args)
+                    results.append(tuple(pair))
+            finally:
+                plain.stop()
+                rig.delete(project, made["branch"]["id"])
+                shutil.rmtree(copy)
+        yield _figure("TPS on a branch / on a plain copy: select-only", 0.97, selects)
+        yield _figure("the same: TPC-B, first touch", 0.90, first)
+        yield _figure("the same: TPC-B, steady", 0.95, steady)
+    finally:
+        rig.close()
