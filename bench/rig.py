@@ -193,7 +193,8 @@ class Plain:
     # what differs between an exported configuration and a compute's (src/pg/conf.c)
     SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "256MB", "recovery_init_sync_method": "syncfs",
                 "dynamic_shared_memory_type": "mmap", "huge_pages": "off", "wal_level": "replica",
-                "listen_addresses": "", "logging_collector": "off", "log_destination": "stderr"}
+                "listen_addresses": "", "logging_collector": "off", "log_destination": "stderr",
+                "min_wal_size": "32MB", "wal_compression": "lz4"}
 
     def __init__(self, data, uri):
         self.data, self.sockets = data, data + ".sockets"
@@ -227,6 +228,11 @@ class Plain:
             if self.p.poll() is not None:
                 raise RuntimeError(f"the stock server ended; see {self.data}.log")
             time.sleep(0.0005)
+
+    def admin_sql(self, sql):
+        """As the superuser, whom the exported pg_hba.conf lets in by peer."""
+        run(as_server([tool("psql"), "-X", "-q", "-h", self.sockets, "-U", "bough_admin", "-d", "postgres", "-c", sql]),
+            timeout=1200, cwd="/")
 
     def stop(self):
         if self.p and self.p.poll() is None:

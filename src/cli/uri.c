@@ -41,12 +41,16 @@ static int take_parameter(char *bare, char **password) {
     for (char *at = query ? query + 1 : NULL; at && *at;) {
         size_t size = strcspn(at, "&");
         if (strncmp(at, "password=", 9) == 0) {
+            if (*password) explicit_bzero(*password, strlen(*password));
             free(*password);
             *password = decode(at + 9, size - 9);
             if (!*password) return BOUGH_E_NOMEM;
-            if (at[size] == '&') cut(at, size + 1);
-            else cut(at - 1, size + 1);
-            continue;
+            if (at[size] == '&') {
+                cut(at, size + 1);
+                continue;
+            }
+            cut(at - 1, size + 1); /* the last one: nothing is left to look at */
+            break;
         }
         at += size;
         at += *at == '&';

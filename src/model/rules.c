@@ -7,12 +7,14 @@
 #define NAME_MAX_CHARACTERS 256
 #define PG_NAME_MAX_BYTES 63 /* NAMEDATALEN - 1, src/include/pg_config_manual.h of PostgreSQL */
 
-/* Length of the UTF-8 sequence that starts here; 0 when it is none. */
+/* Length of the UTF-8 sequence that starts here (RFC 3629, section 4); 0 when it is none. */
 static size_t sequence_length(const unsigned char *s) {
     size_t n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : (*s & 0xf0) == 0xe0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
-    return n;
+    bool too_long = (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xf0 && s[1] < 0x90);
+    bool too_high = *s == 0xf4 && s[1] >= 0x90, is_surrogate = *s == 0xed && s[1] >= 0xa0;
+    return too_long || too_high || is_surrogate ? 0 : n;
 }
 
 /* Count the characters; false for bad UTF-8 or a control character (C0, DEL, C1). */

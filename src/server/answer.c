@@ -31,12 +31,25 @@ static void set_times(json_t *object, int64_t created_ms, int64_t updated_ms) {
     (void)json_object_set_new(object, "updated_at", json_string(updated));
 }
 
+/* Members that Neon's API requires and that mean nothing here: consumption is not measured. */
+static void set_unmeasured(json_t *object, const char *const *names) {
+    for (size_t i = 0; object && names[i]; i++) (void)json_object_set_new(object, names[i], json_integer(0));
+}
+
 json_t *answer_project(const bough_project_row *row) {
-    json_t *p = json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:s,s:{}}", "id", row->id, "name", row->name,
-                          "pg_version", row->pg_major, "source", row->source, "platform_id", "local",
+    static const char never[] = "0001-01-01T00:00:00Z"; /* as Neon says it where nothing is billed */
+    static const char *const unmeasured[] = {
+        "active_time", "active_time_seconds", "compute_time_seconds", "cpu_used_sec", "written_data_bytes",
+        "data_transfer_bytes", "data_storage_bytes_hour", "branch_logical_size_limit",
+        "branch_logical_size_limit_bytes", NULL};
+    json_t *p = json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:s,s:{},s:s,s:s,s:s,s:s}", "id", row->id, "name",
+                          row->name, "pg_version", row->pg_major, "source", row->source, "platform_id", "local",
                           "region_id", "local", "provisioner", "bough", "owner_id", "local", "store_passwords", 1,
-                          "history_retention_seconds", 0, "org_id", "local", "settings");
+                          "history_retention_seconds", 0, "org_id", "local", "settings", "proxy_host", "localhost",
+                          "creation_source", "bough", "consumption_period_start", never, "consumption_period_end",
+                          never);
     set_times(p, row->created_ms, row->updated_ms);
+    set_unmeasured(p, unmeasured);
     return p;
 }
 
@@ -97,6 +110,8 @@ static bool get_usage(server *srv, const char *branch, bough_usage *usage) {
 }
 
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
+    static const char *const unmeasured[] = {"cpu_used_sec", "active_time_seconds", "compute_time_seconds",
+                                             "written_data_bytes", "data_transfer_bytes", NULL};
     json_t *b = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id", row->project_id,
                           "name", row->name, "current_state", row->state, "default", row->is_default, "primary",
                           row->is_default, "protected", 0, "creation_source", "bough");
@@ -106,6 +121,9 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
         (void)json_object_set_new(b, "parent_name", json_string(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
+    set_unmeasured(b, unmeasured);
+    json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
+    (void)json_object_set(b, "state_changed_at", updated);
     bough_usage usage;
     if (!is_brief && get_usage(srv, row->id, &usage)) {
         (void)json_object_set_new(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
@@ -121,12 +139,14 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
     char host[BOUGH_PATH_MAX];
     int64_t started_ms = computes_started_ms(srv, row->branch_id);
     if (computes_socket_dir(host, srv, row->id, NULL) != BOUGH_OK) return NULL;
-    json_t *e = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{}}", "id", row->id,
+    json_t *e = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}",
+                          "id", row->id,
                           "project_id", row->project_id, "branch_id", row->branch_id, "host", host, "type",
                           "read_write", "current_state", started_ms ? "active" : "idle", "disabled", 0,
                           "suspend_timeout_seconds", row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
                           "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
-                          "pooler_enabled", 0, "settings");
+                          "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source", "bough",
+                          "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
     if (*row->last_error) (void)json_object_set_new(e, "last_error", json_string(row->last_error));

@@ -229,13 +229,14 @@ int api_branch_delete(request *rq, bough_error *err) {
     bough_operation_row operation;
     bool is_refused = false;
     int rc = api_project_of(&project, rq, err);
-    if (!rc) rc = api_branch_of(&row, rq, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&row, rq->srv->cat, project.id, rq->params[1], err);
     if (!rc) rc = flow_branch_delete(&is_refused, &operation, rq->srv, &project, row.id, err);
     if (is_refused) rq->error_status = 422;
-    if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true), "operations",
-                               answer_operations(&operation, 1));
-    return rc;
+    if (rc) return api_deleted_already(rq, rc, err);
+    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true), "operations",
+                           answer_operations(&operation, 1));
+    return BOUGH_OK;
 }
 
 /* ---- exporting ---- */

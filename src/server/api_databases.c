@@ -154,11 +154,12 @@ int api_database_update(request *rq, bough_error *err) {
 int api_database_delete(request *rq, bough_error *err) {
     bough_database_row row = {0};
     inner in = {0};
-    int rc = enter(&in, rq, err);
-    if (!rc) rc = bough_databases_get(&row, rq->srv->cat, in.branch.id, rq->params[2], err);
+    int rc = enter(&in, rq, err), found = BOUGH_OK;
+    if (!rc) rc = found = bough_databases_get(&row, rq->srv->cat, in.branch.id, rq->params[2], err);
     if (!rc) rc = inside_drop_database(rq->srv, in.endpoint.id, row.name, err);
     if (!rc) rc = bough_databases_delete(rq->srv->cat, in.branch.id, row.name, err);
     leave(&in, rq);
+    if (found) return api_deleted_already(rq, found, err);
     return rc ? rc : answer_changed(rq, &in, "database", answer_database(&row), "apply_config", err);
 }
 
@@ -238,11 +239,12 @@ int api_role_create(request *rq, bough_error *err) {
 int api_role_delete(request *rq, bough_error *err) {
     bough_role_row row = {0};
     inner in = {0};
-    int rc = enter(&in, rq, err);
-    if (!rc) rc = bough_roles_get(&row, rq->srv->cat, in.branch.id, rq->params[2], err);
+    int rc = enter(&in, rq, err), found = BOUGH_OK;
+    if (!rc) rc = found = bough_roles_get(&row, rq->srv->cat, in.branch.id, rq->params[2], err);
     if (!rc) rc = inside_drop_role(rq->srv, in.endpoint.id, row.name, err);
     if (!rc) rc = bough_roles_delete(rq->srv->cat, in.branch.id, row.name, err);
     leave(&in, rq);
+    if (found) return api_deleted_already(rq, found, err);
     return rc ? rc : answer_changed(rq, &in, "role", answer_role(&row, NULL), "apply_config", err);
 }
 

@@ -167,9 +167,13 @@ static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_d
 
 int api_endpoint_delete(request *rq, bough_error *err) {
     bough_endpoint_row row;
+    bough_project_row project;
     char socket_dir[BOUGH_PATH_MAX];
-    int rc = stop(&row, rq, false, true, err);
-    if (!rc) rc = computes_socket_dir(socket_dir, rq->srv, row.id, err);
+    int rc = api_project_of(&project, rq, err);
+    if (rc) return rc;
+    rc = stop(&row, rq, false, true, err);
+    if (rc) return api_deleted_already(rq, rc, err);
+    rc = computes_socket_dir(socket_dir, rq->srv, row.id, err);
     if (!rc) rc = bough_rmtree(socket_dir, err);
     return rc ? rc : answer_with_operation(rq, &row, "suspend_compute", err);
 }

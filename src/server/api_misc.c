@@ -24,6 +24,13 @@ int api_branch_of(bough_branch_row *row, const request *rq, bough_error *err) {
     return rc ? rc : bough_branches_get(row, rq->srv->cat, project.id, rq->params[1], err);
 }
 
+int api_deleted_already(request *rq, int rc, bough_error *err) {
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    bough_error_clear(err);
+    rq->status = 204;
+    return BOUGH_OK;
+}
+
 int api_query_int(long long *out, const request *rq, const char *name, long long otherwise, long long least,
                   long long most, bough_error *err) {
     const char *text = request_query(rq, name);
@@ -49,9 +56,10 @@ int api_record(json_t **operations, request *rq, const char *action, const char 
 
 int api_user(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:s,s:{s:s,s:s},s:[]}", "id", "local", "login",
+    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:{s:s,s:s},s:[]}", "id", "local", "login",
                            rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user, "last_name",
-                           "", "projects_limit", 1000000, "branches_limit", 1000000, "active_seconds_limit", 0,
+                           "", "image", "", "projects_limit", 1000000, "branches_limit", 1000000,
+                           "active_seconds_limit", 0, "max_autoscaling_limit", 1,
                            "plan", "local", "billing_account", "state", "active", "subscription_type", "local",
                            "auth_accounts");
     return BOUGH_OK;
@@ -59,8 +67,9 @@ int api_user(request *rq, bough_error *err) {
 
 int api_organizations(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[{s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name", "Local",
-                           "handle", "local", "plan", "local", "managed_by", "console");
+    rq->answer = json_pack("{s:[{s:s,s:s,s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name", "Local",
+                           "handle", "local", "plan", "local", "managed_by", "console", "created_at",
+                           rq->srv->started_at, "updated_at", rq->srv->started_at);
     return BOUGH_OK;
 }
 

@@ -249,6 +249,16 @@ static void watch_client(request *rq) {
     if (rq->closed) (void)event_add(rq->closed, NULL);
 }
 
+static void refuse_route(request *rq, const char *path) {
+    char methods[64];
+    if (!router_methods(methods, sizeof methods, path)) {
+        refuse(rq, 404, BOUGH_E_NOTFOUND, NULL, "this route does not exist"); /* the words that Neon's clients know */
+        return;
+    }
+    (void)evhttp_add_header(evhttp_request_get_output_headers(rq->http), "Allow", methods);
+    refuse(rq, 405, BOUGH_E_INVALID, "METHOD_NOT_ALLOWED", "this route does not have this method");
+}
+
 static void dispatch(request *rq, const char *path) {
     char why[160] = "";
     enum evhttp_cmd_type method = evhttp_request_get_command(rq->http);
@@ -259,7 +269,7 @@ static void dispatch(request *rq, const char *path) {
     size_t prefix = strlen(PREFIX);
     if (strncmp(path, PREFIX "/", prefix + 1) == 0) rq->route = router_find(method, path + prefix, rq->params);
     if (!rq->route) {
-        refuse(rq, 404, BOUGH_E_NOTFOUND, NULL, "this route does not exist");
+        refuse_route(rq, strncmp(path, PREFIX "/", prefix + 1) == 0 ? path + prefix : "");
         return;
     }
     int status = read_body(rq, why, sizeof why);
@@ -319,7 +329,8 @@ int http_open(struct http **out, server *srv, int port, bough_error *err) {
         return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     evhttp_set_allowed_methods(h->evhttp, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PATCH |
-                                              EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE);
+                                              EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD |
+                                              EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE);
     evhttp_set_max_headers_size(h->evhttp, 65536);
     evhttp_set_max_body_size(h->evhttp, (ev_ssize_t)(2 * BODY_MAX)); /* beyond, evhttp itself answers 413 */
     evhttp_set_timeout(h->evhttp, IDLE_SECONDS);

@@ -52,6 +52,9 @@ struct request {
 /** Find the route of a request; fills params. NULL when there is none. (router.c) */
 const route *router_find(enum evhttp_cmd_type method, const char *path, char **params);
 
+/** The methods that a path has, "GET, POST", into `out`; false when it has none. (router.c) */
+bool router_methods(char *out, size_t size, const char *path);
+
 /** Listen. @retval BOUGH_E_CONFLICT  The port is taken. */
 BOUGH_CHECK int http_open(struct http **http, server *srv, int port, bough_error *err);
 void http_close(struct http *http);

@@ -1,4 +1,5 @@
 /* The routes, as data. spec/openapi.yaml describes them; keep both the same. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,23 @@ static bool match(const char *pattern, const char *path, char **params) {
         path += b;
     }
     return *pattern == '\0' && *path == '\0';
+}
+
+static const char *method_name(enum evhttp_cmd_type method) {
+    return method == GET ? "GET" : method == POST ? "POST" : method == PATCH ? "PATCH" : "DELETE";
+}
+
+bool router_methods(char *out, size_t size, const char *path) {
+    char *params[REQUEST_PARAMS_MAX] = {NULL};
+    size_t at = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        bool found = match(routes[i].pattern, path, params);
+        free_params(params);
+        if (found && at < size && !strstr(out, method_name(routes[i].method)))
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "", method_name(routes[i].method));
+    }
+    return at > 0;
 }
 
 const route *router_find(enum evhttp_cmd_type method, const char *path, char **params) {
