@@ -14,8 +14,8 @@ extern "C" {
 
 /** A branch. Strings are "" where the server does not say. */
 typedef struct bough_branch {
-    const char *id;          /**< e.g. "br-wispy-meadow-118737" */
-    const char *name;        /**< unique in its project */
+    const char *id;   /**< e.g. "br-wispy-meadow-118737" */
+    const char *name; /**< unique in its project */
     const char *project_id;
     const char *parent_id;   /**< "" for the root branch */
     const char *parent_name; /**< "" for the root branch */
@@ -26,7 +26,7 @@ typedef struct bough_branch {
     int depth;               /**< layers under its head */
     int is_default;          /**< non-zero for the project's default branch */
     int is_protected;
-    const char *json;        /**< the server's whole object as JSON text */
+    const char *json; /**< the server's whole object as JSON text */
 } bough_branch;
 
 /** Several branches. */
@@ -44,8 +44,8 @@ typedef struct bough_branch_created {
     double start_ms;            /**< from exec of postgres to its socket */
     double ready_ms;            /**< from there to the first answered query */
     double total_ms;
-    int existing;               /**< non-zero: it was there already, from the same parent */
-    const char *json;           /**< the server's whole answer as JSON text */
+    int existing;     /**< non-zero: it was there already, from the same parent */
+    const char *json; /**< the server's whole answer as JSON text */
 } bough_branch_created;
 
 /**
@@ -80,7 +80,8 @@ BOUGH_API void bough_branch_list_free(bough_branch_list *list);
  * @retval BOUGH_E_NOTFOUND  No such branch; the hint names the nearest.
  */
 BOUGH_API BOUGH_CHECK int bough_branch_find(bough_branch **branch, bough_client *client,
-                                            const char *project, const char *name, bough_error *err);
+                                            const char *project, const char *name,
+                                            bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_branch_free(bough_branch *branch);
@@ -103,8 +104,8 @@ BOUGH_API BOUGH_CHECK int bough_branch_rename(bough_branch **renamed, bough_clie
  * @retval BOUGH_E_CONFLICT      It has children.
  * @retval BOUGH_E_PRECONDITION  It is protected or the default branch.
  */
-BOUGH_API BOUGH_CHECK int bough_branch_delete(bough_client *client, const char *project, const char *id,
-                                              bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_branch_delete(bough_client *client, const char *project,
+                                              const char *id, bough_error *err);
 
 /**
  * Write a branch as a plain PGDATA that a stock PostgreSQL starts on.
@@ -115,8 +116,9 @@ BOUGH_API BOUGH_CHECK int bough_branch_delete(bough_client *client, const char *
  * @param id         Id of the branch.
  * @param directory  Absolute path of an empty directory that the server's user can write to.
  */
-BOUGH_API BOUGH_CHECK int bough_branch_export(bough_client *client, const char *project, const char *id,
-                                              const char *directory, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_branch_export(bough_client *client, const char *project,
+                                              const char *id, const char *directory,
+                                              bough_error *err);
 
 #ifdef __cplusplus
 }

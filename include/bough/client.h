@@ -1,15 +1,16 @@
 /**
  * A connection to a Bough server.
  *
- * libbough is what the `bough` command line is made of. Every function that can fail returns BOUGH_OK
- * or a negative code (bough/error.h) and describes the failure in the caller's bough_error; outputs come
- * first and are set to NULL on failure.
+ * libbough is what the `bough` command line is made of. Every function that can fail returns
+ * BOUGH_OK or a negative code (bough/error.h) and describes the failure in the caller's
+ * bough_error; outputs come first and are set to NULL on failure.
  *
- * Threads: a bough_client belongs to one thread at a time. bough_client_cancel() alone may be called
- * from any thread and from a signal handler. Different clients are independent.
+ * Threads: a bough_client belongs to one thread at a time. bough_client_cancel() alone may be
+ * called from any thread and from a signal handler. Different clients are independent.
  *
- * Memory: what a function puts into an output belongs to the caller, who frees it with the function named
- * there. Strings inside a result live as long as the result. A result does not need its client any more.
+ * Memory: what a function puts into an output belongs to the caller, who frees it with the function
+ * named there. Strings inside a result live as long as the result. A result does not need its
+ * client any more.
  */
 #ifndef BOUGH_CLIENT_H
 #define BOUGH_CLIENT_H
@@ -30,12 +31,12 @@ typedef struct bough_client bough_client;
 
 /** How to reach a server. Set everything to zero but `version`, then what is needed. */
 typedef struct bough_client_options {
-    unsigned version;     /**< BOUGH_CLIENT_OPTIONS_VERSION */
-    const char *store;    /**< store directory: URL and key are read from its run/server.json */
-    const char *api_url;  /**< instead of a store: URL that includes /api/v2 */
-    const char *api_key;  /**< instead of the store's key file; needed with api_url */
-    long timeout_ms;      /**< limit of one ordinary request; 0 means 300,000. Imports and exports
-                               have none: cancel them */
+    unsigned version;    /**< BOUGH_CLIENT_OPTIONS_VERSION */
+    const char *store;   /**< store directory: URL and key are read from its run/server.json */
+    const char *api_url; /**< instead of a store: URL that includes /api/v2 */
+    const char *api_key; /**< instead of the store's key file; needed with api_url */
+    long timeout_ms;     /**< limit of one ordinary request; 0 means 300,000. Imports and exports
+                              have none: cancel them */
 } bough_client_options;
 
 /** How far long work has come. */
@@ -70,8 +71,8 @@ BOUGH_API const char *bough_version(void);
  * @retval BOUGH_E_INVALID      Neither store nor api_url, or a version this library does not know.
  * @retval BOUGH_E_NOMEM
  */
-BOUGH_API BOUGH_CHECK int bough_client_open(bough_client **client, const bough_client_options *options,
-                                            bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_client_open(bough_client **client,
+                                            const bough_client_options *options, bough_error *err);
 
 /** Close the connection and free. NULL is allowed. */
 BOUGH_API void bough_client_close(bough_client *client);
@@ -80,11 +81,12 @@ BOUGH_API void bough_client_close(bough_client *client);
 BOUGH_API const char *bough_client_url(const bough_client *client);
 
 /** Be told about the progress of long work from now on. NULL as `progress` ends that. */
-BOUGH_API void bough_client_set_progress(bough_client *client, bough_progress_fn progress, void *arg);
+BOUGH_API void bough_client_set_progress(bough_client *client, bough_progress_fn progress,
+                                         void *arg);
 
 /**
- * Make the call under way, and all later ones, fail with BOUGH_E_CANCELLED. The connection is closed,
- * upon which the server undoes unfinished work. Any thread; safe in a signal handler.
+ * Make the call under way, and all later ones, fail with BOUGH_E_CANCELLED. The connection is
+ * closed, upon which the server undoes unfinished work. Any thread; safe in a signal handler.
  */
 BOUGH_API void bough_client_cancel(bough_client *client);
 

@@ -14,13 +14,13 @@ extern "C" {
 
 /** An endpoint. Strings are "" where the server does not say. */
 typedef struct bough_endpoint {
-    const char *id;        /**< e.g. "ep-silent-smoke-806639" */
+    const char *id; /**< e.g. "ep-silent-smoke-806639" */
     const char *branch_id;
     const char *host;
-    const char *type;      /**< "read_write" or "read_only" */
-    const char *state;     /**< e.g. "active", "idle" */
+    const char *type;  /**< "read_write" or "read_only" */
+    const char *state; /**< e.g. "active", "idle" */
     const char *created_at;
-    const char *json;      /**< the server's whole object as JSON text */
+    const char *json; /**< the server's whole object as JSON text */
 } bough_endpoint;
 
 /** Several endpoints. */
@@ -59,7 +59,8 @@ BOUGH_API void bough_endpoint_free(bough_endpoint *endpoint);
  * @param id             Id of the endpoint.
  */
 BOUGH_API BOUGH_CHECK int bough_endpoint_start(bough_endpoint **endpoint, bough_client *client,
-                                               const char *project, const char *id, bough_error *err);
+                                               const char *project, const char *id,
+                                               bough_error *err);
 
 /** Stop the compute cleanly. The same parameters; one that sleeps already is success. */
 BOUGH_API BOUGH_CHECK int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client,

@@ -38,8 +38,9 @@ typedef struct bough_operation_list {
  * @param project    Id of the project.
  * @param limit      How many at most, 1 to 1000.
  */
-BOUGH_API BOUGH_CHECK int bough_operation_get_newest(bough_operation_list **list, bough_client *client,
-                                                     const char *project, int limit, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_operation_get_newest(bough_operation_list **list,
+                                                     bough_client *client, const char *project,
+                                                     int limit, bough_error *err);
 
 /** Free a list and its items. NULL is allowed. */
 BOUGH_API void bough_operation_list_free(bough_operation_list *list);

@@ -14,10 +14,10 @@ extern "C" {
 
 /** A project. Strings are "" where the server does not say. */
 typedef struct bough_project {
-    const char *id;         /**< e.g. "spring-example-302709" */
-    const char *name;       /**< unique in a store */
-    int pg_version;         /**< major version of PostgreSQL */
-    const char *source;     /**< where it was imported from, without password; "" for an empty one */
+    const char *id;     /**< e.g. "spring-example-302709" */
+    const char *name;   /**< unique in a store */
+    int pg_version;     /**< major version of PostgreSQL */
+    const char *source; /**< where it was imported from, without password; "" for an empty one */
     const char *created_at; /**< RFC 3339 */
     const char *json;       /**< the server's whole object as JSON text */
 } bough_project;
@@ -55,8 +55,10 @@ typedef struct bough_project_created {
  * @retval BOUGH_E_INVALID   Name or source break a rule.
  * @retval BOUGH_E_CANCELLED
  */
-BOUGH_API BOUGH_CHECK int bough_project_create(bough_project_created **created, bough_client *client,
-                                               const bough_project_options *options, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_project_create(bough_project_created **created,
+                                               bough_client *client,
+                                               const bough_project_options *options,
+                                               bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_project_created_free(bough_project_created *created);
@@ -83,7 +85,8 @@ BOUGH_API BOUGH_CHECK int bough_project_find(bough_project **project, bough_clie
 BOUGH_API void bough_project_free(bough_project *project);
 
 /** Delete a project and all of its branches. `id` is an id, not a name. */
-BOUGH_API BOUGH_CHECK int bough_project_delete(bough_client *client, const char *id, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_project_delete(bough_client *client, const char *id,
+                                               bough_error *err);
 
 #ifdef __cplusplus
 }

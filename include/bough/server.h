@@ -45,7 +45,8 @@ typedef struct bough_status {
  * @retval BOUGH_E_SYS       The store cannot be read by this user.
  * @retval BOUGH_E_CORRUPT   The file makes no sense.
  */
-BOUGH_API BOUGH_CHECK int bough_server_find(bough_server **server, const char *store, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_server_find(bough_server **server, const char *store,
+                                            bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_server_free(bough_server *server);
@@ -56,7 +57,8 @@ BOUGH_API void bough_server_free(bough_server *server);
  * @param[out] status  Free with bough_status_free().
  * @retval BOUGH_E_UNREACHABLE  It does not answer.
  */
-BOUGH_API BOUGH_CHECK int bough_status_get(bough_status **status, bough_client *client, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_status_get(bough_status **status, bough_client *client,
+                                           bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_status_free(bough_status *status);
@@ -64,9 +66,11 @@ BOUGH_API void bough_status_free(bough_status *status);
 /**
  * Ask a server to end. Returns once it has agreed, which is before it has ended.
  *
- * @param stop_computes  Non-zero: stop the running computes first. 0: leave them to the next server.
+ * @param stop_computes  Non-zero: stop the running computes first. 0: leave them to the next
+ * server.
  */
-BOUGH_API BOUGH_CHECK int bough_server_shutdown(bough_client *client, int stop_computes, bough_error *err);
+BOUGH_API BOUGH_CHECK int bough_server_shutdown(bough_client *client, int stop_computes,
+                                                bough_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
 /**
  * The command line: the command tree as data, what a command is given, and what it prints with.
  *
- * One thread. A command returns BOUGH_OK or fails with a bough_error that main.c prints; it prints its
- * own result only, on standard output. Everything said besides goes to standard error.
+ * One thread. A command returns BOUGH_OK or fails with a bough_error that main.c prints; it prints
+ * its own result only, on standard output. Everything said besides goes to standard error.
  */
 #ifndef BOUGH_CLI_CLI_H
 #define BOUGH_CLI_CLI_H
@@ -28,7 +28,12 @@ typedef struct cli_option {
 } cli_option;
 
 /** What a word of a command names, for completion. */
-typedef enum cli_word { CLI_WORD_OTHER, CLI_WORD_BRANCH, CLI_WORD_PROJECT, CLI_WORD_TOPIC } cli_word;
+typedef enum cli_word {
+    CLI_WORD_OTHER,
+    CLI_WORD_BRANCH,
+    CLI_WORD_PROJECT,
+    CLI_WORD_TOPIC
+} cli_word;
 
 /** Which of the common options a command takes. --help and --json belong to all. */
 enum { CLI_USES_STORE = 1, CLI_USES_PROJECT = 2 };
@@ -42,12 +47,12 @@ typedef struct cli_command {
     const struct cli_command *children; /**< of a group; then the rest is unset but `details` */
     const char *words;                  /**< e.g. "NAME", "[BRANCH]"; NULL for none */
     int min_words, max_words;
-    bool takes_rest;                    /**< arguments after -- are passed on */
-    cli_word word;                      /**< what the first word names */
-    unsigned uses;                      /**< CLI_USES_... */
-    const cli_option *options;          /**< its own; NULL for none */
-    const char *details;                /**< paragraphs for help and manual */
-    const char *examples;               /**< command lines, one a line */
+    bool takes_rest;           /**< arguments after -- are passed on */
+    cli_word word;             /**< what the first word names */
+    unsigned uses;             /**< CLI_USES_... */
+    const cli_option *options; /**< its own; NULL for none */
+    const char *details;       /**< paragraphs for help and manual */
+    const char *examples;      /**< command lines, one a line */
     int (*run)(const struct cli_args *args, bough_error *err);
 } cli_command;
 
@@ -105,19 +110,25 @@ BOUGH_CHECK int cli_store(char *out, size_t size, const cli_args *args, bough_er
 /** " --store DIR" where the store is not the default one, else "": for hints. */
 const char *cli_store_hint(const cli_args *args);
 
+/** Say how to connect: `bough psql` with a branch and a project (each may be NULL) and the store.
+ */
+void cli_psql_hint(const cli_args *args, const char *branch, const char *project);
+
 /** Connect to the store's server. Ctrl-C cancels it. Close with cli_disconnect(). */
 BOUGH_CHECK int cli_connect(bough_client **client, const cli_args *args, bough_error *err);
 
 /** Close; NULL is allowed. */
 void cli_disconnect(bough_client *client);
 
-/** Connect and find --project (or $BOUGH_PROJECT, or the only one). Both are the caller's to free. */
+/** Connect and find --project (or $BOUGH_PROJECT, or the only one). Both are the caller's to free.
+ */
 BOUGH_CHECK int cli_connect_project(bough_client **client, bough_project **project,
                                     const cli_args *args, bough_error *err);
 
 /* ---- output.c ---- */
 
-/** Print a JSON value on standard output, indented. Takes the reference. NULL means out of memory. */
+/** Print a JSON value on standard output, indented. Takes the reference. NULL means out of memory.
+ */
 BOUGH_CHECK int cli_print_json(json_t *value, bough_error *err);
 
 /** Parse a result's JSON text; never NULL but when memory ran out. */
@@ -125,6 +136,10 @@ json_t *cli_json(const char *text);
 
 /** One line to standard output unless --json was given. */
 void cli_say(const cli_args *args, const char *fmt, ...) BOUGH_PRINTF(2, 3);
+
+/** `text` as one word for a shell, in single quotes where it needs any; cut where it does not fit.
+ */
+void cli_quote(char *out, size_t size, const char *text);
 
 /** Print a failure on standard error, as lines or as JSON. */
 void cli_print_error(const bough_error *err, bool json);
@@ -170,11 +185,16 @@ void cli_table_free(cli_table *table);
 /** Print help of a command, of a group, or (both NULL) of everything, on standard output. */
 void cli_help_print(const cli_command *group, const cli_command *command);
 
-/** Print a manual page: of a command or group without its own parent, or (NULL) of bough itself. */
-void cli_help_print_man(const cli_command *top);
+/** Print the manual page (troff), on standard output. */
+void cli_help_print_man(void);
 
 /** "bough branch create" into `out`. */
 void cli_command_name(char *out, size_t size, const cli_command *group, const cli_command *command);
+
+/* ---- completion.c ---- */
+
+/** Print the completions of the last of `n` words of a command line, one a line. */
+void cli_complete(char *const *words, int n);
 
 /* ---- progress.c ---- */
 
@@ -193,7 +213,8 @@ void cli_progress_begin(cli_progress *progress, bough_client *client, const cli_
 void cli_progress_end(cli_progress *progress, bough_client *client);
 
 /** A line of progress as it is shown, without colours; for tests. */
-void cli_progress_format(char *out, size_t size, const bough_progress *p, double bytes_per_s, bool bar);
+void cli_progress_format(char *out, size_t size, const bough_progress *p, double bytes_per_s,
+                         bool bar);
 
 /* ---- signals, main.c ---- */
 

@@ -6,16 +6,18 @@
 #include "bough/branch.h"
 #include "cli/cli.h"
 #include "cli/tree.h"
+#include "util/error.h"
 #include "util/fs.h"
 
-static int print_created(const cli_args *args, const bough_branch_created *created, bough_error *err) {
+static int print_created(const cli_args *args, const bough_branch_created *created,
+                         bough_error *err) {
     if (args->json) {
         json_t *answer = cli_json(created->json);
         json_t *value = json_pack(
             "{s:O?,s:s,s:{s:f,s:f,s:f,s:f,s:f},s:b}", "branch", json_object_get(answer, "branch"),
-            "connection_uri", created->connection_uri, "timings_ms", "seal", created->seal_ms, "create",
-            created->create_ms, "start", created->start_ms, "ready", created->ready_ms, "total",
-            created->total_ms, "existing", created->existing);
+            "connection_uri", created->connection_uri, "timings_ms", "seal", created->seal_ms,
+            "create", created->create_ms, "start", created->start_ms, "ready", created->ready_ms,
+            "total", created->total_ms, "existing", created->existing);
         json_decref(answer);
         return cli_print_json(value, err);
     }
@@ -29,7 +31,7 @@ static int print_created(const cli_args *args, const bough_branch_created *creat
         cli_say(args, "Branch %s of %s is ready (%s) in %s; sealing its parent took %s", b->name,
                 *b->parent_name ? b->parent_name : b->parent_id, b->id, total, seal);
     }
-    cli_say(args, "  connect with `bough psql %s`", b->name);
+    cli_psql_hint(args, b->name, cli_get(args, "project"));
     return BOUGH_OK;
 }
 
@@ -48,6 +50,9 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
     if (!rc)
         rc = bough_branch_create(&created, client, project->id, args->words[0],
                                  parent ? parent->id : NULL, err);
+    if (rc == BOUGH_E_CANCELLED)
+        (void)bough_hint(err,
+                         "The server may have made the branch by then; see `bough branch list`.");
     if (!rc && created->total_ms <= 0) created->total_ms = bough_now_ms() - began;
     if (!rc) rc = print_created(args, created, err);
     bough_branch_created_free(created);
@@ -58,7 +63,7 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
 }
 
 static int print_list(const bough_branch_list *list, bough_error *err) {
-    static const char *const headings[] = {"NAME",    "ID",         "PARENT",       "STATE",
+    static const char *const headings[] = {"NAME",    "ID",         "PARENT",        "STATE",
                                            "CREATED", ">OWN BYTES", ">SHARED BYTES", NULL};
     bool is_terminal = cli_is_terminal();
     cli_tree_row *rows = NULL;
@@ -68,12 +73,20 @@ static int print_list(const bough_branch_list *list, bough_error *err) {
     for (size_t i = 0; !rc && i < list->count; i++) {
         const bough_branch *b = rows[i].branch;
         char name[1024], created[40], own[16], shared[16];
-        (void)snprintf(name, sizeof name, "%s%s%s", rows[i].stem, b->name, b->is_default ? " *" : "");
+        (void)snprintf(name, sizeof name, "%s%s%s", rows[i].stem, b->name,
+                       is_terminal && b->is_default ? " *" : "");
         cli_format_time(created, sizeof created, b->created_at);
         cli_format_bytes(own, sizeof own, b->own_bytes);
         cli_format_bytes(shared, sizeof shared, b->shared_bytes);
-        const char *cells[] = {name, b->id, *b->parent_name ? b->parent_name : *b->parent_id ? b->parent_id : "-",
-                               *b->state ? b->state : "-", created, own, shared};
+        const char *cells[] = {name,
+                               b->id,
+                               *b->parent_name ? b->parent_name
+                               : *b->parent_id ? b->parent_id
+                                               : "-",
+                               *b->state ? b->state : "-",
+                               created,
+                               own,
+                               shared};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++) cli_table_add(table, cells[k]);
     }
     if (!rc) rc = cli_table_print(table, err);
@@ -111,7 +124,10 @@ static int print_one(const cli_args *args, const bough_branch *b, bough_error *e
     cli_format_bytes(shared, sizeof shared, b->shared_bytes);
     cli_say(args, "name          %s", b->name);
     cli_say(args, "id            %s", b->id);
-    cli_say(args, "parent        %s", *b->parent_name ? b->parent_name : *b->parent_id ? b->parent_id : "-");
+    cli_say(args, "parent        %s",
+            *b->parent_name ? b->parent_name
+            : *b->parent_id ? b->parent_id
+                            : "-");
     cli_say(args, "state         %s", *b->state ? b->state : "-");
     cli_say(args, "default       %s", b->is_default ? "yes" : "no");
     cli_say(args, "protected     %s", b->is_protected ? "yes" : "no");
@@ -141,9 +157,12 @@ int cmd_branch_rename(const cli_args *args, bough_error *err) {
     bough_branch *branch = NULL, *renamed = NULL;
     int rc = cli_connect_project(&client, &project, args, err);
     if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
-    if (!rc) rc = bough_branch_rename(&renamed, client, project->id, branch->id, args->words[1], err);
-    if (!rc && args->json) rc = cli_print_json(cli_json(renamed->json), err);
-    else if (!rc) cli_say(args, "Branch %s is now named %s", branch->name, renamed->name);
+    if (!rc)
+        rc = bough_branch_rename(&renamed, client, project->id, branch->id, args->words[1], err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(renamed->json), err);
+    else if (!rc)
+        cli_say(args, "Branch %s is now named %s", branch->name, renamed->name);
     bough_branch_free(renamed);
     bough_branch_free(branch);
     bough_project_free(project);
@@ -159,8 +178,10 @@ int cmd_branch_delete(const cli_args *args, bough_error *err) {
     if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
     if (!rc) rc = bough_branch_delete(client, project->id, branch->id, err);
     if (!rc && args->json)
-        rc = cli_print_json(json_pack("{s:b,s:o}", "deleted", 1, "branch", cli_json(branch->json)), err);
-    else if (!rc) cli_say(args, "Branch %s is deleted", branch->name);
+        rc = cli_print_json(json_pack("{s:b,s:o}", "deleted", 1, "branch", cli_json(branch->json)),
+                            err);
+    else if (!rc)
+        cli_say(args, "Branch %s is deleted", branch->name);
     bough_branch_free(branch);
     bough_project_free(project);
     cli_disconnect(client);

@@ -14,7 +14,8 @@
 #include "util/error.h"
 
 /* The URI and the name of the branch that a command line means. Both are the caller's to free. */
-static int get_uri(char **uri, char **branch_name, const cli_args *args, bool wake, bough_error *err) {
+static int get_uri(char **uri, char **branch_name, const cli_args *args, bool wake,
+                   bough_error *err) {
     bough_client *client = NULL;
     bough_project *project = NULL;
     bough_branch *branch = NULL;
@@ -59,9 +60,11 @@ static int exec_psql(const char *uri, const cli_args *args, bough_error *err) {
     argv[argc++] = bare;
     for (int i = 0; i < args->n_rest; i++) argv[argc++] = args->rest[i];
     /* what of the environment would lead elsewhere */
-    static const char *const misleading[] = {"PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE",
-                                             "PGTARGETSESSIONATTRS", "PGOPTIONS", "PGREQUIREPEER"};
-    for (size_t i = 0; i < sizeof misleading / sizeof misleading[0]; i++) (void)unsetenv(misleading[i]);
+    static const char *const misleading[] = {
+        "PGHOSTADDR", "PGSERVICE",     "PGSERVICEFILE", "PGPASSFILE",        "PGTARGETSESSIONATTRS",
+        "PGOPTIONS",  "PGREQUIREPEER", "PGREQUIREAUTH", "PGLOADBALANCEHOSTS"};
+    for (size_t i = 0; i < sizeof misleading / sizeof misleading[0]; i++)
+        (void)unsetenv(misleading[i]);
     if (password ? setenv("PGPASSWORD", password, 1) : unsetenv("PGPASSWORD")) {
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         goto out;
@@ -97,7 +100,8 @@ int cmd_cs(const cli_args *args, bough_error *err) {
     int rc = get_uri(&uri, &name, args, true, err);
     if (!rc && args->json)
         rc = cli_print_json(json_pack("{s:s,s:s}", "branch", name, "connection_uri", uri), err);
-    else if (!rc) cli_say(args, "%s", uri);
+    else if (!rc)
+        cli_say(args, "%s", uri);
     bough_uri_free(uri);
     free(name);
     return rc;
@@ -128,7 +132,8 @@ int cmd_endpoint_list(const cli_args *args, bough_error *err) {
                 rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
             continue;
         }
-        const char *cells[] = {branch_name(branches, e->branch_id), e->id, e->state, e->type, e->host};
+        const char *cells[] = {branch_name(branches, e->branch_id), e->id, e->state, e->type,
+                               e->host};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
             cli_table_add(table, *cells[k] ? cells[k] : "-");
     }
@@ -154,10 +159,13 @@ static int change(const cli_args *args, bool start, bough_error *err) {
     if (!rc)
         rc = start ? bough_endpoint_start(&changed, client, project->id, endpoint->id, err)
                    : bough_endpoint_suspend(&changed, client, project->id, endpoint->id, err);
-    if (!rc && args->json) rc = cli_print_json(cli_json(changed->json), err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(changed->json), err);
     else if (!rc)
         cli_say(args, "Compute of branch %s is %s", branch->name,
-                *changed->state ? changed->state : start ? "active" : "idle");
+                *changed->state ? changed->state
+                : start         ? "active"
+                                : "idle");
     bough_endpoint_free(changed);
     bough_endpoint_free(endpoint);
     bough_branch_free(branch);
@@ -166,13 +174,17 @@ static int change(const cli_args *args, bool start, bough_error *err) {
     return rc;
 }
 
-int cmd_endpoint_start(const cli_args *args, bough_error *err) { return change(args, true, err); }
+int cmd_endpoint_start(const cli_args *args, bough_error *err) {
+    return change(args, true, err);
+}
 
-int cmd_endpoint_suspend(const cli_args *args, bough_error *err) { return change(args, false, err); }
+int cmd_endpoint_suspend(const cli_args *args, bough_error *err) {
+    return change(args, false, err);
+}
 
 int cmd_operation_list(const cli_args *args, bough_error *err) {
-    static const char *const headings[] = {"CREATED", "ACTION", "STATUS", "BRANCH", ">TOOK", "ID",
-                                           "ERROR", NULL};
+    static const char *const headings[] = {"CREATED", "ACTION", "STATUS", "BRANCH",
+                                           ">TOOK",   "ID",     "ERROR",  NULL};
     bough_client *client = NULL;
     bough_project *project = NULL;
     bough_branch_list *branches = NULL;
@@ -182,7 +194,8 @@ int cmd_operation_list(const cli_args *args, bough_error *err) {
     int rc = table && all ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = cli_connect_project(&client, &project, args, err);
     if (!rc)
-        rc = bough_operation_get_newest(&list, client, project->id, cli_get_number(args, "limit", 50), err);
+        rc = bough_operation_get_newest(&list, client, project->id,
+                                        cli_get_number(args, "limit", 50), err);
     if (!rc) rc = bough_branch_get_all(&branches, client, project->id, err);
     for (size_t i = 0; !rc && i < list->count; i++) {
         const bough_operation *o = list->items[i];
@@ -194,8 +207,8 @@ int cmd_operation_list(const cli_args *args, bough_error *err) {
         char created[40], took[32];
         cli_format_time(created, sizeof created, o->created_at);
         cli_format_ms(took, sizeof took, o->duration_ms);
-        const char *cells[] = {created, o->action, o->status, branch_name(branches, o->branch_id), took,
-                               o->id, o->failure};
+        const char *cells[] = {created, o->action, o->status, branch_name(branches, o->branch_id),
+                               took,    o->id,     o->failure};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
             cli_table_add(table, *cells[k] ? cells[k] : "-");
     }

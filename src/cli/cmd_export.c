@@ -12,7 +12,8 @@
 #include "cli/cli.h"
 #include "util/fs.h"
 
-#define QUIET_MS 500   /* how long nothing new may appear before the server is believed to have stopped */
+#define QUIET_MS                                                                                   \
+    500 /* how long nothing new may appear before the server is believed to have stopped */
 #define REMOVE_MS 60000
 
 /* Number of entries; -1 where it cannot be read. */
@@ -30,11 +31,17 @@ static int make_target(bool *is_made, const char *directory, bough_error *err) {
     *is_made = mkdir(directory, 0700) == 0;
     if (*is_made) return BOUGH_OK;
     if (errno == ENOENT) {
-        (void)bough_fail(err, BOUGH_E_NOTFOUND, "the directory above \"%s\" does not exist", directory);
+        (void)bough_fail(err, BOUGH_E_NOTFOUND, "the directory above \"%s\" does not exist",
+                         directory);
         return bough_hint(err, "Create it first.");
     }
-    if (errno != EEXIST) return bough_fail_sys(err, errno, "could not create directory \"%s\"", directory);
+    if (errno != EEXIST)
+        return bough_fail_sys(err, errno, "could not create directory \"%s\"", directory);
     int count = count_entries(directory);
+    if (count < 0 && errno == ENOTDIR) {
+        (void)bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", directory);
+        return bough_hint(err, "Name a directory that does not exist yet.");
+    }
     if (count < 0) return bough_fail_sys(err, errno, "could not read directory \"%s\"", directory);
     if (count == 0) return BOUGH_OK;
     (void)bough_fail(err, BOUGH_E_CONFLICT, "directory \"%s\" is not empty", directory);
@@ -64,7 +71,8 @@ static int empty_out(const char *directory, bough_error *err) {
     return rc;
 }
 
-/* Remove what was written. A cancelled server may write a moment longer: look until it stays quiet. */
+/* Remove what was written. A cancelled server may write a moment longer: look until it stays quiet.
+ */
 static int undo(const char *directory, bool is_made) {
     double until = bough_now_ms() + REMOVE_MS, quiet_since = bough_now_ms();
     int rc = BOUGH_OK;
@@ -111,8 +119,9 @@ int cmd_export(const cli_args *args, bough_error *err) {
         uint64_t bytes = 0;
         rc = bough_tree_bytes(&bytes, directory, err);
         if (!rc)
-            rc = cli_print_json(json_pack("{s:s,s:s,s:I}", "branch", branch->name, "directory", directory,
-                                          "bytes", (json_int_t)bytes), err);
+            rc = cli_print_json(json_pack("{s:s,s:s,s:I}", "branch", branch->name, "directory",
+                                          directory, "bytes", (json_int_t)bytes),
+                                err);
     } else {
         char took[32];
         cli_format_ms(took, sizeof took, bough_now_ms() - began);
@@ -122,6 +131,8 @@ int cmd_export(const cli_args *args, bough_error *err) {
 out:
     if (rc && is_ours && undo(directory ? directory : args->words[1], is_made) != BOUGH_OK)
         (void)bough_hint(err, "Something is left in \"%.200s\"; remove it.", args->words[1]);
+    else if (rc == BOUGH_E_CANCELLED && is_ours)
+        (void)bough_fail(err, rc, "cancelled; nothing was left behind");
     free(directory);
     bough_branch_free(branch);
     bough_project_free(project);

@@ -15,7 +15,8 @@
 #define UNDO_MS 120000 /* for a server to remove what a cancelled import had made */
 
 static bool is_url(const char *source) {
-    return strncasecmp(source, "postgres://", 11) == 0 || strncasecmp(source, "postgresql://", 13) == 0;
+    return strncasecmp(source, "postgres://", 11) == 0 ||
+           strncasecmp(source, "postgresql://", 13) == 0;
 }
 
 /* A path becomes absolute: the server works elsewhere. Free *out. */
@@ -25,7 +26,8 @@ static int resolve_source(char **out, const char *source, bough_error *err) {
     if (is_url(source)) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (errno == ENOENT || errno == ENOTDIR) {
         (void)bough_fail(err, BOUGH_E_NOTFOUND, "there is no file or directory \"%s\"", source);
-        return bough_hint(err, "SOURCE is the path of a dump, or a URL that begins with postgres://.");
+        return bough_hint(err,
+                          "SOURCE is the path of a dump, or a URL that begins with postgres://.");
     }
     return bough_fail_sys(err, errno, "could not find \"%s\"", source);
 }
@@ -41,27 +43,37 @@ static int exists(bool *found, bough_client *client, const char *name, bough_err
     return rc;
 }
 
-/* After a cancellation: wait until the server has removed what there was. */
+/*
+ * After a cancellation: wait until the server has removed what there was.
+ *
+ * The server holds the name until then. To ask for a project of that name from what can never be a
+ * source tells which: BUSY while it is held, INVALID once it is free, CONFLICT if the project was
+ * made after all.
+ */
 static int wait_undone(bough_client *client, const char *name, bough_error *err) {
     double until = bough_now_ms() + UNDO_MS;
-    int rc = BOUGH_OK;
-    bool found = true;
-    while (!rc && found && bough_now_ms() < until) {
+    bough_project_options options = {.version = 1, .name = name, .source = "/dev/null"};
+    int rc;
+    do {
+        bough_project_created *created = NULL;
         bough_client_uncancel(client);
-        rc = exists(&found, client, name, err);
-        struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
-        if (!rc && found) (void)nanosleep(&pause, NULL);
-    }
+        rc = bough_project_create(&created, client, &options, err);
+        bough_project_created_free(created);
+        struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+        if (rc == BOUGH_E_BUSY) (void)nanosleep(&pause, NULL);
+    } while (rc == BOUGH_E_BUSY && bough_now_ms() < until);
     if (rc == BOUGH_E_CANCELLED) return rc; /* a second interrupt */
-    if (!rc && !found) return bough_fail(err, BOUGH_E_CANCELLED, "cancelled; nothing was left behind");
-    (void)bough_fail(err, BOUGH_E_CANCELLED, "cancelled, but project \"%s\" may still be there", name);
+    if (rc == BOUGH_E_INVALID)
+        return bough_fail(err, BOUGH_E_CANCELLED, "cancelled; nothing was left behind");
+    (void)bough_fail(err, BOUGH_E_CANCELLED, "cancelled, but project \"%s\" may still be there",
+                     name);
     return bough_hint(err, "See `bough project list`; `bough project delete` removes it.");
 }
 
 static int create(bough_project_created **created, bough_client *client, const cli_args *args,
                   const bough_project_options *options, bough_error *err) {
     bool was_there = false;
-    int rc = options->source ? exists(&was_there, client, options->name, err) : BOUGH_OK;
+    int rc = exists(&was_there, client, options->name, err);
     if (rc) return rc;
     cli_progress progress;
     cli_progress_begin(&progress, client, args);
@@ -78,7 +90,9 @@ int cmd_project_create(const cli_args *args, bough_error *err) {
     const char *from = cli_get(args, "from");
     int rc = from ? resolve_source(&source, from, err) : BOUGH_OK;
     if (!rc) rc = cli_connect(&client, args, err);
-    bough_project_options options = {.version = 1, .name = args->words[0], .source = source,
+    bough_project_options options = {.version = 1,
+                                     .name = args->words[0],
+                                     .source = source,
                                      .pg_version = cli_get_number(args, "pg-version", 0)};
     double began = bough_now_ms();
     if (!rc) rc = create(&created, client, args, &options, err);
@@ -86,16 +100,21 @@ int cmd_project_create(const cli_args *args, bough_error *err) {
     const bough_project *p = created->project;
     if (args->json) {
         json_t *answer = cli_json(created->json);
-        rc = cli_print_json(json_pack("{s:O?,s:O?,s:s,s:b}", "project", json_object_get(answer, "project"),
-                                      "branch", json_object_get(answer, "branch"), "connection_uri",
-                                      created->connection_uri, "existing", created->existing), err);
+        rc = cli_print_json(json_pack("{s:O?,s:O?,s:s,s:b}", "project",
+                                      json_object_get(answer, "project"), "branch",
+                                      json_object_get(answer, "branch"), "connection_uri",
+                                      created->connection_uri, "existing", created->existing),
+                            err);
         json_decref(answer);
     } else {
         char took[32];
         cli_format_ms(took, sizeof took, bough_now_ms() - began);
-        if (created->existing) cli_say(args, "Project %s exists already (%s)", p->name, p->id);
-        else cli_say(args, "Project %s is ready (%s), PostgreSQL %d, in %s", p->name, p->id, p->pg_version, took);
-        cli_say(args, "  connect with `bough psql`");
+        if (created->existing)
+            cli_say(args, "Project %s exists already (%s)", p->name, p->id);
+        else
+            cli_say(args, "Project %s is ready (%s), PostgreSQL %d, in %s", p->name, p->id,
+                    p->pg_version, took);
+        cli_psql_hint(args, NULL, p->name);
     }
 out:
     bough_project_created_free(created);
@@ -174,8 +193,8 @@ static int confirm(bough_client *client, const bough_project *project, bough_err
     bough_branch_list *branches = NULL;
     int rc = bough_branch_get_all(&branches, client, project->id, err);
     if (rc) return rc;
-    (void)fprintf(stderr, "Delete project \"%s\" with %zu %s? There is no way back. [y/N] ", project->name,
-                  branches->count, branches->count == 1 ? "branch" : "branches");
+    (void)fprintf(stderr, "Delete project \"%s\" with %zu %s? There is no way back. [y/N] ",
+                  project->name, branches->count, branches->count == 1 ? "branch" : "branches");
     bough_branch_list_free(branches);
     char answer[16] = "";
     cli_interrupt_target(NULL); /* Ctrl-C at the question ends at once */
@@ -190,11 +209,14 @@ int cmd_project_delete(const cli_args *args, bough_error *err) {
     bough_project *project = NULL;
     int rc = cli_connect(&client, args, err);
     if (!rc) rc = bough_project_find(&project, client, args->words[0], err);
-    if (!rc && !cli_get(args, "yes") && isatty(STDIN_FILENO) == 1) rc = confirm(client, project, err);
+    if (!rc && !cli_get(args, "yes") && isatty(STDIN_FILENO) == 1)
+        rc = confirm(client, project, err);
     if (!rc) rc = bough_project_delete(client, project->id, err);
     if (!rc && args->json)
-        rc = cli_print_json(json_pack("{s:b,s:o}", "deleted", 1, "project", cli_json(project->json)), err);
-    else if (!rc) cli_say(args, "Project %s is deleted", project->name);
+        rc = cli_print_json(
+            json_pack("{s:b,s:o}", "deleted", 1, "project", cli_json(project->json)), err);
+    else if (!rc)
+        cli_say(args, "Project %s is deleted", project->name);
     bough_project_free(project);
     cli_disconnect(client);
     return rc;

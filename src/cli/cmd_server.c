@@ -9,9 +9,30 @@
 #include "cli/daemon.h"
 #include "util/fs.h"
 
-#define DOWN_MS 180000     /* computes write a checkpoint when they stop */
+#define DOWN_MS 180000 /* computes write a checkpoint when they stop */
 #define STATUS_MS 10000
 #define WAIT_OTHER_MS 5000 /* for a server that somebody else is starting */
+
+/*
+ * The key of the store was refused. Where the process of server.json is a boughd on this store, the
+ * key is what is wrong; else that server is gone, and its port has become another's.
+ */
+static int explain_refusal(const char *store, bough_error *err) {
+    bough_server *server = NULL;
+    if (bough_server_find(&server, store, NULL) == BOUGH_OK &&
+        daemon_is_server((pid_t)server->pid, store)) {
+        (void)bough_hint(err,
+                         "\"%.100s/api_key\" was changed while process %ld runs; end that process, "
+                         "then run `bough up`.",
+                         store, server->pid);
+        bough_server_free(server);
+        return BOUGH_E_AUTH;
+    }
+    bough_server_free(server);
+    (void)bough_fail(err, BOUGH_E_UNREACHABLE, "no server runs on store \"%s\"", store);
+    (void)bough_hint(err, "Start it with `bough up`.");
+    return BOUGH_E_UNREACHABLE;
+}
 
 /* Ask the store's server, if one runs, about itself. */
 static int ask(bough_client **client, bough_status **status, const char *store, bough_error *err) {
@@ -20,22 +41,18 @@ static int ask(bough_client **client, bough_status **status, const char *store, 
     *status = NULL;
     int rc = bough_client_open(client, &options, err);
     if (!rc) rc = bough_status_get(status, *client, err);
-    if (rc == BOUGH_E_AUTH) {
-        /* the port is another server's by now: ours is gone */
-        rc = bough_fail(err, BOUGH_E_UNREACHABLE, "no server runs on store \"%s\"", store);
-        (void)bough_hint(err, "Start it with `bough up`.");
-    }
-    return rc;
+    return rc == BOUGH_E_AUTH ? explain_refusal(store, err) : rc;
 }
 
-/* The server's answer, completed, so that scripts find the same members whatever its version says. */
+/* The server's answer, completed, so that scripts find the same members whatever its version says.
+ */
 static json_t *status_json(const bough_status *status, const char *store) {
     json_t *value = cli_json(status->json);
-    json_t *ours = json_pack("{s:b,s:s,s:s,s:i,s:s,s:s,s:i,s:i}", "running", 1, "version",
-                             status->version, "store", *status->store ? status->store : store, "pid",
-                             (int)status->pid, "api_url", status->api_url, "api_key_file",
-                             status->api_key_file, "branches", (int)status->branches, "computes",
-                             (int)status->computes);
+    json_t *ours =
+        json_pack("{s:b,s:s,s:s,s:i,s:s,s:s,s:i,s:i}", "running", 1, "version", status->version,
+                  "store", *status->store ? status->store : store, "pid", (int)status->pid,
+                  "api_url", status->api_url, "api_key_file", status->api_key_file, "branches",
+                  (int)status->branches, "computes", (int)status->computes);
     if (!ours || !value || json_object_update_missing(ours, value) != 0) {
         json_decref(ours);
         ours = NULL;
@@ -44,8 +61,8 @@ static json_t *status_json(const bough_status *status, const char *store) {
     return ours;
 }
 
-static int print_up(const cli_args *args, const bough_status *status, const char *store, bool already,
-                    bough_error *err) {
+static int print_up(const cli_args *args, const bough_status *status, const char *store,
+                    bool already, bough_error *err) {
     if (args->json) {
         json_t *value = status_json(status, store);
         if (value && json_object_set_new(value, "already_running", json_boolean(already)) != 0) {
@@ -54,7 +71,8 @@ static int print_up(const cli_args *args, const bough_status *status, const char
         }
         return cli_print_json(value, err);
     }
-    cli_say(args, "Server %s, process %ld", already ? "was running already" : "is ready", status->pid);
+    cli_say(args, "Server %s, process %ld", already ? "was running already" : "is ready",
+            status->pid);
     cli_say(args, "  store    %s", store);
     cli_say(args, "  api      %s", status->api_url);
     cli_say(args, "  api key  %s", status->api_key_file);
@@ -106,14 +124,15 @@ static int none_to_stop(const cli_args *args, const char *store, bough_error *er
     int computes = daemon_count_computes(store);
     if (computes && !cli_get(args, "keep-computes")) {
         (void)bough_fail(err, BOUGH_E_PRECONDITION,
-                         "no server runs on store \"%s\", but %d of its computes %s", store, computes,
-                         computes == 1 ? "does" : "do");
+                         "no server runs on store \"%s\", but %d of its computes %s", store,
+                         computes, computes == 1 ? "does" : "do");
         return bough_hint(err, "Run `bough up%s`, which takes them over, then `bough down` again.",
                           cli_store_hint(args));
     }
     if (args->json)
-        return cli_print_json(json_pack("{s:b,s:b,s:s,s:i}", "running", 0, "stopped", 0, "store", store,
-                                        "computes", computes), err);
+        return cli_print_json(json_pack("{s:b,s:b,s:s,s:i}", "running", 0, "stopped", 0, "store",
+                                        store, "computes", computes),
+                              err);
     cli_say(args, "No server runs on store %s", store);
     return BOUGH_OK;
 }
@@ -137,9 +156,10 @@ int cmd_down(const cli_args *args, bough_error *err) {
     if (rc == BOUGH_E_TIMEOUT) (void)bough_hint(err, "See \"%.200s/boughd.log\".", store);
     if (rc) goto out;
     if (args->json) {
-        rc = cli_print_json(json_pack("{s:b,s:b,s:s,s:i,s:i}", "running", 0, "stopped", 1, "store", store,
-                                      "pid", (int)server->pid, "computes",
-                                      keep ? daemon_count_computes(store) : 0), err);
+        rc = cli_print_json(json_pack("{s:b,s:b,s:s,s:i,s:i}", "running", 0, "stopped", 1, "store",
+                                      store, "pid", (int)server->pid, "computes",
+                                      keep ? daemon_count_computes(store) : 0),
+                            err);
     } else {
         cli_say(args, "Server on store %s has stopped%s", store,
                 keep ? "; its computes go on running" : "");
@@ -162,8 +182,9 @@ static int status_without(const cli_args *args, const char *store, int code, bou
         (void)bough_hint(err, "Start it with `bough up%s`.", cli_store_hint(args));
     if (!args->json) return code;
     int rc = cli_print_json(json_pack("{s:b,s:s,s:s,s:n,s:n,s:n,s:n,s:i}", "running", 0, "version",
-                                      bough_version(), "store", store, "pid", "api_url", "api_key_file",
-                                      "branches", "computes", computes), &none);
+                                      bough_version(), "store", store, "pid", "api_url",
+                                      "api_key_file", "branches", "computes", computes),
+                            &none);
     if (rc) *err = none;
     return rc ? rc : code;
 }

@@ -7,22 +7,19 @@
 #define BY_NAME "Branches are named by name or id."
 
 static const cli_option up_options[] = {
-    {"port", 0, "N", "TCP port of the API on 127.0.0.1 (default: a free one)", 1, 65535},
+    {"port", 0, "N", "TCP port of the API on 127.0.0.1 (default: 7117, or a free one)", 1, 65535},
     {0}};
 
 static const cli_option down_options[] = {
-    {"keep-computes", 0, NULL, "Leave running computes to the next server", 0, 0},
-    {0}};
+    {"keep-computes", 0, NULL, "Leave running computes to the next server", 0, 0}, {0}};
 
 static const cli_option project_create_options[] = {
     {"from", 0, "SOURCE", "Import a running server or a dump (default: an empty database)", 0, 0},
-    {"pg-version", 0, "N", "Major version of PostgreSQL (default: the source's, or the newest installed)",
-     13, 99},
+    {"pg-version", 0, "N",
+     "Major version of PostgreSQL (default: the source's, or the newest installed)", 13, 99},
     {0}};
 
-static const cli_option delete_options[] = {
-    {"yes", 'y', NULL, "Do not ask", 0, 0},
-    {0}};
+static const cli_option delete_options[] = {{"yes", 'y', NULL, "Do not ask", 0, 0}, {0}};
 
 static const cli_option branch_create_options[] = {
     {"parent", 0, "B", "Branch to start from, by name or id (default: the default branch)", 0, 0},
@@ -34,129 +31,241 @@ static const cli_option connect_options[] = {
     {0}};
 
 static const cli_option operation_list_options[] = {
-    {"limit", 0, "N", "How many, newest first (default: 50)", 1, 1000},
-    {0}};
+    {"limit", 0, "N", "How many, newest first (default: 50)", 1, 1000}, {0}};
 
 static const cli_option help_options[] = {
-    {"man", 0, NULL, "Print a manual page (troff) instead", 0, 0},
+    {"man", 0, NULL, "Print the manual page of all commands (troff) instead", 0, 0},
     {"list", 0, NULL, "Print the names of all commands instead", 0, 0},
     {0}};
 
 static const cli_command project_commands[] = {
-    {.name = "create", .summary = "Create a project", .words = "NAME", .min_words = 1, .max_words = 1,
-     .uses = STORE, .options = project_create_options, .run = cmd_project_create,
-     .details =
-         "SOURCE is one of: a postgres:// URL of a running server, copied as pg_basebackup does, with "
-         "its WAL streamed meanwhile (the role needs REPLICATION); the path of a dump made by pg_dump "
-         "(custom, directory or plain format, or plain compressed by gzip); nothing, for an empty "
-         "database.\n\n"
-         "A project of that name made from the same source is success and is returned; one from "
-         "another source is a conflict. An import shows its progress. Ctrl-C cancels it and leaves "
-         "nothing behind.",
+    {.name = "create",
+     .summary = "Create a project",
+     .words = "NAME",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = STORE,
+     .options = project_create_options,
+     .run = cmd_project_create,
+     .details = "SOURCE is one of: a postgres:// URL of a running server, copied as pg_basebackup "
+                "does, with its WAL streamed meanwhile (the role needs REPLICATION); the path of a "
+                "dump made by pg_dump (custom, directory or plain format, or plain compressed by "
+                "gzip); nothing, for an empty database.\n\n"
+                "A project of that name made from the same source is success and is returned; one "
+                "from another source is a conflict. An import shows its progress. Ctrl-C cancels "
+                "it and leaves nothing behind.",
      .examples = "bough project create shop\n"
                  "bough project create shop --from postgres://postgres@db.example.com/\n"
                  "bough project create shop --from shop.dump --pg-version 15"},
-    {.name = "list", .summary = "List projects", .uses = STORE, .run = cmd_project_list,
+    {.name = "list",
+     .summary = "List projects",
+     .uses = STORE,
+     .run = cmd_project_list,
      .examples = "bough project list --json"},
-    {.name = "get", .summary = "Show a project", .words = "[PROJECT]", .max_words = 1,
-     .word = CLI_WORD_PROJECT, .uses = PROJECT, .run = cmd_project_get,
+    {.name = "get",
+     .summary = "Show a project",
+     .words = "[PROJECT]",
+     .max_words = 1,
+     .word = CLI_WORD_PROJECT,
+     .uses = PROJECT,
+     .run = cmd_project_get,
      .examples = "bough project get shop"},
-    {.name = "delete", .summary = "Delete a project and all of its branches", .words = "PROJECT",
-     .min_words = 1, .max_words = 1, .word = CLI_WORD_PROJECT, .uses = STORE,
-     .options = delete_options, .run = cmd_project_delete,
+    {.name = "delete",
+     .summary = "Delete a project and all of its branches",
+     .words = "PROJECT",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_PROJECT,
+     .uses = STORE,
+     .options = delete_options,
+     .run = cmd_project_delete,
      .details = "Asks first when standard input is a terminal. There is no way back.",
      .examples = "bough project delete shop --yes"},
     {0}};
 
 static const cli_command branch_commands[] = {
-    {.name = "create", .summary = "Create a branch and start it", .words = "NAME", .min_words = 1,
-     .max_words = 1, .uses = PROJECT, .options = branch_create_options, .run = cmd_branch_create,
-     .details = "The branch is a writable copy of its parent as it is now; the parent is not disturbed. "
-                "A branch of that name with the same parent is success and is returned; with another "
-                "parent it is a conflict.\n\n"
-                "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"seal\", \"create\", "
-                "\"start\", \"ready\", \"total\"}, \"existing\"}.",
+    {.name = "create",
+     .summary = "Create a branch and start it",
+     .words = "NAME",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = PROJECT,
+     .options = branch_create_options,
+     .run = cmd_branch_create,
+     .details = "The branch is a writable copy of its parent as it is now; the parent is not "
+                "disturbed. A branch of that name with the same parent is success and is returned; "
+                "with another parent it is a conflict.\n\n"
+                "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"seal\", "
+                "\"create\", \"start\", \"ready\", \"total\"}, \"existing\"}.",
      .examples = "bough branch create try-index\n"
                  "bough branch create fix --parent staging --json"},
-    {.name = "list", .summary = "List branches", .uses = PROJECT, .run = cmd_branch_list,
-     .details = "On a terminal the branches are shown as a tree; * marks the default branch. Own bytes "
-                "are allocated for that branch alone, shared bytes are in layers that other branches "
-                "use too.",
+    {.name = "list",
+     .summary = "List branches",
+     .uses = PROJECT,
+     .run = cmd_branch_list,
+     .details = "On a terminal the branches are shown as a tree; * marks the default branch. Own "
+                "bytes are allocated for that branch alone, shared bytes are in layers that other "
+                "branches use too.",
      .examples = "bough branch list --project shop"},
-    {.name = "get", .summary = "Show a branch", .words = "[BRANCH]", .max_words = 1,
-     .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_branch_get,
-     .details = DEFAULT_BRANCH BY_NAME, .examples = "bough branch get try-index"},
-    {.name = "rename", .summary = "Give a branch another name", .words = "BRANCH NAME", .min_words = 2,
-     .max_words = 2, .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_branch_rename,
+    {.name = "get",
+     .summary = "Show a branch",
+     .words = "[BRANCH]",
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_get,
+     .details = DEFAULT_BRANCH BY_NAME,
+     .examples = "bough branch get try-index"},
+    {.name = "rename",
+     .summary = "Give a branch another name",
+     .words = "BRANCH NAME",
+     .min_words = 2,
+     .max_words = 2,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_rename,
      .examples = "bough branch rename try-index better-index"},
-    {.name = "delete", .summary = "Delete a branch", .words = "BRANCH", .min_words = 1, .max_words = 1,
-     .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_branch_delete,
+    {.name = "delete",
+     .summary = "Delete a branch",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_delete,
      .details = "Refused while the branch has children, is protected or is the default branch.",
      .examples = "bough branch delete try-index"},
     {0}};
 
 static const cli_command endpoint_commands[] = {
-    {.name = "list", .summary = "List endpoints and the state of their computes", .uses = PROJECT,
-     .run = cmd_endpoint_list, .examples = "bough endpoint list"},
-    {.name = "start", .summary = "Start a branch's compute", .words = "BRANCH", .min_words = 1,
-     .max_words = 1, .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_endpoint_start,
+    {.name = "list",
+     .summary = "List endpoints and the state of their computes",
+     .uses = PROJECT,
+     .run = cmd_endpoint_list,
+     .examples = "bough endpoint list"},
+    {.name = "start",
+     .summary = "Start a branch's compute",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_start,
      .details = "Returns when it answers queries. One that runs already is success.",
      .examples = "bough endpoint start main"},
-    {.name = "suspend", .summary = "Stop a branch's compute", .words = "BRANCH", .min_words = 1,
-     .max_words = 1, .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_endpoint_suspend,
+    {.name = "suspend",
+     .summary = "Stop a branch's compute",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_suspend,
      .details = "Its connections end. The next use of the branch starts it again.",
      .examples = "bough endpoint suspend main"},
     {0}};
 
 static const cli_command operation_commands[] = {
-    {.name = "list", .summary = "List what the server did to a project", .uses = PROJECT,
-     .options = operation_list_options, .run = cmd_operation_list,
+    {.name = "list",
+     .summary = "List what the server did to a project",
+     .uses = PROJECT,
+     .options = operation_list_options,
+     .run = cmd_operation_list,
      .examples = "bough operation list --limit 10"},
     {0}};
 
 const cli_command cli_commands[] = {
-    {.name = "up", .summary = "Start the server in the background", .uses = STORE,
-     .options = up_options, .run = cmd_up,
-     .details = "Creates the store if there is none. A server that runs already is success. Its log is "
-                "boughd.log in the store. As root, the server and its databases run as user postgres.",
+    {.name = "up",
+     .summary = "Start the server in the background",
+     .uses = STORE,
+     .options = up_options,
+     .run = cmd_up,
+     .details =
+         "Creates the store if there is none. A server that runs already is success. Its log is "
+         "boughd.log in the store. As root, the server and its databases run as user postgres.",
      .examples = "bough up\nbough up --store /srv/bough --port 7000"},
-    {.name = "down", .summary = "Stop the server", .uses = STORE, .options = down_options, .run = cmd_down,
-     .details = "Returns when the process is gone. Computes are stopped cleanly first, unless "
-                "--keep-computes is given: they then go on running, and the next server finds them.",
+    {.name = "down",
+     .summary = "Stop the server",
+     .uses = STORE,
+     .options = down_options,
+     .run = cmd_down,
+     .details =
+         "Returns when the process is gone. Computes are stopped cleanly first, unless "
+         "--keep-computes is given: they then go on running, and the next server finds them.",
      .examples = "bough down\nbough down --keep-computes"},
-    {.name = "status", .summary = "Show the server and its store", .uses = STORE, .run = cmd_status,
-     .details = "Exits with 10 when no server runs. With --json: {\"running\", \"version\", \"store\", "
-                "\"pid\", \"api_url\", \"api_key_file\", \"branches\", \"computes\", ...}.",
+    {.name = "status",
+     .summary = "Show the server and its store",
+     .uses = STORE,
+     .run = cmd_status,
+     .details =
+         "Exits with 10 when no server runs. With --json: {\"running\", \"version\", \"store\", "
+         "\"pid\", \"api_url\", \"api_key_file\", \"branches\", \"computes\", ...}.",
      .examples = "bough status --json"},
-    {.name = "project", .summary = "Projects: a database with its branches", .children = project_commands},
-    {.name = "branch", .summary = "Branches: writable copies of a database", .children = branch_commands},
-    {.name = "endpoint", .summary = "Endpoints: the computes of branches", .children = endpoint_commands},
-    {.name = "psql", .summary = "Open psql on a branch", .words = "[BRANCH]", .max_words = 1,
-     .takes_rest = true, .word = CLI_WORD_BRANCH, .uses = PROJECT, .options = connect_options,
+    {.name = "project",
+     .summary = "Projects: a database with its branches",
+     .children = project_commands},
+    {.name = "branch",
+     .summary = "Branches: writable copies of a database",
+     .children = branch_commands},
+    {.name = "endpoint",
+     .summary = "Endpoints: the computes of branches",
+     .children = endpoint_commands},
+    {.name = "psql",
+     .summary = "Open psql on a branch",
+     .words = "[BRANCH]",
+     .max_words = 1,
+     .takes_rest = true,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = connect_options,
      .run = cmd_psql,
-     .details = DEFAULT_BRANCH "Starts the branch's compute if it sleeps. Arguments after -- go to psql. "
-                "The password reaches psql by its environment, never by its arguments. The exit status "
-                "is psql's.",
+     .details = DEFAULT_BRANCH
+     "Starts the branch's compute if it sleeps. Arguments after -- go to psql. The password "
+     "reaches psql by its environment, never by its arguments. The exit status is psql's.",
      .examples = "bough psql\nbough psql try-index -- -c 'SELECT count(*) FROM orders'"},
-    {.name = "cs", .summary = "Print a branch's connection string", .words = "[BRANCH]", .max_words = 1,
-     .word = CLI_WORD_BRANCH, .uses = PROJECT, .options = connect_options, .run = cmd_cs,
+    {.name = "cs",
+     .summary = "Print a branch's connection string",
+     .words = "[BRANCH]",
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = connect_options,
+     .run = cmd_cs,
      .details = DEFAULT_BRANCH "The connection string holds the role's password.",
      .examples = "pg_dump \"$(bough cs try-index)\" > try.sql"},
-    {.name = "export", .summary = "Write a branch as a plain PGDATA", .words = "BRANCH DIR",
-     .min_words = 2, .max_words = 2, .word = CLI_WORD_BRANCH, .uses = PROJECT, .run = cmd_export,
-     .details = "DIR must not exist, or be empty. A stock PostgreSQL of the same major version starts "
-                "on it, without Bough. As root, DIR belongs to the owner of the store afterwards. "
-                "Ctrl-C cancels and removes what was written.",
+    {.name = "export",
+     .summary = "Write a branch as a plain PGDATA",
+     .words = "BRANCH DIR",
+     .min_words = 2,
+     .max_words = 2,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_export,
+     .details = "DIR must not exist, or be empty. A stock PostgreSQL of the same major version "
+                "starts on it, without Bough. As root, DIR belongs to the owner of the store "
+                "afterwards. Ctrl-C cancels and removes what was written.",
      .examples = "bough export main /tmp/shop && pg_ctl -D /tmp/shop start"},
-    {.name = "operation", .summary = "Operations: what the server did", .children = operation_commands},
+    {.name = "operation",
+     .summary = "Operations: what the server did",
+     .children = operation_commands},
     {.name = "version", .summary = "Print the version", .run = cmd_version},
-    {.name = "help", .summary = "Show help of a command", .words = "[COMMAND] [VERB]", .max_words = 2,
-     .word = CLI_WORD_TOPIC, .options = help_options, .run = cmd_help,
-     .examples = "bough help branch create\nbough help --man branch | man -l -"},
-    {.name = "completion", .summary = "Print a completion script for a shell", .words = "bash|zsh|fish",
-     .min_words = 1, .max_words = 1, .takes_rest = true, .run = cmd_completion,
-     .details = "Completes commands, options, and the names of branches and projects. "
-                "`bough completion words -- WORD...` prints the completions of the last WORD.",
+    {.name = "help",
+     .summary = "Show help of a command",
+     .words = "[COMMAND] [VERB]",
+     .max_words = 2,
+     .word = CLI_WORD_TOPIC,
+     .options = help_options,
+     .run = cmd_help,
+     .examples = "bough help branch create\nbough help --man | man -l -"},
+    {.name = "completion",
+     .summary = "Print a completion script for a shell",
+     .words = "bash|zsh|fish",
+     .min_words = 1,
+     .max_words = 1,
+     .takes_rest = true,
+     .run = cmd_completion,
+     .details = "Completes commands, options, and the names of branches and projects. `bough "
+                "completion words -- WORD...` prints the completions of the last WORD.",
      .examples = "bough completion bash > ~/.local/share/bash-completion/completions/bough\n"
                  "bough completion zsh > \"${fpath[1]}/_bough\"\n"
                  "bough completion fish > ~/.config/fish/completions/bough.fish"},

@@ -1,8 +1,8 @@
 /*
  * boughd in the background: double fork, setsid, output to a log, readiness by a byte on a pipe.
  *
- * Until it is ready, bough is the subreaper of what it starts: the orphaned boughd becomes its child, so
- * that its exit status can be read where it fails.
+ * Until it is ready, bough is the subreaper of what it starts: the orphaned boughd becomes its
+ * child, so that its exit status can be read where it fails.
  */
 #include "cli/daemon.h"
 
@@ -27,26 +27,34 @@
 #define LOG_TAIL_MAX ((size_t)1024 * 1024)
 #define STOP_MS 10000
 
-/* A file to be found: by a variable, else at one of these places below the executable's directory. */
+/* A file to be found: by a variable, else at one of these places below the executable's directory.
+ */
 typedef struct wanted {
-    const char *name, *variable, *places[5];
+    const char *name, *variable, *places[6];
     int access_mode;
 } wanted;
 
-static const wanted server_program = {
-    "boughd", "BOUGH_BOUGHD",
-    {"boughd", "../server/boughd", "../libexec/bough/boughd", BOUGH_LIBEXECDIR "/boughd", NULL}, X_OK};
+static const wanted server_program = {"boughd",
+                                      "BOUGH_BOUGHD",
+                                      {"boughd", "../server/boughd", "../libexec/bough/boughd",
+                                       "../" BOUGH_LIBEXECDIR "/bough/boughd",
+                                       BOUGH_PREFIX "/" BOUGH_LIBEXECDIR "/bough/boughd", NULL},
+                                      X_OK};
 static const wanted preload_library = {
-    "libbough_pg.so", "BOUGH_PRELOAD",
+    "libbough_pg.so",
+    "BOUGH_PRELOAD",
     {"libbough_pg.so", "../preload/libbough_pg.so", "../lib/bough/libbough_pg.so",
-     BOUGH_LIBDIR "/libbough_pg.so", NULL}, R_OK};
+     "../" BOUGH_LIBDIR "/bough/libbough_pg.so",
+     BOUGH_PREFIX "/" BOUGH_LIBDIR "/bough/libbough_pg.so", NULL},
+    R_OK};
 
 static int find_file(char *out, size_t size, const wanted *what, bough_error *err) {
     char self[BOUGH_PATH_MAX], path[2 * BOUGH_PATH_MAX];
     const char *given = getenv(what->variable);
     if (given && *given) {
         char *real = access(given, what->access_mode) == 0 ? realpath(given, NULL) : NULL;
-        if (!real) return bough_fail_sys(err, errno, "could not use \"%s\" ($%s)", given, what->variable);
+        if (!real)
+            return bough_fail_sys(err, errno, "could not use \"%s\" ($%s)", given, what->variable);
         int rc = bough_path(out, size, err, "%s", real);
         free(real);
         return rc;
@@ -57,8 +65,10 @@ static int find_file(char *out, size_t size, const wanted *what, bough_error *er
     char *slash = strrchr(self, '/');
     if (slash) *slash = '\0';
     for (const char *const *place = what->places; *place; place++) {
-        if (**place == '/') (void)snprintf(path, sizeof path, "%s", *place);
-        else (void)snprintf(path, sizeof path, "%s/%s", self, *place);
+        if (**place == '/')
+            (void)snprintf(path, sizeof path, "%s", *place);
+        else
+            (void)snprintf(path, sizeof path, "%s/%s", self, *place);
         if (access(path, what->access_mode) != 0) continue;
         char *real = realpath(path, NULL);
         if (!real) continue;
@@ -66,7 +76,8 @@ static int find_file(char *out, size_t size, const wanted *what, bough_error *er
         free(real);
         return rc;
     }
-    (void)bough_fail(err, BOUGH_E_NOTFOUND, "\"%s\" is neither beside bough nor installed", what->name);
+    (void)bough_fail(err, BOUGH_E_NOTFOUND, "\"%s\" is neither beside bough nor installed",
+                     what->name);
     return bough_hint(err, "Reinstall Bough, or set $%s to where it is.", what->variable);
 }
 
@@ -86,7 +97,8 @@ static int make_store(bool *is_made, const char *store, bough_error *err) {
 /* In the last process before exec. Ends with exec or _exit. */
 static void become_server(char *const *argv, int log_fd, int ready_fd) {
     int null_fd = open("/dev/null", O_RDONLY);
-    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0) _exit(71);
+    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0)
+        _exit(71);
     if (fcntl(ready_fd, F_SETFD, 0) < 0 || chdir("/") != 0) _exit(71);
     if (null_fd > 2) close(null_fd);
     umask(077);
@@ -102,7 +114,8 @@ static void become_server(char *const *argv, int log_fd, int ready_fd) {
 }
 
 /* Fork twice; the server's pid comes back through `pid_pipe`. */
-static int fork_server(pid_t *server, char *const *argv, int log_fd, int ready_fd, bough_error *err) {
+static int fork_server(pid_t *server, char *const *argv, int log_fd, int ready_fd,
+                       bough_error *err) {
     int pid_pipe[2], status = 0;
     *server = -1;
     if (pipe2(pid_pipe, O_CLOEXEC) != 0) return bough_fail_sys(err, errno, "could not make a pipe");
@@ -132,7 +145,8 @@ static void read_failure(bough_error *err, const char *log_path, off_t from) {
         for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
              line = strtok_r(NULL, "\n", &save)) {
             if (strncmp(line, error_mark, sizeof error_mark - 1) == 0) {
-                (void)snprintf(err->message, sizeof err->message, "%s", line + sizeof error_mark - 1);
+                (void)snprintf(err->message, sizeof err->message, "%s",
+                               line + sizeof error_mark - 1);
                 err->hint[0] = '\0';
             } else if (strncmp(line, hint_mark, sizeof hint_mark - 1) == 0) {
                 (void)snprintf(err->hint, sizeof err->hint, "%s", line + sizeof hint_mark - 1);
@@ -156,10 +170,12 @@ static int explain_end(bough_error *err, pid_t server, const char *log_path, off
     bough_error failure = {0};
     while (waitpid(server, &status, 0) < 0 && errno == EINTR) continue;
     if (WIFSIGNALED(status))
-        (void)bough_fail(&failure, BOUGH_E_INTERNAL, "boughd was ended by signal %d", WTERMSIG(status));
+        (void)bough_fail(&failure, BOUGH_E_INTERNAL, "boughd was ended by signal %d",
+                         WTERMSIG(status));
     else
         (void)bough_fail(&failure, code_of_exit(WEXITSTATUS(status)),
-                         "boughd ended with exit status %d before it was ready", WEXITSTATUS(status));
+                         "boughd ended with exit status %d before it was ready",
+                         WEXITSTATUS(status));
     (void)bough_hint(&failure, "See \"%.200s\".", log_path);
     read_failure(&failure, log_path, log_from);
     if (err) *err = failure;
@@ -203,11 +219,11 @@ int daemon_start(const char *store, int port, bough_error *err) {
     }
     (void)snprintf(fd_text, sizeof fd_text, "%d", ready[1]);
     (void)snprintf(port_text, sizeof port_text, "%d", port);
-    char store_text[BOUGH_PATH_MAX], arg1[] = "--store", arg3[] = "--preload", arg5[] = "--ready-fd",
-                                     arg7[] = "--port";
+    char store_text[BOUGH_PATH_MAX], arg1[] = "--store", arg3[] = "--preload",
+                                     arg5[] = "--ready-fd", arg7[] = "--port";
     (void)snprintf(store_text, sizeof store_text, "%s", store);
-    char *argv[] = {program, arg1, store_text, arg3, preload, arg5, fd_text,
-                    port ? arg7 : NULL, port_text, NULL};
+    char *argv[] = {program, arg1,    store_text,         arg3,      preload,
+                    arg5,    fd_text, port ? arg7 : NULL, port_text, NULL};
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     cli_interrupt_hold(true);
     rc = fork_server(&server, argv, log_fd, ready[1], err);
@@ -255,6 +271,21 @@ int daemon_wait_gone(pid_t pid, int timeout_ms, bough_error *err) {
     return rc;
 }
 
+bool daemon_is_server(pid_t pid, const char *store) {
+    char path[64], text[4 * BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0) close(fd);
+    if (size <= 0) return false; /* gone, or a zombie */
+    text[size] = '\0';
+    const char *slash = strrchr(text, '/');
+    bool is_boughd = strcmp(slash ? slash + 1 : text, "boughd") == 0, has_store = false;
+    for (const char *word = text; word < text + size; word += strlen(word) + 1)
+        has_store |= strcmp(word, store) == 0;
+    return is_boughd && has_store;
+}
+
 /* Whether the process that a postmaster.pid names is a postgres on that directory. */
 static bool is_running(const char *pgdata) {
     char path[BOUGH_PATH_MAX + 32], cwd[BOUGH_PATH_MAX], *text = NULL;
@@ -264,7 +295,8 @@ static bool is_running(const char *pgdata) {
     long pid = strtol(text, NULL, 10);
     free(text);
     if (pid <= 1) return false;
-    (void)snprintf(path, sizeof path, "/proc/%ld/cwd", pid); /* postgres works in its data directory */
+    (void)snprintf(path, sizeof path, "/proc/%ld/cwd",
+                   pid); /* postgres works in its data directory */
     ssize_t n = readlink(path, cwd, sizeof cwd - 1);
     if (n < 0) return errno == EACCES && kill((pid_t)pid, 0) != 0 && errno == EPERM;
     cwd[n] = '\0';
@@ -278,8 +310,8 @@ int daemon_count_computes(const char *store) {
     DIR *dir = opendir(path);
     for (const struct dirent *entry; dir && (entry = readdir(dir));) {
         char pgdata[BOUGH_PATH_MAX];
-        if (entry->d_name[0] != '.' &&
-            bough_path(pgdata, sizeof pgdata, NULL, "%s/%s/pgdata", path, entry->d_name) == BOUGH_OK)
+        if (entry->d_name[0] != '.' && bough_path(pgdata, sizeof pgdata, NULL, "%s/%s/pgdata", path,
+                                                  entry->d_name) == BOUGH_OK)
             count += is_running(pgdata);
     }
     if (dir) closedir(dir);

@@ -4,6 +4,7 @@
 #ifndef BOUGH_CLI_DAEMON_H
 #define BOUGH_CLI_DAEMON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -26,6 +27,9 @@ BOUGH_CHECK int daemon_start(const char *store, int port, bough_error *err);
  * @retval BOUGH_E_CANCELLED  Interrupted.
  */
 BOUGH_CHECK int daemon_wait_gone(pid_t pid, int timeout_ms, bough_error *err);
+
+/** Whether a process is a boughd on a store, by its command line. */
+bool daemon_is_server(pid_t pid, const char *store);
 
 /** Count the postgres servers that run on a store's branches. */
 int daemon_count_computes(const char *store);

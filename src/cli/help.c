@@ -13,44 +13,84 @@ typedef struct fact {
     const char *name, *text;
 } fact;
 
+static const char about[] =
+    "A branch is a writable copy of a live PostgreSQL database, of any size, made in milliseconds: "
+    "it shares the pages of its parent until it writes its own. bough talks to boughd, the server, "
+    "which keeps projects and their branches in a store directory and runs an unmodified "
+    "PostgreSQL for each branch in use.\n\n"
+    "Results go to standard output, everything else to standard error. A failure is one line and "
+    "mostly a hint. With --json both are JSON.";
+
 static const fact variables[] = {
     {"BOUGH_STORE", "Store directory, where --store is not given"},
     {"BOUGH_PROJECT", "Project, where --project is not given"},
     {"BOUGH_BOUGHD", "The server that `bough up` starts, where it is not beside bough"},
     {"BOUGH_PRELOAD", "The libbough_pg.so that its computes load, where it is not beside bough"},
+    {"BOUGH_PG_PATH", "Directories of PostgreSQL programs to look in first, separated by colons"},
     {"NO_COLOR", "No colours on a terminal, whatever its value"},
 };
 
 static const char *meaning_of(int code) {
     switch (code) {
-    case BOUGH_OK: return "success";
-    case BOUGH_E_SYS: return "the operating system refused";
-    case BOUGH_E_INVALID: return "what was asked for breaks a rule";
-    case BOUGH_E_NOTFOUND: return "no such thing";
-    case BOUGH_E_CONFLICT: return "exists already, from another source, or has dependants";
-    case BOUGH_E_BUSY: return "another operation is under way; retry";
-    case BOUGH_E_UNSUPPORTED: return "cannot be done here";
-    case BOUGH_E_CORRUPT: return "a file of the store is damaged";
-    case BOUGH_E_PG: return "PostgreSQL reported an error";
-    case BOUGH_E_AUTH: return "the API key is missing or wrong";
-    case BOUGH_E_UNREACHABLE: return "no server runs, or the source cannot be reached";
-    case BOUGH_E_TIMEOUT: return "not done within the limit";
-    case BOUGH_E_CANCELLED: return "interrupted";
-    case BOUGH_E_NOSPACE: return "the disk is full";
-    case BOUGH_E_PRECONDITION: return "not in a state that allows it";
-    case BOUGH_E_USAGE: return "the command line is wrong";
-    case BOUGH_E_INTERNAL: return "a defect in Bough, or out of memory";
-    default: return NULL;
+    case BOUGH_OK:
+        return "success";
+    case BOUGH_E_SYS:
+        return "the operating system refused";
+    case BOUGH_E_INVALID:
+        return "what was asked for breaks a rule";
+    case BOUGH_E_NOTFOUND:
+        return "no such thing";
+    case BOUGH_E_CONFLICT:
+        return "exists already, from another source, or has dependants";
+    case BOUGH_E_BUSY:
+        return "another operation is under way; retry";
+    case BOUGH_E_UNSUPPORTED:
+        return "cannot be done here";
+    case BOUGH_E_CORRUPT:
+        return "a file of the store is damaged";
+    case BOUGH_E_PG:
+        return "PostgreSQL reported an error";
+    case BOUGH_E_AUTH:
+        return "the API key is missing or wrong";
+    case BOUGH_E_UNREACHABLE:
+        return "no server runs, or the source cannot be reached";
+    case BOUGH_E_TIMEOUT:
+        return "not done within the limit";
+    case BOUGH_E_CANCELLED:
+        return "interrupted";
+    case BOUGH_E_NOSPACE:
+        return "the disk is full";
+    case BOUGH_E_PRECONDITION:
+        return "not in a state that allows it";
+    case BOUGH_E_USAGE:
+        return "the command line is wrong";
+    case BOUGH_E_INTERNAL:
+        return "a defect in Bough, or out of memory";
+    default:
+        return NULL;
     }
 }
 
-static const int shown_codes[] = {
-    BOUGH_OK,      BOUGH_E_INVALID, BOUGH_E_NOTFOUND,    BOUGH_E_CONFLICT, BOUGH_E_BUSY,
-    BOUGH_E_UNSUPPORTED, BOUGH_E_CORRUPT, BOUGH_E_PG,    BOUGH_E_AUTH,     BOUGH_E_UNREACHABLE,
-    BOUGH_E_TIMEOUT, BOUGH_E_NOSPACE, BOUGH_E_PRECONDITION, BOUGH_E_USAGE, BOUGH_E_INTERNAL,
-    BOUGH_E_SYS,   BOUGH_E_CANCELLED};
+static const int shown_codes[] = {BOUGH_OK,
+                                  BOUGH_E_INVALID,
+                                  BOUGH_E_NOTFOUND,
+                                  BOUGH_E_CONFLICT,
+                                  BOUGH_E_BUSY,
+                                  BOUGH_E_UNSUPPORTED,
+                                  BOUGH_E_CORRUPT,
+                                  BOUGH_E_PG,
+                                  BOUGH_E_AUTH,
+                                  BOUGH_E_UNREACHABLE,
+                                  BOUGH_E_TIMEOUT,
+                                  BOUGH_E_NOSPACE,
+                                  BOUGH_E_PRECONDITION,
+                                  BOUGH_E_USAGE,
+                                  BOUGH_E_INTERNAL,
+                                  BOUGH_E_SYS,
+                                  BOUGH_E_CANCELLED};
 
-/* Words of `text` in lines of WIDTH, each after `indent` blanks; the first begins at column `at`. */
+/* Words of `text` in lines of WIDTH, each after `indent` blanks; the first begins at column `at`.
+ */
 static void print_wrapped(const char *text, int indent, int at) {
     int column = at;
     bool first = true;
@@ -83,8 +123,10 @@ static void option_label(char *out, size_t size, const cli_option *o) {
 }
 
 static void print_pair(const char *label, const char *text, int column) {
-    if ((int)strlen(label) > column - 4) printf("  %s\n%*s", label, column, "");
-    else printf("  %-*s  ", column - 4, label);
+    if ((int)strlen(label) > column - 4)
+        printf("  %s\n%*s", label, column, "");
+    else
+        printf("  %-*s  ", column - 4, label);
     print_wrapped(text, column, column);
 }
 
@@ -103,7 +145,8 @@ static void usage_of(char *out, size_t size, const cli_command *group, const cli
     char name[128];
     cli_command_name(name, sizeof name, group, command);
     (void)snprintf(out, size, "%s%s%s [options]%s", name, command->words ? " " : "",
-                   command->words ? command->words : "", command->takes_rest ? " [-- ARGUMENT...]" : "");
+                   command->words ? command->words : "",
+                   command->takes_rest ? " [-- ARGUMENT...]" : "");
 }
 
 static void print_command(const cli_command *group, const cli_command *command) {
@@ -172,57 +215,100 @@ static void print_all(void) {
 }
 
 void cli_help_print(const cli_command *group, const cli_command *command) {
-    if (command) print_command(group, command);
-    else if (group) print_group(group);
-    else print_all();
+    if (command)
+        print_command(group, command);
+    else if (group)
+        print_group(group);
+    else
+        print_all();
 }
 
-/* troff: a backslash and a leading dot or quote would be read as commands; a dash must stay a dash. */
-static void print_troff(const char *text, size_t size) {
-    bool line_begins = true;
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '\\') printf("\\e");
-        else if (text[i] == '-') printf("\\-");
-        else if (line_begins && (text[i] == '.' || text[i] == '\'')) printf("\\&%c", text[i]);
-        else if (text[i] == '\n' && i + 1 < size && text[i + 1] == '\n') {
-            printf("\n.PP\n");
-            i++;
-        } else putchar(text[i]);
-        line_begins = text[i] == '\n';
+/* What troff would take for something else than the character itself. */
+static const char *troff_of(char c) {
+    switch (c) {
+    case '\\':
+        return "\\e";
+    case '-':
+        return "\\-";
+    case '`':
+        return "\\(ga";
+    case '\'':
+        return "\\(aq";
+    case '^':
+        return "\\(ha";
+    case '~':
+        return "\\(ti";
+    default:
+        return NULL;
     }
-    putchar('\n');
+}
+
+/* Text as troff; a dot at the beginning of a line must not be a request. */
+static void print_troff(const char *text) {
+    bool line_begins = true;
+    for (; *text; text++) {
+        const char *name = troff_of(*text);
+        if (line_begins && *text == '.') printf("\\&");
+        if (name)
+            (void)fputs(name, stdout);
+        else
+            (void)putchar(*text);
+        line_begins = *text == '\n';
+        if (line_begins && text[1] == '\n') {
+            printf(".PP\n");
+            text++;
+        }
+    }
+    (void)putchar('\n');
 }
 
 static void print_troff_pair(const char *label, const char *text) {
     printf(".TP\n.B ");
-    print_troff(label, strlen(label));
-    print_troff(text, strlen(text));
+    print_troff(label);
+    print_troff(text);
 }
 
+static void print_troff_option(const cli_option *option) {
+    char label[64];
+    option_label(label, sizeof label, option);
+    print_troff_pair(label + strspn(label, " "), option->help);
+}
+
+/* The common options are explained once for all. */
 static void print_troff_command(const cli_command *group, const cli_command *command) {
     char usage[256];
     usage_of(usage, sizeof usage, group, command);
     printf(".SS ");
-    print_troff(usage, strlen(usage));
+    print_troff(usage);
     printf("%s.\n", command->summary);
     if (command->details) {
         printf(".PP\n");
-        print_troff(command->details, strlen(command->details));
+        print_troff(command->details);
     }
-    const cli_option *list[OPTIONS_MAX];
-    size_t n = cli_options_of(list, OPTIONS_MAX, command);
-    for (size_t i = 0; i < n; i++) {
-        char label[64];
-        option_label(label, sizeof label, list[i]);
-        print_troff_pair(label + strspn(label, " "), list[i]->help);
-    }
+    for (const cli_option *o = command->options; o && o->name; o++) print_troff_option(o);
     if (!command->examples) return;
-    printf(".PP\nExamples:\n.PP\n.nf\n.RS\n");
-    print_troff(command->examples, strlen(command->examples));
+    printf(".PP\n.nf\n.RS\n");
+    print_troff(command->examples);
     printf(".RE\n.fi\n");
 }
 
-static void print_troff_ends(void) {
+void cli_help_print_man(void) {
+    printf(".\\\" made by dev/cli-docs; do not edit\n"
+           ".TH bough 1 \"\" \"bough %s\" \"Bough\"\n"
+           ".SH NAME\nbough \\- branches of PostgreSQL databases\n"
+           ".SH SYNOPSIS\n.B bough\n.I COMMAND\n[options]\n"
+           ".SH DESCRIPTION\n",
+           BOUGH_VERSION);
+    print_troff(about);
+    printf(".SH COMMANDS\n");
+    for (const cli_command *top = cli_commands; top->name; top++) {
+        if (!top->children) print_troff_command(NULL, top);
+        for (const cli_command *c = top->children; c && c->name; c++) print_troff_command(top, c);
+    }
+    printf(".SH OPTIONS\n");
+    const cli_option *list[OPTIONS_MAX];
+    size_t n = cli_options_of(list, OPTIONS_MAX, NULL);
+    for (size_t i = 0; i < n; i++) print_troff_option(list[i]);
     printf(".SH ENVIRONMENT\n");
     for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++)
         print_troff_pair(variables[i].name, variables[i].text);
@@ -238,36 +324,5 @@ static void print_troff_ends(void) {
     print_troff_pair("~/.local/share/bough", "Store of other users' servers");
     print_troff_pair("STORE/boughd.log", "Log of the server");
     print_troff_pair("STORE/api_key", "Key of the API, mode 0600");
-}
-
-void cli_help_print_man(const cli_command *top) {
-    char title[64] = "bough";
-    if (top) (void)snprintf(title, sizeof title, "bough-%s", top->name);
-    printf(".\\\" made by `bough help --man`; do not edit\n.TH %s 1 \"\" \"bough %s\" \"Bough\"\n.SH NAME\n",
-           title, BOUGH_VERSION);
-    const char *summary = top ? top->summary : "branches of PostgreSQL databases";
-    printf("%s \\- %s\n.SH SYNOPSIS\n.B bough\n", title, summary);
-    if (top && top->children) printf("%s COMMAND [options]\n", top->name);
-    else printf("%s [options]\n", top ? top->name : "COMMAND");
-    printf(".SH %s\n", top && !top->children ? "DESCRIPTION" : "COMMANDS");
-    if (!top) {
-        for (const cli_command *c = cli_commands; c->name; c++) {
-            char label[64];
-            (void)snprintf(label, sizeof label, "bough-%s(1)", c->name);
-            print_troff_pair(label, c->summary);
-        }
-        printf(".SH OPTIONS\n");
-        const cli_option *list[OPTIONS_MAX];
-        size_t n = cli_options_of(list, OPTIONS_MAX, NULL);
-        for (size_t i = 0; i < n; i++) {
-            char label[64];
-            option_label(label, sizeof label, list[i]);
-            print_troff_pair(label + strspn(label, " "), list[i]->help);
-        }
-        print_troff_ends();
-        return;
-    }
-    if (!top->children) print_troff_command(NULL, top);
-    for (const cli_command *c = top->children; c && c->name; c++) print_troff_command(top, c);
-    printf(".SH SEE ALSO\n.BR bough (1)\n");
+    printf(".SH SEE ALSO\n.BR boughd (8),\n.BR psql (1),\n.BR postgres (1)\n");
 }

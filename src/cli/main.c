@@ -1,4 +1,5 @@
-/* bough: the command line. Parses, runs one command, prints its failure, and exits with its status. */
+/* bough: the command line. Parses, runs one command, prints its failure, and exits with its status.
+ */
 #include <errno.h>
 #include <locale.h>
 #include <signal.h>
@@ -18,15 +19,23 @@ static atomic_bool is_held;
 static void on_interrupt(int signal_number) {
     bough_client *client = atomic_load(&target);
     if (atomic_fetch_add(&interrupts, 1) >= 2) _exit(128 + signal_number);
-    if (client) bough_client_cancel(client);
-    else if (!atomic_load(&is_held)) _exit(128 + signal_number);
+    if (client)
+        bough_client_cancel(client);
+    else if (!atomic_load(&is_held))
+        _exit(128 + signal_number);
 }
 
-int cli_interrupts(void) { return atomic_load(&interrupts); }
+int cli_interrupts(void) {
+    return atomic_load(&interrupts);
+}
 
-void cli_interrupt_target(bough_client *client) { atomic_store(&target, client); }
+void cli_interrupt_target(bough_client *client) {
+    atomic_store(&target, client);
+}
 
-void cli_interrupt_hold(bool hold) { atomic_store(&is_held, hold); }
+void cli_interrupt_hold(bool hold) {
+    atomic_store(&is_held, hold);
+}
 
 static int run(const cli_args *args, bough_error *err) {
     if (args->help || !args->command) {

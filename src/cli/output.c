@@ -19,7 +19,9 @@ int cli_print_json(json_t *value, bough_error *err) {
     return BOUGH_OK;
 }
 
-json_t *cli_json(const char *text) { return json_loads(text, 0, NULL); }
+json_t *cli_json(const char *text) {
+    return json_loads(text, 0, NULL);
+}
 
 void cli_say(const cli_args *args, const char *fmt, ...) {
     if (args->json) return;
@@ -33,10 +35,12 @@ void cli_say(const cli_args *args, const char *fmt, ...) {
 void cli_print_error(const bough_error *err, bool json) {
     const bough_code_info *info = bough_code_get(err->code);
     if (json) {
-        json_t *value = json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", err->message, "hint",
-                                  err->hint);
+        json_t *value = json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", err->message,
+                                  "hint", err->hint);
         /* a text that is not UTF-8 (a file's name) cannot be JSON: say what can be said */
-        if (!value) value = json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", info->slug, "hint", "");
+        if (!value)
+            value =
+                json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", info->slug, "hint", "");
         char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
         (void)fprintf(stderr, "%s\n", text ? text : "{}");
         free(text);
@@ -47,9 +51,30 @@ void cli_print_error(const bough_error *err, bool json) {
     if (*err->hint) (void)fprintf(stderr, "bough: hint: %s\n", err->hint);
 }
 
-bool cli_is_terminal(void) { return isatty(STDOUT_FILENO) == 1; }
+void cli_quote(char *out, size_t size, const char *text) {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+,=";
+    size_t at = 0;
+    bool quote = !*text || text[strspn(text, plain)];
+    if (quote && at + 1 < size) out[at++] = '\'';
+    for (; *text; text++) {
+        const char *piece = *text == '\'' ? "'\\''" : text;
+        size_t n = piece == text ? 1 : 4;
+        if (at + n + 2 > size) break;
+        memcpy(out + at, piece, n);
+        at += n;
+    }
+    if (quote && at + 1 < size) out[at++] = '\'';
+    if (size) out[at] = '\0';
+}
 
-bool cli_is_utf8(void) { return strcmp(nl_langinfo(CODESET), "UTF-8") == 0; }
+bool cli_is_terminal(void) {
+    return isatty(STDOUT_FILENO) == 1;
+}
+
+bool cli_is_utf8(void) {
+    return strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+}
 
 void cli_format_bytes(char *out, size_t size, uint64_t bytes) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
@@ -74,6 +99,8 @@ void cli_format_time(char *out, size_t size, const char *rfc3339) {
 }
 
 void cli_format_ms(char *out, size_t size, double ms) {
-    if (ms < 1000) (void)snprintf(out, size, "%.1f ms", ms);
-    else (void)snprintf(out, size, "%.2f s", ms / 1000);
+    if (ms < 1000)
+        (void)snprintf(out, size, "%.1f ms", ms);
+    else
+        (void)snprintf(out, size, "%.2f s", ms / 1000);
 }

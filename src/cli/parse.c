@@ -1,6 +1,6 @@
 /*
- * The parser of command lines. Words lead down the command tree until a command is reached; options may
- * stand anywhere before `--`. An option before the command is known must be a common one.
+ * The parser of command lines. Words lead down the command tree until a command is reached; options
+ * may stand anywhere before `--`. An option before the command is known must be a common one.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -13,11 +13,13 @@
 
 #define ALL_OPTIONS_MAX 24
 
-const cli_option cli_store_option = {"store", 0, "DIR",
-    "Store directory (default: $BOUGH_STORE, else one in your data home)", 0, 0};
-const cli_option cli_project_option = {"project", 'p', "PROJECT",
-    "Project by name or id (default: $BOUGH_PROJECT, else the only one)", 0, 0};
-const cli_option cli_json_option = {"json", 0, NULL, "Print JSON; errors too, on standard error", 0, 0};
+const cli_option cli_store_option = {
+    "store", 0, "DIR", "Store directory (default: $BOUGH_STORE, else one in your data home)", 0, 0};
+const cli_option cli_project_option = {
+    "project", 'p', "PROJECT", "Project by name or id (default: $BOUGH_PROJECT, else the only one)",
+    0,         0};
+const cli_option cli_json_option = {"json", 0, NULL, "Print JSON; errors too, on standard error",
+                                    0,      0};
 const cli_option cli_help_option = {"help", 'h', NULL, "Show this help", 0, 0};
 const cli_option cli_version_option = {"version", 'V', NULL, "Print the version", 0, 0};
 
@@ -49,7 +51,8 @@ const char *cli_word_get(const cli_args *args, int index) {
     return index < args->n_words ? args->words[index] : NULL;
 }
 
-void cli_command_name(char *out, size_t size, const cli_command *group, const cli_command *command) {
+void cli_command_name(char *out, size_t size, const cli_command *group,
+                      const cli_command *command) {
     (void)snprintf(out, size, "bough%s%s%s%s", group ? " " : "", group ? group->name : "",
                    command ? " " : "", command ? command->name : "");
 }
@@ -74,7 +77,9 @@ static int unknown_option(const cli_args *args, const char *text, size_t size, b
     if (args->command && args->command->takes_rest)
         return (void)bough_hint(err, "Arguments to be passed on come after ` -- `."), rc;
     if (!args->command)
-        return (void)bough_hint(err, "A command's options come after the command; see `bough --help`."), rc;
+        return (void)bough_hint(err,
+                                "A command's options come after the command; see `bough --help`."),
+               rc;
     (void)hint_help(args, err);
     return rc;
 }
@@ -83,15 +88,17 @@ static int unknown_command(const cli_args *args, const cli_command *among, const
                            bough_error *err) {
     const char *names[64];
     size_t n = 0;
-    for (const cli_command *c = among; c->name && n < 64; c++)
-        names[n++] = c->name;
+    for (const cli_command *c = among; c->name && n < 64; c++) names[n++] = c->name;
     char prefix[128];
     cli_command_name(prefix, sizeof prefix, args->group, NULL);
-    int rc = args->group ? bough_fail(err, BOUGH_E_USAGE, "unknown command \"%s\" of `%s`", text, prefix)
-                         : bough_fail(err, BOUGH_E_USAGE, "unknown command \"%s\"", text);
+    int rc = args->group
+                 ? bough_fail(err, BOUGH_E_USAGE, "unknown command \"%s\" of `%s`", text, prefix)
+                 : bough_fail(err, BOUGH_E_USAGE, "unknown command \"%s\"", text);
     const char *nearest = bough_nearest(text, names, n);
-    if (nearest) (void)bough_hint(err, "Did you mean `%s %s`?", prefix, nearest);
-    else (void)hint_help(args, err);
+    if (nearest)
+        (void)bough_hint(err, "Did you mean `%s %s`?", prefix, nearest);
+    else
+        (void)hint_help(args, err);
     return rc;
 }
 
@@ -99,7 +106,8 @@ static const cli_option *find_option(const cli_command *command, const char *nam
     const cli_option *list[ALL_OPTIONS_MAX];
     size_t n = cli_options_of(list, ALL_OPTIONS_MAX, command);
     for (size_t i = 0; i < n; i++) {
-        if (strlen(list[i]->name) == size && strncmp(list[i]->name, name, size) == 0) return list[i];
+        if (strlen(list[i]->name) == size && strncmp(list[i]->name, name, size) == 0)
+            return list[i];
         if (size == 1 && list[i]->letter == *name) return list[i];
     }
     return NULL;
@@ -110,7 +118,8 @@ static int check_number(const cli_option *option, const char *value, bough_error
     char *end = NULL;
     long n = strtol(value, &end, 10);
     if (*end || n < option->min || n > option->max || value[strspn(value, "0123456789")])
-        return bough_fail(err, BOUGH_E_USAGE, "option \"--%s\" must be a whole number from %d to %d, not \"%s\"",
+        return bough_fail(err, BOUGH_E_USAGE,
+                          "option \"--%s\" must be a whole number from %d to %d, not \"%s\"",
                           option->name, option->min, option->max, value);
     return BOUGH_OK;
 }
@@ -137,7 +146,8 @@ static int take_option(cli_args *args, int argc, char *const *argv, int *at, bou
     if (option == &cli_json_option) args->json = true;
     if (option == &cli_help_option) args->help = true;
     if (option == &cli_version_option) args->version = true;
-    if (args->n_options >= CLI_OPTIONS_MAX) return bough_fail(err, BOUGH_E_USAGE, "too many options");
+    if (args->n_options >= CLI_OPTIONS_MAX)
+        return bough_fail(err, BOUGH_E_USAGE, "too many options");
     args->options[args->n_options].option = option;
     args->options[args->n_options++].value = value ? value : "";
     return value ? check_number(option, value, err) : BOUGH_OK;
@@ -152,7 +162,8 @@ static int too_many(const cli_args *args, const char *text, bough_error *err) {
     return rc;
 }
 
-static int take_word(cli_args *args, const cli_command **among, const char *text, bough_error *err) {
+static int take_word(cli_args *args, const cli_command **among, const char *text,
+                     bough_error *err) {
     if (args->command) {
         if (args->n_words >= args->command->max_words || args->n_words >= CLI_WORDS_MAX)
             return too_many(args, text, err);

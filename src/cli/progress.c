@@ -1,6 +1,6 @@
 /*
- * Progress on standard error: a bar with rate and time left on a terminal, elsewhere a line every two
- * seconds and one for each new phase.
+ * Progress on standard error: a bar with rate and time left on a terminal, elsewhere a line every
+ * two seconds and one for each new phase.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +15,16 @@
 #define LINE_MS 2000.0
 
 static void format_left(char *out, size_t size, double seconds) {
-    long s = (long)(seconds + 0.5);
-    if (s >= 3600) (void)snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else (void)snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
+    long s = (long)seconds;
+    if ((double)s < seconds) s++; /* rounded up: what is left is never nothing */
+    if (s >= 3600)
+        (void)snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        (void)snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
 }
 
-void cli_progress_format(char *out, size_t size, const bough_progress *p, double bytes_per_s, bool bar) {
+void cli_progress_format(char *out, size_t size, const bough_progress *p, double bytes_per_s,
+                         bool bar) {
     char done[16], total[16] = "", rate[24] = "", left[24] = "", drawn[BAR_WIDTH + 4] = "";
     cli_format_bytes(done, sizeof done, p->done_bytes);
     if (bytes_per_s > 0) {
@@ -29,7 +33,10 @@ void cli_progress_format(char *out, size_t size, const bough_progress *p, double
         (void)snprintf(rate, sizeof rate, ", %s/s", bytes);
     }
     if (!p->total_bytes) {
-        (void)snprintf(out, size, "%s: %s%s", p->phase, done, rate);
+        if (p->done_bytes)
+            (void)snprintf(out, size, "%s: %s%s", p->phase, done, rate);
+        else
+            (void)snprintf(out, size, "%s: ...", p->phase);
         return;
     }
     double part = (double)p->done_bytes / (double)p->total_bytes;
@@ -61,16 +68,20 @@ static int show(const bough_progress *p, void *arg) {
         shown->phase_first_bytes = p->done_bytes;
     }
     double pause = shown->is_terminal ? REDRAW_MS : LINE_MS;
-    if (shown->is_quiet || (!is_new && now - shown->shown_ms < pause && !(is_done && shown->is_terminal)))
+    if (shown->is_quiet ||
+        (!is_new && now - shown->shown_ms < pause && !(is_done && shown->is_terminal)))
         return cli_interrupts() > 0;
     shown->shown_ms = now;
     double seconds = (now - shown->phase_began_ms) / 1000;
-    uint64_t moved = p->done_bytes > shown->phase_first_bytes ? p->done_bytes - shown->phase_first_bytes : 0;
+    uint64_t moved =
+        p->done_bytes > shown->phase_first_bytes ? p->done_bytes - shown->phase_first_bytes : 0;
     char line[256];
     cli_progress_format(line, sizeof line, p, seconds > 0.2 ? (double)moved / seconds : 0,
                         shown->is_terminal);
-    if (shown->is_terminal) (void)fprintf(stderr, "\r%s\033[K", line);
-    else (void)fprintf(stderr, "%s\n", line);
+    if (shown->is_terminal)
+        (void)fprintf(stderr, "\r%s\033[K", line);
+    else
+        (void)fprintf(stderr, "%s\n", line);
     (void)fflush(stderr);
     return cli_interrupts() > 0;
 }

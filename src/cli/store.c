@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -30,8 +31,11 @@ int cli_store(char *out, size_t size, const cli_args *args, bough_error *err) {
     if (!given && variable && *variable) given = variable;
     if (!given) return default_store(out, size, err);
     char *real = realpath(given, NULL);
+    struct stat st;
     int rc;
-    if (real) {
+    if (real && stat(real, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        rc = bough_fail(err, BOUGH_E_INVALID, "store \"%s\" is not a directory", given);
+    } else if (real) {
         rc = bough_path(out, size, err, "%s", real);
     } else if (*given == '/') {
         rc = bough_path(out, size, err, "%s", given);
@@ -47,10 +51,26 @@ int cli_store(char *out, size_t size, const cli_args *args, bough_error *err) {
 
 const char *cli_store_hint(const cli_args *args) {
     static char text[BOUGH_PATH_MAX + 16];
+    char quoted[BOUGH_PATH_MAX];
     const char *given = cli_get(args, "store");
     if (!given) return "";
-    (void)snprintf(text, sizeof text, " --store %s", given);
+    cli_quote(quoted, sizeof quoted, given);
+    (void)snprintf(text, sizeof text, " --store %s", quoted);
     return text;
+}
+
+void cli_psql_hint(const cli_args *args, const char *branch, const char *project) {
+    char branch_text[1100] = "", project_text[1100] = "", quoted[1024];
+    if (branch) {
+        cli_quote(quoted, sizeof quoted, branch);
+        (void)snprintf(branch_text, sizeof branch_text, " %s", quoted);
+    }
+    if (project) {
+        cli_quote(quoted, sizeof quoted, project);
+        (void)snprintf(project_text, sizeof project_text, " --project %s", quoted);
+    }
+    cli_say(args, "  connect with `bough psql%s%s%s`", branch_text, project_text,
+            cli_store_hint(args));
 }
 
 int cli_connect(bough_client **client, const cli_args *args, bough_error *err) {

@@ -59,7 +59,8 @@ static int width_of(const char *text) {
     while (*text) {
         wchar_t c;
         size_t n = mbrtowc(&c, text, strlen(text), &state);
-        if (n == (size_t)-1 || n == (size_t)-2) return width + (int)strlen(text); /* not of this locale */
+        if (n == (size_t)-1 || n == (size_t)-2)
+            return width + (int)strlen(text); /* not of this locale */
         int w = wcwidth(c);
         width += w > 0 ? w : 0;
         text += n ? n : 1;
@@ -69,8 +70,10 @@ static int width_of(const char *text) {
 
 static void print_cell(const char *text, int width, bool is_right, bool is_last) {
     int pad = width - width_of(text);
-    if (is_right) printf("%*s%s", pad, "", text);
-    else printf("%s%*s", text, is_last ? 0 : pad, "");
+    if (is_right)
+        printf("%*s%s", pad, "", text);
+    else
+        printf("%s%*s", text, is_last ? 0 : pad, "");
     printf("%s", is_last ? "\n" : "  ");
 }
 
@@ -87,8 +90,9 @@ int cli_table_print(const cli_table *table, bough_error *err) {
     for (size_t i = 0; i < table->columns; i++) {
         bool is_last = i + 1 == table->columns;
         if (is_last && bold) {
-            printf("%*s%s\033[0m\n", table->is_right[i] ? widths[i] - width_of(table->headings[i]) : 0,
-                   "", table->headings[i]);
+            printf("%*s%s\033[0m\n",
+                   table->is_right[i] ? widths[i] - width_of(table->headings[i]) : 0, "",
+                   table->headings[i]);
             continue;
         }
         print_cell(table->headings[i], widths[i], table->is_right[i], is_last);

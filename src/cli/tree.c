@@ -23,7 +23,8 @@ static size_t eldest(const bough_branch_list *list, const size_t *parents, const
     size_t best = NONE;
     for (size_t i = 0; i < list->count; i++) {
         if (placed[i] || parents[i] != parent) continue;
-        if (best == NONE || strcmp(list->items[i]->created_at, list->items[best]->created_at) < 0) best = i;
+        if (best == NONE || strcmp(list->items[i]->created_at, list->items[best]->created_at) < 0)
+            best = i;
     }
     return best;
 }
@@ -37,7 +38,7 @@ static void draw_stem(cli_tree_row *row, const char *before, bool is_last, bool 
 
 typedef struct walk {
     const bough_branch_list *list;
-    size_t *parents, *path; /* path: from the root down to where we are */
+    size_t *parents, *path;      /* path: from the root down to where we are */
     char (*lines)[CLI_STEM_MAX]; /* what a child's arm is put behind, by branch */
     bool *placed;
 } walk;
@@ -59,8 +60,11 @@ static void place(cli_tree_row *row, walk *w, size_t i, size_t depth, bool draw,
 int cli_tree_arrange(cli_tree_row **rows, const bough_branch_list *list, bool draw, bool utf8,
                      bough_error *err) {
     size_t n = list->count, room = n ? n : 1;
-    walk w = {.list = list, .parents = calloc(room, sizeof(size_t)), .path = calloc(room, sizeof(size_t)),
-              .lines = calloc(room, CLI_STEM_MAX), .placed = calloc(room, sizeof(bool))};
+    walk w = {.list = list,
+              .parents = calloc(room, sizeof(size_t)),
+              .path = calloc(room, sizeof(size_t)),
+              .lines = calloc(room, CLI_STEM_MAX),
+              .placed = calloc(room, sizeof(bool))};
     *rows = calloc(room, sizeof **rows);
     int rc = BOUGH_OK;
     if (!*rows || !w.parents || !w.path || !w.lines || !w.placed) {

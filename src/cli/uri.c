@@ -1,4 +1,5 @@
-/* Connection URIs: RFC 3986 as libpq reads it (PostgreSQL, fe-connect.c, conninfo_uri_parse_options). */
+/* Connection URIs: RFC 3986 as libpq reads it (PostgreSQL, fe-connect.c,
+ * conninfo_uri_parse_options). */
 #include "cli/uri.h"
 
 #include <stdio.h>
@@ -33,7 +34,9 @@ static char *decode(const char *text, size_t size) {
 }
 
 /* Cut `size` bytes out of `text` at `at`. */
-static void cut(char *at, size_t size) { memmove(at, at + size, strlen(at + size) + 1); }
+static void cut(char *at, size_t size) {
+    memmove(at, at + size, strlen(at + size) + 1);
+}
 
 /* The parameter "password": remove it with the separator that has become needless. */
 static int take_parameter(char *bare, char **password) {
@@ -73,8 +76,10 @@ int uri_split(char **bare, char **password, const char *uri, bough_error *err) {
     int rc = BOUGH_OK;
     if (colon) {
         *password = decode(colon + 1, (size_t)(at - colon) - 1);
-        if (!*password) rc = BOUGH_E_NOMEM;
-        else cut(colon, (size_t)(at - colon));
+        if (!*password)
+            rc = BOUGH_E_NOMEM;
+        else
+            cut(colon, (size_t)(at - colon));
     }
     if (!rc) rc = take_parameter(*bare, password);
     if (rc) {

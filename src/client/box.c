@@ -1,4 +1,5 @@
-/* Boxes: how results are allocated. Layout: header, public struct, list's pointers, list's structs. */
+/* Boxes: how results are allocated. Layout: header, public struct, list's pointers, list's structs.
+ */
 #include "client/box.h"
 
 #include <limits.h>
@@ -14,7 +15,9 @@ typedef struct header {
 #define ALIGNMENT _Alignof(max_align_t)
 #define ROUNDED(size) (((size) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT)
 
-static header *header_of(void *box) { return (header *)(void *)((char *)box - ROUNDED(sizeof(header))); }
+static header *header_of(void *box) {
+    return (header *)(void *)((char *)box - ROUNDED(sizeof(header)));
+}
 
 void *bough_box_new(size_t size, json_t *root) {
     char *memory = calloc(1, ROUNDED(sizeof(header)) + size);

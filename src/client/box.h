@@ -1,9 +1,9 @@
 /**
  * Boxes: how results are allocated.
  *
- * A box holds a public struct, the JSON answer its strings are borrowed from, and texts made for it.
- * It is one allocation whose address is that of the public struct, freed by bough_box_free(). A list is
- * a box whose struct is {count, items}; its items lie in the same allocation.
+ * A box holds a public struct, the JSON answer its strings are borrowed from, and texts made for
+ * it. It is one allocation whose address is that of the public struct, freed by bough_box_free(). A
+ * list is a box whose struct is {count, items}; its items lie in the same allocation.
  */
 #ifndef BOUGH_CLIENT_BOX_H
 #define BOUGH_CLIENT_BOX_H

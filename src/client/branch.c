@@ -46,8 +46,8 @@ int bough_branch_create(bough_branch_created **created, bough_client *client, co
                                 project);
     if (rc) return rc;
     json_t *answer = NULL;
-    json_t *body = json_pack("{s:{s:s,s:s*},s:[{s:s}]}", "branch", "name", name, "parent_id", parent,
-                             "endpoints", "type", "read_write");
+    json_t *body = json_pack("{s:{s:s,s:s*},s:[{s:s}]}", "branch", "name", name, "parent_id",
+                             parent, "endpoints", "type", "read_write");
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
@@ -103,7 +103,9 @@ int bough_branch_get_all(bough_branch_list **list, bough_client *client, const c
     return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
-void bough_branch_list_free(bough_branch_list *list) { bough_box_free(list); }
+void bough_branch_list_free(bough_branch_list *list) {
+    bough_box_free(list);
+}
 
 static int find_default(json_t **found, const json_t *all, bough_error *err) {
     for (size_t i = 0; i < json_array_size(all); i++) {
@@ -121,13 +123,17 @@ int bough_branch_find(bough_branch **branch, bough_client *client, const char *p
     *branch = NULL;
     json_t *all = NULL, *found = NULL;
     int rc = read_all(&all, client, project, err);
-    if (!rc) rc = name ? bough_find_named(&found, all, "branch", name, err) : find_default(&found, all, err);
+    if (!rc)
+        rc = name ? bough_find_named(&found, all, "branch", name, err)
+                  : find_default(&found, all, err);
     if (!rc) rc = boxed(branch, found, err);
     json_decref(all);
     return rc;
 }
 
-void bough_branch_free(bough_branch *branch) { bough_box_free(branch); }
+void bough_branch_free(bough_branch *branch) {
+    bough_box_free(branch);
+}
 
 int bough_branch_rename(bough_branch **renamed, bough_client *client, const char *project,
                         const char *id, const char *name, bough_error *err) {
@@ -145,7 +151,8 @@ int bough_branch_rename(bough_branch **renamed, bough_client *client, const char
     return rc;
 }
 
-int bough_branch_delete(bough_client *client, const char *project, const char *id, bough_error *err) {
+int bough_branch_delete(bough_client *client, const char *project, const char *id,
+                        bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
     json_t *answer = NULL;
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s", project, id);
@@ -158,7 +165,8 @@ int bough_branch_delete(bough_client *client, const char *project, const char *i
 int bough_branch_export(bough_client *client, const char *project, const char *id,
                         const char *directory, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
-    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/export", project, id);
+    int rc =
+        bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/export", project, id);
     if (rc) return rc;
     json_t *answer = NULL, *body = json_pack("{s:s}", "path", directory);
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the directory's name is not valid UTF-8");

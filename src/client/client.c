@@ -22,9 +22,13 @@
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 static int curl_failed;
 
-static void start_curl(void) { curl_failed = curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK; }
+static void start_curl(void) {
+    curl_failed = curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK;
+}
 
-const char *bough_version(void) { return BOUGH_VERSION; }
+const char *bough_version(void) {
+    return BOUGH_VERSION;
+}
 
 int bough_server_find(bough_server **server, const char *store, bough_error *err) {
     *server = NULL;
@@ -59,7 +63,9 @@ out:
     return rc;
 }
 
-void bough_server_free(bough_server *server) { bough_box_free(server); }
+void bough_server_free(bough_server *server) {
+    bough_box_free(server);
+}
 
 /* The header line that proves who we are. */
 static int set_key(bough_client *client, const char *key, bough_error *err) {
@@ -81,8 +87,10 @@ static int no_server(bough_error *err, const char *store) {
 /* A file of the store that this user may not read: say whose store it is. */
 static int explain_access(bough_error *err, int rc, const char *store) {
     if (err && rc == BOUGH_E_SYS && err->sys_errno == EACCES)
-        (void)bough_hint(err, "Store \"%s\" belongs to another user; act as that user or choose "
-                              "another with --store.", store);
+        (void)bough_hint(err,
+                         "Store \"%s\" belongs to another user; act as that user or choose another "
+                         "with --store.",
+                         store);
     return rc;
 }
 
@@ -99,8 +107,10 @@ static int read_store(bough_client *client, const bough_client_options *options,
     }
     rc = *server->api_key_file ? bough_path(path, sizeof path, err, "%s", server->api_key_file)
                                : bough_path(path, sizeof path, err, "%s/api_key", options->store);
-    if (!rc && options->api_key) rc = set_key(client, options->api_key, err);
-    else if (!rc) rc = bough_read_file(&key, &size, path, KEY_FILE_MAX, err);
+    if (!rc && options->api_key)
+        rc = set_key(client, options->api_key, err);
+    else if (!rc)
+        rc = bough_read_file(&key, &size, path, KEY_FILE_MAX, err);
     if (rc) {
         rc = explain_access(err, rc, options->store);
         goto out;
@@ -117,7 +127,8 @@ out:
     return rc;
 }
 
-int bough_client_open(bough_client **client, const bough_client_options *options, bough_error *err) {
+int bough_client_open(bough_client **client, const bough_client_options *options,
+                      bough_error *err) {
     *client = NULL;
     if (options->version != BOUGH_CLIENT_OPTIONS_VERSION)
         return bough_fail(err, BOUGH_E_INVALID, "unknown version of bough_client_options: %u",
@@ -140,13 +151,17 @@ int bough_client_open(bough_client **client, const bough_client_options *options
         rc = read_store(c, options, err);
     }
     if (!rc && !curl_failed) {
-        for (size_t n = strlen(c->api_url); n && c->api_url[n - 1] == '/'; n--) c->api_url[n - 1] = 0;
+        for (size_t n = strlen(c->api_url); n && c->api_url[n - 1] == '/'; n--)
+            c->api_url[n - 1] = 0;
         c->curl = curl_easy_init();
         c->multi = curl_multi_init();
     }
-    if (!rc && (!c->curl || !c->multi)) rc = bough_fail(err, BOUGH_E_NOMEM, "libcurl does not start");
-    if (rc) bough_client_close(c);
-    else *client = c;
+    if (!rc && (!c->curl || !c->multi))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "libcurl does not start");
+    if (rc)
+        bough_client_close(c);
+    else
+        *client = c;
     return rc;
 }
 
@@ -162,7 +177,9 @@ void bough_client_close(bough_client *client) {
     free(client);
 }
 
-const char *bough_client_url(const bough_client *client) { return client->api_url; }
+const char *bough_client_url(const bough_client *client) {
+    return client->api_url;
+}
 
 void bough_client_set_progress(bough_client *client, bough_progress_fn progress, void *arg) {
     client->progress = progress;
@@ -208,7 +225,9 @@ int bough_status_get(bough_status **status, bough_client *client, bough_error *e
     return rc;
 }
 
-void bough_status_free(bough_status *status) { bough_box_free(status); }
+void bough_status_free(bough_status *status) {
+    bough_box_free(status);
+}
 
 int bough_server_shutdown(bough_client *client, int stop_computes, bough_error *err) {
     json_t *answer = NULL, *body = json_pack("{s:b}", "stop_computes", stop_computes);

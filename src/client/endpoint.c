@@ -48,7 +48,9 @@ int bough_endpoint_get_all(bough_endpoint_list **list, bough_client *client, con
     return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
-void bough_endpoint_list_free(bough_endpoint_list *list) { bough_box_free(list); }
+void bough_endpoint_list_free(bough_endpoint_list *list) {
+    bough_box_free(list);
+}
 
 int bough_endpoint_find(bough_endpoint **endpoint, bough_client *client, const char *project,
                         const char *branch, bough_error *err) {
@@ -68,12 +70,16 @@ int bough_endpoint_find(bough_endpoint **endpoint, bough_client *client, const c
     return rc;
 }
 
-void bough_endpoint_free(bough_endpoint *endpoint) { bough_box_free(endpoint); }
+void bough_endpoint_free(bough_endpoint *endpoint) {
+    bough_box_free(endpoint);
+}
 
-static int change(bough_endpoint **endpoint, bough_client *client, const char *path, bough_error *err) {
+static int change(bough_endpoint **endpoint, bough_client *client, const char *path,
+                  bough_error *err) {
     *endpoint = NULL;
     json_t *answer = NULL;
-    int rc = bough_request_send(&answer, client, &(bough_request){.method = "POST", .path = path}, err);
+    int rc =
+        bough_request_send(&answer, client, &(bough_request){.method = "POST", .path = path}, err);
     if (!rc) rc = boxed(endpoint, json_object_get(answer, "endpoint"), err);
     json_decref(answer);
     return rc;
@@ -83,7 +89,8 @@ int bough_endpoint_start(bough_endpoint **endpoint, bough_client *client, const 
                          const char *id, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
     *endpoint = NULL;
-    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s/start", project, id);
+    int rc =
+        bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s/start", project, id);
     return rc ? rc : change(endpoint, client, path, err);
 }
 
@@ -91,13 +98,14 @@ int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client, cons
                            const char *id, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
     *endpoint = NULL;
-    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s/suspend", project,
-                                id);
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s/suspend",
+                                project, id);
     return rc ? rc : change(endpoint, client, path, err);
 }
 
 /* Append "&name=value" to a path. */
-static int add_query(char *path, size_t size, const char *name, const char *value, bough_error *err) {
+static int add_query(char *path, size_t size, const char *name, const char *value,
+                     bough_error *err) {
     size_t used = strlen(path);
     return bough_request_path(path + used, size - used, err, "&%s=%s", name, value);
 }
@@ -112,7 +120,8 @@ int bough_uri_get(char **uri, bough_client *client, const char *project, const c
     if (!rc && database) rc = add_query(path, sizeof path, "database_name", database, err);
     if (!rc && role) rc = add_query(path, sizeof path, "role_name", role, err);
     if (!rc)
-        rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = path}, err);
+        rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = path},
+                                err);
     if (rc) return rc;
     const char *text = bough_json_text(answer, "uri");
     if (*text) *uri = strdup(text);
@@ -138,11 +147,12 @@ static void fill_operation(void *item, void *box, const json_t *object) {
     o->json = bough_box_text(box, object);
 }
 
-int bough_operation_get_newest(bough_operation_list **list, bough_client *client, const char *project,
-                               int limit, bough_error *err) {
+int bough_operation_get_newest(bough_operation_list **list, bough_client *client,
+                               const char *project, int limit, bough_error *err) {
     *list = NULL;
     json_t *answer = NULL;
-    int rc = bough_request_get(&answer, client, err, "/projects/%s/operations?limit=%d", project, limit);
+    int rc =
+        bough_request_get(&answer, client, err, "/projects/%s/operations?limit=%d", project, limit);
     if (rc) return rc;
     const json_t *items = json_object_get(answer, "operations");
     *list = bough_box_list_new(answer, items, sizeof(bough_operation), fill_operation);
@@ -150,4 +160,6 @@ int bough_operation_get_newest(bough_operation_list **list, bough_client *client
     return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
-void bough_operation_list_free(bough_operation_list *list) { bough_box_free(list); }
+void bough_operation_list_free(bough_operation_list *list) {
+    bough_box_free(list);
+}

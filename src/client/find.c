@@ -33,11 +33,14 @@ int bough_find_pages(json_t **all, bough_client *client, const char *path, const
         char query[BOUGH_REQUEST_PATH_MAX] = "", full[BOUGH_REQUEST_PATH_MAX * 2];
         if (page && cursor)
             rc = bough_request_path(query, sizeof query, err, "?limit=%d&cursor=%s", page, cursor);
-        else if (page) rc = bough_request_path(query, sizeof query, err, "?limit=%d", page);
-        else if (cursor) rc = bough_request_path(query, sizeof query, err, "?cursor=%s", cursor);
+        else if (page)
+            rc = bough_request_path(query, sizeof query, err, "?limit=%d", page);
+        else if (cursor)
+            rc = bough_request_path(query, sizeof query, err, "?cursor=%s", cursor);
         if (rc) break;
         (void)snprintf(full, sizeof full, "%s%s", path, query);
-        rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = full}, err);
+        rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = full},
+                                err);
         if (rc) break;
         json_t *items = json_object_get(answer, member);
         if (!json_is_array(items) || json_array_extend(*all, items) != 0) {
@@ -78,8 +81,10 @@ int bough_find_named(json_t **found, const json_t *all, const char *kind, const 
     for (size_t i = 0; i < count; i++) names[i] = bough_json_text(json_array_get(all, i), "name");
     const char *nearest = bough_nearest(name, names, count);
     int rc = bough_fail(err, BOUGH_E_NOTFOUND, "no %s is named \"%s\"", kind, name);
-    if (nearest) (void)bough_hint(err, "Did you mean \"%s\"?", nearest);
-    else (void)bough_hint(err, "See `bough %s list`.", kind);
+    if (nearest)
+        (void)bough_hint(err, "Did you mean \"%s\"?", nearest);
+    else
+        (void)bough_hint(err, "See `bough %s list`.", kind);
     free(names);
     return rc;
 }

@@ -26,8 +26,8 @@ BOUGH_CHECK int bough_find_pages(json_t **all, bough_client *client, const char 
  * @param kind        What the objects are, for the message.
  * @retval BOUGH_E_NOTFOUND  The hint names the nearest.
  */
-BOUGH_CHECK int bough_find_named(json_t **found, const json_t *all, const char *kind, const char *name,
-                                 bough_error *err);
+BOUGH_CHECK int bough_find_named(json_t **found, const json_t *all, const char *kind,
+                                 const char *name, bough_error *err);
 
 /** The first URI of an answer's "connection_uris"; "" where there is none. */
 const char *bough_json_uri(const json_t *answer);

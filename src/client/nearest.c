@@ -4,9 +4,13 @@
 #include <ctype.h>
 #include <string.h>
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
 
-static int lower(char c) { return tolower((unsigned char)c); }
+static int lower(char c) {
+    return tolower((unsigned char)c);
+}
 
 size_t bough_distance(const char *a, const char *b) {
     size_t na = strnlen(a, BOUGH_NEAREST_MAX), nb = strnlen(b, BOUGH_NEAREST_MAX);
@@ -38,7 +42,8 @@ const char *bough_nearest(const char *wanted, const char *const *names, size_t c
     size_t best_distance = (size_t)-1;
     for (size_t i = 0; i < count; i++) {
         if (!names[i]) continue;
-        size_t longer = strnlen(names[i], BOUGH_NEAREST_MAX), n = strnlen(wanted, BOUGH_NEAREST_MAX);
+        size_t longer = strnlen(names[i], BOUGH_NEAREST_MAX),
+               n = strnlen(wanted, BOUGH_NEAREST_MAX);
         if (n > longer) longer = n;
         size_t distance = bough_distance(wanted, names[i]);
         size_t allowed = longer < 6 ? (longer > 1) : longer / 3;

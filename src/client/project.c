@@ -26,7 +26,8 @@ static json_t *body_of(const bough_project_options *options) {
     json_t *project = json_object();
     bool ok = project && json_object_set_new(project, "name", json_string(options->name)) == 0;
     if (options->pg_version)
-        ok = ok && json_object_set_new(project, "pg_version", json_integer(options->pg_version)) == 0;
+        ok = ok &&
+             json_object_set_new(project, "pg_version", json_integer(options->pg_version)) == 0;
     if (options->source)
         ok = ok && json_object_set_new(project, "source", json_string(options->source)) == 0;
     json_t *body = ok ? json_pack("{s:O}", "project", project) : NULL;
@@ -83,7 +84,9 @@ int bough_project_get_all(bough_project_list **list, bough_client *client, bough
     return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
-void bough_project_list_free(bough_project_list *list) { bough_box_free(list); }
+void bough_project_list_free(bough_project_list *list) {
+    bough_box_free(list);
+}
 
 /* The only project of a list. */
 static int only_one(json_t **found, const json_t *all, bough_error *err) {
@@ -93,7 +96,9 @@ static int only_one(json_t **found, const json_t *all, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_NOTFOUND, "there is no project yet");
         (void)bough_hint(err, "Create one with `bough project create NAME`.");
         return rc;
-    case 1: *found = json_array_get(all, 0); return BOUGH_OK;
+    case 1:
+        *found = json_array_get(all, 0);
+        return BOUGH_OK;
     default:
         rc = bough_fail(err, BOUGH_E_USAGE, "there are several projects; say which one");
         (void)bough_hint(err, "Add --project, e.g. `--project %.100s`.",
@@ -107,17 +112,23 @@ int bough_project_find(bough_project **project, bough_client *client, const char
     *project = NULL;
     json_t *all = NULL, *found = NULL;
     int rc = bough_find_pages(&all, client, "/projects", "projects", PAGE, err);
-    if (!rc) rc = name ? bough_find_named(&found, all, "project", name, err) : only_one(&found, all, err);
+    if (!rc)
+        rc =
+            name ? bough_find_named(&found, all, "project", name, err) : only_one(&found, all, err);
     if (!rc) {
         *project = bough_box_new(sizeof **project, found);
-        if (*project) fill(*project, *project, found);
-        else rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (*project)
+            fill(*project, *project, found);
+        else
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     json_decref(all);
     return rc;
 }
 
-void bough_project_free(bough_project *project) { bough_box_free(project); }
+void bough_project_free(bough_project *project) {
+    bough_box_free(project);
+}
 
 int bough_project_delete(bough_client *client, const char *id, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];

@@ -1,9 +1,9 @@
 /*
  * One HTTP request and its answer, by libcurl.
  *
- * The transfer is driven by the multi interface so that bough_client_cancel() interrupts a wait at once:
- * its eventfd is polled beside the connection. Taking an unfinished transfer out of the multi handle closes
- * the connection, which is how the server learns of the cancellation.
+ * The transfer is driven by the multi interface so that bough_client_cancel() interrupts a wait at
+ * once: its eventfd is polled beside the connection. Taking an unfinished transfer out of the multi
+ * handle closes the connection, which is how the server learns of the cancellation.
  */
 #include "client/request.h"
 
@@ -20,10 +20,10 @@ typedef struct incoming {
     bough_client *client;
     char *data;
     size_t size, room;
-    bool is_stream;       /* the answer is lines of JSON */
-    bool seen_type;       /* is_stream has been found out */
+    bool is_stream; /* the answer is lines of JSON */
+    bool seen_type; /* is_stream has been found out */
     bool too_long;
-    json_t *last;         /* the final line of a stream: {"status", "body"} */
+    json_t *last; /* the final line of a stream: {"status", "body"} */
 } incoming;
 
 /* {"progress": ...} is told to the user; anything else is the final line. */
@@ -91,22 +91,33 @@ static size_t take_data(char *data, size_t one, size_t size, void *arg) {
 static int code_of_status(long http_status) {
     switch (http_status) {
     case 401:
-    case 403: return BOUGH_E_AUTH;
+    case 403:
+        return BOUGH_E_AUTH;
     case 404:
-    case 410: return BOUGH_E_NOTFOUND;
+    case 410:
+        return BOUGH_E_NOTFOUND;
     case 408:
-    case 504: return BOUGH_E_TIMEOUT;
-    case 409: return BOUGH_E_CONFLICT;
-    case 412: return BOUGH_E_PRECONDITION;
+    case 504:
+        return BOUGH_E_TIMEOUT;
+    case 409:
+        return BOUGH_E_CONFLICT;
+    case 412:
+        return BOUGH_E_PRECONDITION;
     case 422:
-    case 501: return BOUGH_E_UNSUPPORTED;
+    case 501:
+        return BOUGH_E_UNSUPPORTED;
     case 423:
-    case 429: return BOUGH_E_BUSY;
-    case 499: return BOUGH_E_CANCELLED;
+    case 429:
+        return BOUGH_E_BUSY;
+    case 499:
+        return BOUGH_E_CANCELLED;
     case 502:
-    case 503: return BOUGH_E_UNREACHABLE;
-    case 507: return BOUGH_E_NOSPACE;
-    default: return http_status >= 500 ? BOUGH_E_INTERNAL : BOUGH_E_INVALID;
+    case 503:
+        return BOUGH_E_UNREACHABLE;
+    case 507:
+        return BOUGH_E_NOSPACE;
+    default:
+        return http_status >= 500 ? BOUGH_E_INTERNAL : BOUGH_E_INVALID;
     }
 }
 
@@ -127,9 +138,10 @@ int bough_request_fail(bough_error *err, long http_status, const json_t *answer)
     int rc = message && *message
                  ? bough_fail(err, code, "%s", message)
                  : bough_fail(err, code, "the server answered with HTTP status %ld", http_status);
-    if (hint && *hint) (void)bough_hint(err, "%s", hint);
-    else if (code == BOUGH_E_AUTH)
+    if (code == BOUGH_E_AUTH) /* the server's own hint is about HTTP headers */
         (void)bough_hint(err, "The server's key is in the file api_key of its store.");
+    else if (hint && *hint)
+        (void)bough_hint(err, "%s", hint);
     if (err) {
         flatten(err->message);
         flatten(err->hint);
@@ -147,7 +159,8 @@ static int fail_transfer(const bough_client *client, CURLcode result, const inco
         return bough_fail(err, BOUGH_E_TIMEOUT, "the server at \"%s\" did not answer in time",
                           client->api_url);
     if (result == CURLE_COULDNT_CONNECT) {
-        int rc = bough_fail(err, BOUGH_E_UNREACHABLE, "no server answers at \"%s\"", client->api_url);
+        int rc =
+            bough_fail(err, BOUGH_E_UNREACHABLE, "no server answers at \"%s\"", client->api_url);
         (void)bough_hint(err, "Start it with `bough up`.");
         return rc;
     }
@@ -220,7 +233,8 @@ static bool prepare(bough_client *client, const bough_request *request, const ch
     ok &= curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;
-    ok &= curl_easy_setopt(curl, CURLOPT_PROXY, "") == CURLE_OK; /* never leave this machine by one */
+    ok &=
+        curl_easy_setopt(curl, CURLOPT_PROXY, "") == CURLE_OK; /* never leave this machine by one */
     ok &= curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 5000L) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, request->is_long ? 0L : client->timeout_ms) ==
@@ -251,7 +265,8 @@ int bough_request_send(json_t **answer, bough_client *client, const bough_reques
                                         ? "Accept: application/x-ndjson, application/json;q=0.5"
                                         : "Accept: application/json");
     if (wants_body) ok = ok && add_header(&headers, "Content-Type: application/json");
-    ok = ok && add_header(&headers, "Expect:") && add_header(&headers, "User-Agent: bough/" BOUGH_VERSION);
+    ok = ok && add_header(&headers, "Expect:") &&
+         add_header(&headers, "User-Agent: bough/" BOUGH_VERSION);
     if (!ok || !prepare(client, request, url, body, headers, &in)) {
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         goto out;

@@ -18,13 +18,13 @@
 #define BOUGH_REQUEST_PATH_MAX 4096
 
 struct bough_client {
-    CURL *curl;             /* one handle, reused: keeps the connection */
-    CURLM *multi;           /* drives it, so that waiting can be interrupted */
-    int cancel_fd;          /* eventfd; readable once cancelled */
+    CURL *curl;    /* one handle, reused: keeps the connection */
+    CURLM *multi;  /* drives it, so that waiting can be interrupted */
+    int cancel_fd; /* eventfd; readable once cancelled */
     atomic_bool cancelled;
-    char *store;            /* NULL with api_url */
-    char *api_url;          /* without a slash at the end */
-    char *authorization;    /* header line; secret */
+    char *store;         /* NULL with api_url */
+    char *api_url;       /* without a slash at the end */
+    char *authorization; /* header line; secret */
     long timeout_ms;
     bough_progress_fn progress;
     void *progress_arg;
@@ -43,8 +43,8 @@ typedef struct bough_request {
  * @param[out] answer  The answer's JSON; NULL when it had none (204). The caller decrefs.
  * @retval BOUGH_OK    The status was 2xx.
  */
-BOUGH_CHECK int bough_request_send(json_t **answer, bough_client *client, const bough_request *request,
-                                   bough_error *err);
+BOUGH_CHECK int bough_request_send(json_t **answer, bough_client *client,
+                                   const bough_request *request, bough_error *err);
 
 /** GET a path. The same as above. */
 BOUGH_CHECK int bough_request_get(json_t **answer, bough_client *client, bough_error *err,

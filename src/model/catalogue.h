@@ -124,8 +124,9 @@ BOUGH_CHECK int bough_operations_list(bough_operation_row **rows, size_t *n, bou
                                       const char *project, int64_t before, int limit, bough_error *err);
 
 /* API keys: only their SHA-256 (hexadecimal). */
-BOUGH_CHECK int bough_api_keys_insert(bough_catalogue *cat, const char *name, const char *hash,
-                                      bough_error *err);
+
+/** Make this the key of that name: the one before is valid no longer. */
+BOUGH_CHECK int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash, bough_error *err);
 BOUGH_CHECK int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n, bough_catalogue *cat,
                                     bough_error *err);
 

@@ -49,10 +49,15 @@ int bough_operations_list(bough_operation_row **rows, size_t *n, bough_catalogue
     return rc;
 }
 
-int bough_api_keys_insert(bough_catalogue *cat, const char *name, const char *hash, bough_error *err) {
-    return bough_query_run(NULL, cat, err,
-                           "INSERT OR REPLACE INTO api_keys (name, hash, created_ms) VALUES (?, ?, ?)", "ssi",
-                           name, hash, bough_now_epoch_ms());
+int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash, bough_error *err) {
+    int rc = bough_catalogue_begin(cat, err);
+    if (rc) return rc;
+    rc = bough_query_run(NULL, cat, err, "DELETE FROM api_keys WHERE name = ?", "s", name);
+    if (!rc)
+        rc = bough_query_run(NULL, cat, err,
+                             "INSERT OR REPLACE INTO api_keys (name, hash, created_ms) VALUES (?, ?, ?)", "ssi",
+                             name, hash, bough_now_epoch_ms());
+    return bough_catalogue_end(cat, rc, err);
 }
 
 static void fill_hash(void *record, sqlite3_stmt *stmt) {

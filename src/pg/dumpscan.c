@@ -8,7 +8,6 @@
 #include "pg/dumpscan.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +39,8 @@ struct bough_dumpscan {
     size_t tag_size, tag_at;
     char tag[TAG_MAX];
     size_t meta_size;
-    char meta[META_MAX]; /* of IN_META and IN_COPY: beginning of the line */
+    char meta[META_MAX]; /* of IN_META, IN_COPY and IN_LINE_COMMENT: beginning of the line */
+    bool is_complete;
     char **roles;
     size_t role_count;
 };
@@ -72,6 +72,8 @@ void bough_dumpscan_free(bough_dumpscan *scan) {
 const char *const *bough_dumpscan_roles(const bough_dumpscan *scan) {
     return (const char *const *)scan->roles;
 }
+
+bool bough_dumpscan_is_complete(const bough_dumpscan *scan) { return scan->is_complete; }
 
 /* ---- statements ---- */
 
@@ -254,6 +256,7 @@ static int in_sql(bough_dumpscan *scan, char c, bough_error *err) {
     switch (c) {
     case '-':
         if (before == '-') scan->state = IN_LINE_COMMENT;
+        scan->meta_size = 0;
         break;
     case '*':
         if (before == '/') {
@@ -302,6 +305,17 @@ static void end_comment(bough_dumpscan *scan) {
     keep(scan, ' ');
     scan->state = IN_SQL;
     scan->previous = ' ';
+}
+
+static void in_line_comment(bough_dumpscan *scan, char c) {
+    static const char last[] = " PostgreSQL database dump complete";
+    size_t n = sizeof last - 1;
+    if (c != '\n') {
+        if (scan->meta_size < sizeof scan->meta && c != '\r') scan->meta[scan->meta_size++] = c;
+        return;
+    }
+    if (scan->meta_size == n && memcmp(scan->meta, last, n) == 0) scan->is_complete = true;
+    end_comment(scan);
 }
 
 static void in_block_comment(bough_dumpscan *scan, char c) {
@@ -363,7 +377,7 @@ static int step(bough_dumpscan *scan, char c, bough_error *err) {
     case IN_SQL:
         return in_sql(scan, c, err);
     case IN_LINE_COMMENT:
-        if (c == '\n') end_comment(scan);
+        in_line_comment(scan, c);
         break;
     case IN_BLOCK_COMMENT:
         in_block_comment(scan, c);

@@ -7,6 +7,7 @@
 #ifndef BOUGH_PG_DUMPSCAN_H
 #define BOUGH_PG_DUMPSCAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "bough/error.h"
@@ -25,5 +26,11 @@ BOUGH_CHECK int bough_dumpscan_feed(bough_dumpscan *scan, const char *data, size
 
 /** Roles named so far, each once; NULL-terminated; borrowed until the next call. */
 const char *const *bough_dumpscan_roles(const bough_dumpscan *scan);
+
+/**
+ * Whether the comment with which pg_dump ends was read. psql takes the end of a file for the end of COPY's data, so
+ * that a dump which was cut off would be restored without an error.
+ */
+bool bough_dumpscan_is_complete(const bough_dumpscan *scan);
 
 #endif

@@ -116,12 +116,17 @@ static int demote(restore *r, bough_error *err) {
     return rc ? rc : bough_sql_exec(r->conn, handing_up, err);
 }
 
-/* All that nobody else owns goes to the owner, who also becomes a member of the roles made for the dump. */
+/*
+ * All of it goes to the owner, who also becomes a member of the roles made for the dump: an archive is restored
+ * without owners (pg_restore -O), and a dump in SQL must not differ.
+ */
 static int hand_over(restore *r, bough_error *err) {
     int rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->role, r->target->owner, err);
-    for (size_t i = 0; !rc && i < r->made_count; i++)
-        if (strcmp(r->made[i], r->target->owner) != 0)
-            rc = exec_named(r, "GRANT %s TO %s", r->made[i], r->target->owner, err);
+    for (size_t i = 0; !rc && i < r->made_count; i++) {
+        if (strcmp(r->made[i], r->target->owner) == 0) continue;
+        rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->made[i], r->target->owner, err);
+        if (!rc) rc = exec_named(r, "GRANT %s TO %s", r->made[i], r->target->owner, err);
+    }
     return rc ? bough_context(err, "could not hand the restored objects to \"%s\"", r->target->owner) : rc;
 }
 
@@ -203,7 +208,10 @@ static int scan_file(restore *r, bough_error *err) {
     }
     if (!rc) rc = bough_dumpscan_feed(r->scan, "\n", 1, err);
     free(buffer);
-    return rc;
+    if (rc || bough_dumpscan_is_complete(r->scan)) return rc;
+    (void)bough_fail(err, BOUGH_E_INVALID, "\"%s\" is cut off: its last line is missing", r->path);
+    (void)bough_hint(err, "Make the dump again; pg_dump ends it with \"PostgreSQL database dump complete\".");
+    return BOUGH_E_INVALID;
 }
 
 /* ---- tools ---- */

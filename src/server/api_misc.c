@@ -54,14 +54,24 @@ int api_record(json_t **operations, request *rq, const char *action, const char 
     return rc;
 }
 
+/* Neon's clients take it as the sign of a personal account; nothing is billed. */
+static json_t *no_billing(const server *srv) {
+    static const char *const empty[] = {"name", "address_city", "address_country", "address_line1", "address_line2",
+                                        "address_postal_code", "address_state", NULL};
+    json_t *account = json_pack("{s:s,s:s,s:s,s:s,s:s,s:{s:s}}", "state", "active", "subscription_type", "UNKNOWN",
+                                "payment_method", "none", "email", "bough@localhost", "quota_reset_at_last",
+                                srv->started_at, "payment_source", "type", "none");
+    for (size_t i = 0; account && empty[i]; i++) (void)json_object_set_new(account, empty[i], json_string(""));
+    return account;
+}
+
 int api_user(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:{s:s,s:s},s:[]}", "id", "local", "login",
+    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:o?,s:[]}", "id", "local", "login",
                            rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user, "last_name",
                            "", "image", "", "projects_limit", 1000000, "branches_limit", 1000000,
-                           "active_seconds_limit", 0, "max_autoscaling_limit", 1,
-                           "plan", "local", "billing_account", "state", "active", "subscription_type", "local",
-                           "auth_accounts");
+                           "active_seconds_limit", 0, "max_autoscaling_limit", 1, "plan", "local",
+                           "billing_account", no_billing(rq->srv), "auth_accounts");
     return BOUGH_OK;
 }
 
@@ -153,11 +163,10 @@ int api_operation_list(request *rq, bough_error *err) {
     if (!rc) rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
     if (rc) return rc;
     rq->answer = json_pack("{s:o?,s:{}}", "operations", answer_operations(rows, n), "pagination");
-    if (rq->answer && n > 0) {
-        char cursor[32];
-        (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
+    char cursor[32] = ""; /* "" for an empty page: the member is required */
+    if (n > 0) (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
+    if (rq->answer)
         (void)json_object_set_new(json_object_get(rq->answer, "pagination"), "cursor", json_string(cursor));
-    }
     free(rows);
     return BOUGH_OK;
 }

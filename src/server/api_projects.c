@@ -21,19 +21,17 @@ int api_project_list(request *rq, bough_error *err) {
     if (rc) return rc;
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
-    rq->answer = json_pack("{s:o?,s:{},s:{},s:[]}", "projects", array, "applications", "integrations",
-                           "unavailable_project_ids");
-    json_t *pagination = json_object();
-    if (n > 0) (void)json_object_set_new(pagination, "cursor", json_string(rows[n - 1].id));
-    if (rq->answer) (void)json_object_set(rq->answer, "pagination", pagination);
-    json_decref(pagination);
+    /* the cursor of an empty page is "": the member is required */
+    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:{s:s}}", "projects", array, "applications", "integrations",
+                           "unavailable_project_ids", "pagination", "cursor", n > 0 ? rows[n - 1].id : "");
     free(rows);
     return BOUGH_OK;
 }
 
 int api_project_list_shared(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[],s:{},s:{},s:{}}", "projects", "pagination", "applications", "integrations");
+    rq->answer = json_pack("{s:[],s:{s:s},s:{},s:{}}", "projects", "pagination", "cursor", "", "applications",
+                           "integrations");
     return BOUGH_OK;
 }
 

@@ -17,6 +17,9 @@
 #include "server/inside.h"
 #include "util/log.h"
 
+/** How long one waits for another project of that name: an empty one is made meanwhile, or a cancelled one undone. */
+#define NAME_WAIT_MS 3000
+
 typedef struct making {
     request *rq;
     server *srv;
@@ -86,13 +89,20 @@ static int seal_role(bough_role_row *row, making *m, const char *name, bough_err
     return flow_role(row, m->srv, m->branch.id, name, m->password, err);
 }
 
+/* The role that users get: as wished, else DATABASE_owner, cut between characters where that is too long. */
+static void owner_name(char *role, const project_wish *wish, const char *database) {
+    int n = (int)strnlen(database, BOUGH_PG_NAME_SIZE - sizeof "_owner");
+    while (n > 0 && (database[n] & 0xc0) == 0x80) n--;
+    if (wish->role) (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%s", wish->role);
+    else (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%.*s_owner", n, database);
+}
+
 /* Role and database of an empty project or for a dump. */
 static int furnish(making *m, bough_error *err) {
     const project_wish *w = m->wish;
     char role[BOUGH_PG_NAME_SIZE];
     inside_contents *c = &m->contents;
-    if (w->role) (void)snprintf(role, sizeof role, "%s", w->role);
-    else (void)snprintf(role, sizeof role, "%.57s_owner", w->database);
+    owner_name(role, w, w->database);
     c->databases = calloc(1, sizeof *c->databases);
     c->roles = calloc(1, sizeof *c->roles);
     if (!c->databases || !c->roles) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
@@ -125,11 +135,10 @@ static bough_role_row *find_role(const inside_contents *c, const char *name) {
     return NULL;
 }
 
-/* A role for users, in place of a superuser that owns databases of an imported cluster. */
-static int make_owner(making *m, char *role, bough_error *err) {
+/* A role for users, in place of the superuser that owns `database` of an imported cluster. */
+static int make_owner(making *m, char *role, const char *database, bough_error *err) {
     inside_contents *c = &m->contents;
-    if (m->wish->role) (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%s", m->wish->role);
-    else (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%.57s_owner", c->databases[0].name);
+    owner_name(role, m->wish, database);
     if (find_role(c, role)) return inside_set_password(m->srv, m->endpoint.id, role, m->password, err);
     int rc = inside_create_role(m->srv, m->endpoint.id, role, m->password, err);
     if (rc) return rc;
@@ -151,7 +160,7 @@ static int settle(making *m, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_PRECONDITION, "the source has no database that one can connect to");
     for (size_t i = 0; i < c->n_databases && !rc; i++) {
         if (!c->is_super[i]) continue;
-        if (!*role) rc = make_owner(m, role, err);
+        if (!*role) rc = make_owner(m, role, c->databases[i].name, err);
         if (!rc) rc = inside_take_over(m->srv, m->endpoint.id, c->databases[i].name, role, err);
         if (!rc) (void)snprintf(c->databases[i].owner, BOUGH_PG_NAME_SIZE, "%s", role);
     }
@@ -315,7 +324,7 @@ int flow_project_create(request *rq, const project_wish *wish, bough_error *err)
     if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     *m = (making){.rq = rq, .srv = srv, .wish = wish};
     (void)snprintf(name_lock, sizeof name_lock, "project-name:%s", wish->name);
-    int rc = lock_take(srv->locks, name_lock, 0, err);
+    int rc = lock_take(srv->locks, name_lock, NAME_WAIT_MS, err);
     if (rc) {
         free(m);
         return rc;

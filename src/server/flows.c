@@ -1,10 +1,14 @@
 /* Branches: making and deleting them. */
 #include "server/flows.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model/ids.h"
@@ -15,7 +19,7 @@
 #include "util/log.h"
 
 /** A parent with more WAL than this since its last checkpoint makes one before it is branched. */
-#define REDO_MAX_BYTES ((uint64_t)32 << 20)
+#define REDO_MAX_BYTES ((uint64_t)8 << 20)
 /** For so long at most; then the child replays. */
 #define CHECKPOINT_MS 10000
 
@@ -354,12 +358,43 @@ static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_ro
     return rc;
 }
 
+static int refuse_target(const server *srv, const char *path, int failed, bough_error *err) {
+    (void)bough_fail(err, failed == ENOENT ? BOUGH_E_NOTFOUND : BOUGH_E_PRECONDITION, "could not use \"%s\": %s", path,
+                     strerror(failed));
+    return bough_hint(err, "Name a directory that is empty or missing and that user \"%s\" can write.", srv->os_user);
+}
+
+/* Make the directory, or see that it is empty: a failed export empties it, so it must have been ours from the start. */
+static int claim_target(bool *is_made, const server *srv, const char *path, bough_error *err) {
+    char real[PATH_MAX];
+    size_t n = strlen(srv->store_dir);
+    *is_made = mkdir(path, 0700) == 0;
+    if (!*is_made && errno != EEXIST) return refuse_target(srv, path, errno, err);
+    int rc = BOUGH_OK, names = 0;
+    DIR *dir = opendir(path);
+    if (!dir || !realpath(path, real)) rc = refuse_target(srv, path, errno, err);
+    while (dir && names <= 2 && readdir(dir)) names++;
+    if (dir) closedir(dir);
+    if (!rc && names > 2) {
+        (void)bough_fail(err, BOUGH_E_CONFLICT, "directory \"%s\" is not empty", path);
+        rc = bough_hint(err, "Name a directory that does not exist yet.");
+    }
+    if (!rc && strncmp(real, srv->store_dir, n) == 0 && (real[n] == '/' || real[n] == '\0'))
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" is inside the store", path);
+    if (rc && *is_made) (void)rmdir(path);
+    return rc;
+}
+
 int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err) {
-    char id[BOUGH_ID_SIZE];
+    char id[BOUGH_ID_SIZE] = "";
+    bool is_made;
     server *srv = rq->srv;
-    int rc = fork_hidden(id, sizeof id, srv, branch, err);
+    int rc = claim_target(&is_made, srv, path, err);
+    if (rc) return rc;
+    rc = fork_hidden(id, sizeof id, srv, branch, err);
     if (!rc) rc = bough_store_export(srv->store, id, path, export_progress, rq, err);
     if (bough_store_has_branch(srv->store, id)) flow_remove_files(srv, id, NULL);
+    if (rc && is_made) (void)rmdir(path);
     return rc;
 }
 

@@ -33,7 +33,10 @@ typedef struct branch_wish {
 
 BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish,
                                    bough_error *err);
-/** Write a branch out as a plain PGDATA into the empty directory `path`. The branch is locked only for a moment. */
+/**
+ * Write a branch out as a plain PGDATA. The branch is locked only for a moment.
+ * @param path  Absolute. Missing, or an empty directory, outside the store; left so on failure.
+ */
 BOUGH_CHECK int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err);
 
 /** Sets `*is_refused` where the branch must not be deleted for what it is. */

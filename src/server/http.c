@@ -98,7 +98,8 @@ static void finish(request *rq, int status, const json_t *body) {
         if (buffer) evbuffer_free(buffer);
         json_decref(line);
     } else {
-        struct evbuffer *buffer = body ? json_buffer(body) : NULL;
+        bool is_head = evhttp_request_get_command(rq->http) == EVHTTP_REQ_HEAD; /* evhttp would send the body */
+        struct evbuffer *buffer = body && !is_head ? json_buffer(body) : NULL;
         add_headers(rq, "application/json");
         evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
         if (buffer) evbuffer_free(buffer);

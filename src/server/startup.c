@@ -32,7 +32,10 @@ static int read_hashes(server *srv, bough_error *err) {
     return bough_api_keys_list(&srv->api_key_hashes, &srv->n_api_keys, srv->cat, err);
 }
 
-/* The key file is written before its hash is recorded: a crash between them is mended here. */
+/*
+ * The key file is the truth: whoever removes or changes it has another key, and the old one ends. It is written before
+ * its hash is recorded: a crash between them is mended here.
+ */
 static int open_api_key(server *srv, bough_error *err) {
     char *text = NULL, hash[BOUGH_HASH_SIZE], key[BOUGH_API_KEY_SIZE];
     size_t size = 0;
@@ -51,7 +54,7 @@ static int open_api_key(server *srv, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a key", srv->api_key_file);
     if (!rc) rc = bough_secret_hash(hash, text, strlen(text), err);
     if (!rc && !has_hash(srv, hash)) {
-        rc = bough_api_keys_insert(srv->cat, "default", hash, err);
+        rc = bough_api_keys_set(srv->cat, "default", hash, err);
         if (!rc) rc = read_hashes(srv, err);
     }
     if (text) explicit_bzero(text, strlen(text));

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Each public header compiles alone, as C and as C++, pedantically; none lets a library's type through.
+# Each public header compiles alone, as C and as C++, pedantically; none shows a library of ours.
 # Usage: headers.sh INCLUDE-DIRECTORY
 set -eu
 include=$1

@@ -17,9 +17,15 @@
 #include "client/request.h"
 
 /* The command line's own main() is not linked. */
-int cli_interrupts(void) { return 0; }
-void cli_interrupt_target(bough_client *client) { (void)client; }
-void cli_interrupt_hold(bool hold) { (void)hold; }
+int cli_interrupts(void) {
+    return 0;
+}
+void cli_interrupt_target(bough_client *client) {
+    (void)client;
+}
+void cli_interrupt_hold(bool hold) {
+    (void)hold;
+}
 
 #define ARGV_MAX 16
 
@@ -144,8 +150,9 @@ static void parser_knows_json_even_when_it_refuses(void **state) {
 
 static void parser_survives_any_short_line(void **state) {
     (void)state;
-    static const char *const words[] = {"branch", "create", "psql", "--", "--json", "--store", "=",
-                                        "-", "--help", "x", "--parent=", "-p", "up", "--port"};
+    static const char *const words[] = {"branch",    "create", "psql", "--",     "--json",
+                                        "--store",   "=",      "-",    "--help", "x",
+                                        "--parent=", "-p",     "up",   "--port"};
     const size_t n = sizeof words / sizeof words[0];
     for (size_t i = 0; i < n * n * n * n; i++) {
         char line[128];
@@ -188,7 +195,8 @@ static void distance_counts_edits_and_swaps(void **state) {
     assert_int_equal(bough_distance("maint", "main"), 1);
     assert_int_equal(bough_distance("mein", "main"), 1);
     assert_int_equal(bough_distance("kitten", "sitting"), 3);
-    assert_int_equal(bough_distance("ca", "abc"), 3); /* optimal string alignment, not the full form */
+    assert_int_equal(bough_distance("ca", "abc"),
+                     3); /* optimal string alignment, not the full form */
     char a[3 * BOUGH_NEAREST_MAX], b[3 * BOUGH_NEAREST_MAX];
     memset(a, 'a', sizeof a);
     memset(b, 'b', sizeof b);
@@ -214,8 +222,10 @@ static void check_uri(const char *uri, const char *bare, const char *password) {
     bough_error err;
     assert_int_equal(uri_split(&got, &secret, uri, &err), BOUGH_OK);
     assert_string_equal(got, bare);
-    if (password) assert_string_equal(secret, password);
-    else assert_null(secret);
+    if (password)
+        assert_string_equal(secret, password);
+    else
+        assert_null(secret);
     free(got);
     free(secret);
 }
@@ -300,6 +310,30 @@ static void progress_tells_part_rate_and_time_left(void **state) {
     p = (bough_progress){"replaying", 2048, 0};
     cli_progress_format(line, sizeof line, &p, 0, true);
     assert_string_equal(line, "replaying: 2.0 KiB");
+    p = (bough_progress){"starting", 0, 0}; /* nothing to count */
+    cli_progress_format(line, sizeof line, &p, 0, true);
+    assert_string_equal(line, "starting: ...");
+    p = (bough_progress){"copying", 621 << 20, (621 << 20) + 1}; /* some time is left, not none */
+    cli_progress_format(line, sizeof line, &p, 1 << 20, false);
+    assert_string_equal(line, "copying:  99%  621.0 MiB of 621.0 MiB, 1.0 MiB/s, 0:01 left");
+}
+
+static void words_for_a_shell_are_quoted_where_needed(void **state) {
+    (void)state;
+    char out[16];
+    cli_quote(out, sizeof out, "br-1/a.b");
+    assert_string_equal(out, "br-1/a.b");
+    cli_quote(out, sizeof out, "my fix");
+    assert_string_equal(out, "'my fix'");
+    cli_quote(out, sizeof out, "it's");
+    assert_string_equal(out, "'it'\\''s'");
+    cli_quote(out, sizeof out, "");
+    assert_string_equal(out, "''");
+    for (size_t size = 1; size < sizeof out; size++) { /* whatever the room */
+        memset(out, 'x', sizeof out);
+        cli_quote(out, size, "a'$ bcdefghijklm");
+        assert_non_null(memchr(out, '\0', size));
+    }
 }
 
 static void bytes_are_rounded_to_the_right_unit(void **state) {
@@ -321,7 +355,8 @@ static void paths_are_escaped(void **state) {
     (void)state;
     char path[32];
     bough_error err;
-    assert_int_equal(bough_request_path(path, sizeof path, &err, "/p/%s?n=%d", "a/b?&ü", 7), BOUGH_OK);
+    assert_int_equal(bough_request_path(path, sizeof path, &err, "/p/%s?n=%d", "a/b?&ü", 7),
+                     BOUGH_OK);
     assert_string_equal(path, "/p/a%2Fb%3F%26%C3%BC?n=7");
     assert_int_equal(bough_request_path(path, 8, &err, "/p/%s", "????"), BOUGH_E_INVALID);
 }
@@ -372,6 +407,7 @@ int main(void) {
         cmocka_unit_test(tree_puts_children_below_parents_in_order_of_creation),
         cmocka_unit_test(tree_loses_no_branch_in_a_cycle_or_a_deep_chain),
         cmocka_unit_test(progress_tells_part_rate_and_time_left),
+        cmocka_unit_test(words_for_a_shell_are_quoted_where_needed),
         cmocka_unit_test(bytes_are_rounded_to_the_right_unit),
         cmocka_unit_test(paths_are_escaped),
         cmocka_unit_test(error_answers_become_codes),

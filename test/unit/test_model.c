@@ -1,4 +1,5 @@
-/* The catalogue and its rules: what is refused, what a transaction leaves, what a stored secret withstands. */
+/* The catalogue and its rules: what is refused, what a transaction leaves, what a stored secret
+ * withstands. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,7 +64,8 @@ static bough_project_row project_row(const char *id, const char *name, int64_t c
     return row;
 }
 
-static bough_branch_row branch_row(const char *id, const char *project, const char *name, const char *parent) {
+static bough_branch_row branch_row(const char *id, const char *project, const char *name,
+                                   const char *parent) {
     bough_branch_row row = {.is_default = !*parent, .created_ms = 1, .updated_ms = 1};
     (void)snprintf(row.id, sizeof row.id, "%s", id);
     (void)snprintf(row.project_id, sizeof row.project_id, "%s", project);
@@ -141,11 +143,26 @@ static const char *repeat(const char *what, size_t n) {
 
 static void a_name_has_1_to_256_characters_of_text(void **state) {
     (void)state;
-    static const char *const good[] = {"a", "feature/x 1", "ünïcode", "..", "-", "\xf0\x9f\x8c\xb3", NULL};
-    static const char *const bad[] = {"", " ", "a\nb", "a\x7f", "a\xc2\x85", "\xff", "\xc3", "a\xe2\x82", "\xc0\x80",
-                                      "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", NULL};
-    for (int i = 0; good[i]; i++) assert_int_equal(bough_rule_name("branch", good[i], NULL), BOUGH_OK);
-    for (int i = 0; bad[i]; i++) assert_int_equal(bough_rule_name("branch", bad[i], NULL), BOUGH_E_INVALID);
+    static const char *const good[] = {"a", "feature/x 1",      "ünïcode", "..",
+                                       "-", "\xf0\x9f\x8c\xb3", NULL};
+    static const char *const bad[] = {"",
+                                      " ",
+                                      "a\nb",
+                                      "a\x7f",
+                                      "a\xc2\x85",
+                                      "\xff",
+                                      "\xc3",
+                                      "a\xe2\x82",
+                                      "\xc0\x80",
+                                      "\xe0\x80\x80",
+                                      "\xed\xa0\x80",
+                                      "\xf0\x80\x80\x80",
+                                      "\xf4\x90\x80\x80",
+                                      NULL};
+    for (int i = 0; good[i]; i++)
+        assert_int_equal(bough_rule_name("branch", good[i], NULL), BOUGH_OK);
+    for (int i = 0; bad[i]; i++)
+        assert_int_equal(bough_rule_name("branch", bad[i], NULL), BOUGH_E_INVALID);
     assert_int_equal(bough_rule_name("branch", NULL, NULL), BOUGH_E_INVALID);
     assert_int_equal(bough_rule_name("branch", repeat("ü", 256), NULL), BOUGH_OK);
     assert_int_equal(bough_rule_name("branch", repeat("ü", 257), NULL), BOUGH_E_INVALID);
@@ -156,12 +173,16 @@ static void a_name_has_1_to_256_characters_of_text(void **state) {
 
 static void a_name_inside_postgresql_fits_there_and_is_nobodys(void **state) {
     (void)state;
-    static const char *const good[] = {"neondb", "With Space", "a\"b", "ünïcode", "pgx", "postgres", NULL};
-    static const char *const bad[] = {"",          "a\tb",         "pg_x",         "public",    "none",     "template0",
-                                      "template1", "current_user", "session_user", "current_role", "bough_admin",
-                                      "\xff",      NULL};
-    for (int i = 0; good[i]; i++) assert_int_equal(bough_rule_pg_name("role", good[i], NULL), BOUGH_OK);
-    for (int i = 0; bad[i]; i++) assert_int_equal(bough_rule_pg_name("role", bad[i], NULL), BOUGH_E_INVALID);
+    static const char *const good[] = {"neondb", "With Space", "a\"b", "ünïcode",
+                                       "pgx",    "postgres",   NULL};
+    static const char *const bad[] = {
+        "",          "a\tb",         "pg_x",         "public",       "none",        "template0",
+        "template1", "current_user", "session_user", "current_role", "bough_admin", "\xff",
+        NULL};
+    for (int i = 0; good[i]; i++)
+        assert_int_equal(bough_rule_pg_name("role", good[i], NULL), BOUGH_OK);
+    for (int i = 0; bad[i]; i++)
+        assert_int_equal(bough_rule_pg_name("role", bad[i], NULL), BOUGH_E_INVALID);
     assert_int_equal(bough_rule_pg_name("role", repeat("a", 63), NULL), BOUGH_OK);
     assert_int_equal(bough_rule_pg_name("role", repeat("a", 64), NULL), BOUGH_E_INVALID);
     assert_int_equal(bough_rule_pg_name("role", repeat("ü", 32), NULL), BOUGH_E_INVALID);
@@ -169,9 +190,12 @@ static void a_name_inside_postgresql_fits_there_and_is_nobodys(void **state) {
 
 static void a_suspend_timeout_is_never_default_or_in_range(void **state) {
     (void)state;
-    static const long long good[] = {-1, 0, 60, 604800}, bad[] = {-2, 1, 59, 604801, INT64_MAX, INT64_MIN};
-    for (size_t i = 0; i < 4; i++) assert_int_equal(bough_rule_suspend_timeout(good[i], NULL), BOUGH_OK);
-    for (size_t i = 0; i < 6; i++) assert_int_equal(bough_rule_suspend_timeout(bad[i], NULL), BOUGH_E_INVALID);
+    static const long long good[] = {-1, 0, 60, 604800},
+                           bad[] = {-2, 1, 59, 604801, INT64_MAX, INT64_MIN};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(bough_rule_suspend_timeout(good[i], NULL), BOUGH_OK);
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(bough_rule_suspend_timeout(bad[i], NULL), BOUGH_E_INVALID);
 }
 
 /* ---- ids ---- */
@@ -197,7 +221,8 @@ static void ids_look_as_neons_do(void **state) {
         assert_true(matches(id, "^[a-z]+-[a-z]+-[0-9]{6}$"));
     }
     assert_int_equal(bough_ids_uuid(id, NULL), BOUGH_OK);
-    assert_true(matches(id, "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"));
+    assert_true(
+        matches(id, "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"));
 }
 
 static void an_id_is_known_whichever_table_has_it(void **state) {
@@ -296,7 +321,8 @@ static void a_catalogue_of_a_newer_version_is_refused(void **state) {
 static void what_is_no_catalogue_is_refused(void **state) {
     (void)state;
     bough_catalogue *other;
-    static const char text[] = "this is a text file, and long enough to be taken for the header of a database";
+    static const char text[] =
+        "this is a text file, and long enough to be taken for the header of a database";
     assert_int_equal(bough_write_file(in_dir("other.db"), text, sizeof text, 0600, NULL), BOUGH_OK);
     assert_int_equal(bough_catalogue_open(&other, in_dir("other.db"), NULL), BOUGH_E_CORRUPT);
     assert_null(other);
@@ -448,9 +474,10 @@ static void a_parent_cannot_be_deleted(void **state) {
 
 static void a_branch_gets_its_parents_roles_and_databases(void **state) {
     (void)state;
-    bough_role_row alice = role_row("br-main", "alice", "secret"), bob = role_row("br-main", "bob", ""), *roles;
-    bough_database_row one = database_row("br-main", "one", "alice"), two = database_row("br-main", "two", "bob"),
-                       *databases;
+    bough_role_row alice = role_row("br-main", "alice", "secret"),
+                   bob = role_row("br-main", "bob", ""), *roles;
+    bough_database_row one = database_row("br-main", "one", "alice"),
+                       two = database_row("br-main", "two", "bob"), *databases;
     size_t n;
     put_both();
     put_branch("br-a", "p", "a", "br-main");
@@ -478,7 +505,8 @@ static void a_branch_gets_its_parents_roles_and_databases(void **state) {
 static void a_branch_has_one_endpoint(void **state) {
     (void)state;
     bough_error err = {0};
-    bough_endpoint_row row = endpoint_row("ep-x", "p", "br-main"), other = endpoint_row("ep-y", "p", "br-main"), back;
+    bough_endpoint_row row = endpoint_row("ep-x", "p", "br-main"),
+                       other = endpoint_row("ep-y", "p", "br-main"), back;
     put_both();
     assert_int_equal(bough_endpoints_of_branch(&back, cat, "br-main", &err), BOUGH_E_NOTFOUND);
     assert_true(err.hint[0]);
@@ -584,17 +612,29 @@ static void operations_are_listed_newest_first_and_outlive_branches(void **state
     assert_int_equal(bough_operations_get(&back, cat, "q", "two", NULL), BOUGH_E_NOTFOUND);
 }
 
-static void keys_and_templates_are_listed(void **state) {
+static void a_key_replaces_the_one_of_its_name(void **state) {
     (void)state;
-    char(*hashes)[BOUGH_HASH_SIZE], (*ids)[BOUGH_ID_SIZE], hash[BOUGH_HASH_SIZE];
+    char(*hashes)[BOUGH_HASH_SIZE], hash[BOUGH_HASH_SIZE];
     size_t n;
-    assert_int_equal(bough_secret_hash(hash, "key", 3, NULL), BOUGH_OK);
-    assert_int_equal(bough_api_keys_insert(cat, "default", hash, NULL), BOUGH_OK);
-    assert_int_equal(bough_api_keys_insert(cat, "default", hash, NULL), BOUGH_OK);
+    static const char *const keys[][2] = {
+        {"default", "one"}, {"other", "two"}, {"default", "new"}, {"default", "new"}};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(bough_secret_hash(hash, keys[i][1], 3, NULL), BOUGH_OK);
+        assert_int_equal(bough_api_keys_set(cat, keys[i][0], hash, NULL), BOUGH_OK);
+    }
     assert_int_equal(bough_api_keys_list(&hashes, &n, cat, NULL), BOUGH_OK);
-    assert_int_equal(n, 1);
-    assert_string_equal(hashes[0], hash);
+    assert_int_equal(n, 2);
+    size_t new_at = strcmp(hashes[0], hash) == 0 ? 0 : 1; /* in no order */
+    assert_string_equal(hashes[new_at], hash);
+    assert_int_equal(bough_secret_hash(hash, "two", 3, NULL), BOUGH_OK);
+    assert_string_equal(hashes[1 - new_at], hash);
     free(hashes);
+}
+
+static void templates_are_listed(void **state) {
+    (void)state;
+    char(*ids)[BOUGH_ID_SIZE];
+    size_t n;
     assert_int_equal(bough_templates_insert(cat, "pg15", NULL), BOUGH_OK);
     assert_int_equal(bough_templates_insert(cat, "pg15", NULL), BOUGH_OK);
     assert_int_equal(bough_templates_list(&ids, &n, cat, NULL), BOUGH_OK);
@@ -615,17 +655,22 @@ static void a_sealed_password_opens_again_and_shows_nothing(void **state) {
     static const char password[] = "correct horse";
     assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", password, NULL), BOUGH_OK);
     assert_null(memmem(sealed, size, "correct", 7));
-    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL),
+                     BOUGH_OK);
     assert_string_equal(back, password);
-    assert_int_equal(bough_secret_seal(twice, &size_twice, &a_key, "alice", password, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_seal(twice, &size_twice, &a_key, "alice", password, NULL),
+                     BOUGH_OK);
     assert_int_equal(size, size_twice);
     assert_memory_not_equal(sealed, twice, size); /* a fresh nonce each time */
     assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", "", NULL), BOUGH_OK);
-    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL),
+                     BOUGH_OK);
     assert_string_equal(back, "");
-    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", repeat("x", 228), NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", repeat("x", 228), NULL),
+                     BOUGH_OK);
     assert_true(size <= BOUGH_SECRET_SIZE);
-    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", repeat("x", 229), NULL), BOUGH_E_INVALID);
+    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", repeat("x", 229), NULL),
+                     BOUGH_E_INVALID);
 }
 
 static void a_sealed_password_that_was_touched_does_not_open(void **state) {
@@ -634,21 +679,28 @@ static void a_sealed_password_that_was_touched_does_not_open(void **state) {
     size_t size;
     char back[BOUGH_SECRET_SIZE];
     bough_error err = {0};
-    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", "correct horse", NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_seal(sealed, &size, &a_key, "alice", "correct horse", NULL),
+                     BOUGH_OK);
     for (size_t i = 0; i < size; i++) {
         sealed[i] ^= 1;
-        assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, &err), BOUGH_E_CORRUPT);
+        assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, &err),
+                         BOUGH_E_CORRUPT);
         assert_null(strstr(back, "horse"));
         sealed[i] ^= 1;
     }
     for (size_t n = 0; n < size; n++)
-        assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, n, NULL), BOUGH_E_CORRUPT);
-    assert_int_equal(bough_secret_open(back, 13, &a_key, "alice", sealed, size, NULL), BOUGH_E_CORRUPT);
-    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "mallory", sealed, size, NULL), BOUGH_E_CORRUPT);
+        assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, n, NULL),
+                         BOUGH_E_CORRUPT);
+    assert_int_equal(bough_secret_open(back, 13, &a_key, "alice", sealed, size, NULL),
+                     BOUGH_E_CORRUPT);
+    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "mallory", sealed, size, NULL),
+                     BOUGH_E_CORRUPT);
     bough_secret_key other = a_key;
     other.bytes[31] ^= 1;
-    assert_int_equal(bough_secret_open(back, sizeof back, &other, "alice", sealed, size, NULL), BOUGH_E_CORRUPT);
-    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_open(back, sizeof back, &other, "alice", sealed, size, NULL),
+                     BOUGH_E_CORRUPT);
+    assert_int_equal(bough_secret_open(back, sizeof back, &a_key, "alice", sealed, size, NULL),
+                     BOUGH_OK);
     assert_non_null(strstr(err.message, "alice"));
 }
 
@@ -670,7 +722,8 @@ static void the_key_file_is_private_and_made_only_where_nothing_needs_it(void **
 static void hashes_are_sha256_and_compare_as_a_whole(void **state) {
     (void)state;
     char hash[BOUGH_HASH_SIZE], other[BOUGH_HASH_SIZE];
-    assert_int_equal(bough_secret_hash(hash, "abc", 3, NULL), BOUGH_OK); /* FIPS 180-2, appendix B.1 */
+    assert_int_equal(bough_secret_hash(hash, "abc", 3, NULL),
+                     BOUGH_OK); /* FIPS 180-2, appendix B.1 */
     assert_string_equal(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     memcpy(other, hash, sizeof other);
     assert_true(bough_secret_hash_equal(hash, other));
@@ -683,7 +736,8 @@ static void hashes_are_sha256_and_compare_as_a_whole(void **state) {
 
 static void new_passwords_and_keys_are_long_plain_and_different(void **state) {
     (void)state;
-    char one[BOUGH_PASSWORD_SIZE], two[BOUGH_PASSWORD_SIZE], key[BOUGH_API_KEY_SIZE], other[BOUGH_API_KEY_SIZE];
+    char one[BOUGH_PASSWORD_SIZE], two[BOUGH_PASSWORD_SIZE], key[BOUGH_API_KEY_SIZE],
+        other[BOUGH_API_KEY_SIZE];
     assert_int_equal(bough_secret_password(one, NULL), BOUGH_OK);
     assert_int_equal(bough_secret_password(two, NULL), BOUGH_OK);
     assert_true(matches(one, "^bgh_[A-Za-z0-9_-]{24}$"));
@@ -700,7 +754,8 @@ static void a_url_is_shown_without_its_password(void **state) {
         {"postgres://u:s3cret@h:5432/d", "postgres://u:***@h:5432/d"},
         {"postgres://u:s3:cr@et@h/d", "postgres://u:***@h/d"},
         {"postgres://u@h/d", "postgres://u@h/d"},
-        {"postgres://h/d?user=u&password=s3cret&sslmode=require", "postgres://h/d?user=u&password=***&sslmode=require"},
+        {"postgres://h/d?user=u&password=s3cret&sslmode=require",
+         "postgres://h/d?user=u&password=***&sslmode=require"},
         {"postgres://h?password=s3cret", "postgres://h?password=***"},
         {"postgres://h/d?sslpassword=s3cret&a=b", "postgres://h/d?sslpassword=***&a=b"},
         {"/dumps/shop.dump", "/dumps/shop.dump"},
@@ -744,7 +799,8 @@ int main(void) {
         WITH(a_role_keeps_its_secret_until_it_gets_another),
         WITH(a_database_gets_an_id_of_its_own_for_ever),
         WITH(operations_are_listed_newest_first_and_outlive_branches),
-        WITH(keys_and_templates_are_listed),
+        WITH(a_key_replaces_the_one_of_its_name),
+        WITH(templates_are_listed),
         cmocka_unit_test(a_sealed_password_opens_again_and_shows_nothing),
         cmocka_unit_test(a_sealed_password_that_was_touched_does_not_open),
         WITH(the_key_file_is_private_and_made_only_where_nothing_needs_it),

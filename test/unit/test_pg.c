@@ -196,6 +196,27 @@ static void a_dump_names_its_roles(void **state) {
     assert_string_equal(scan("COPY t FROM stdin;\nGRANT a TO b;\n\\.\nGRANT a TO c;", BOUGH_OK), "c ");
 }
 
+static bool is_complete(const char *sql) {
+    bough_dumpscan *s = bough_dumpscan_new();
+    assert_non_null(s);
+    assert_int_equal(bough_dumpscan_feed(s, sql, strlen(sql), NULL), BOUGH_OK);
+    bool complete = bough_dumpscan_is_complete(s);
+    bough_dumpscan_free(s);
+    return complete;
+}
+
+static void a_dump_is_complete_with_its_last_comment(void **state) {
+    (void)state;
+#define LAST "-- PostgreSQL database dump complete\n"
+    assert_true(is_complete("SELECT 1;\n--\n" LAST "--\n\\unrestrict x\n"));
+    assert_true(is_complete("--\r\n-- PostgreSQL database dump complete\r\n--\r\n"));
+    assert_false(is_complete("--\n-- PostgreSQL database dump\n--\nSELECT 1;\n"));
+    assert_false(is_complete("COPY t FROM stdin;\n" LAST));
+    assert_false(is_complete("SELECT '\n" LAST));
+    assert_false(is_complete("-- PostgreSQL database dump comple"));
+#undef LAST
+}
+
 static void a_dump_that_reaches_further_is_refused(void **state) {
     (void)state;
     (void)scan("\\restrict abc\nSELECT 1;\n\\unrestrict abc\n", BOUGH_OK);
@@ -243,6 +264,7 @@ int main(void) {
         cmocka_unit_test(an_unknown_version_is_not_looked_for),
         IN_DIR(a_log_tells_its_last_error),
         cmocka_unit_test(a_dump_names_its_roles),
+        cmocka_unit_test(a_dump_is_complete_with_its_last_comment),
         cmocka_unit_test(a_dump_that_reaches_further_is_refused),
         cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
     };

@@ -1,0 +1,255 @@
+"""The command line: what it prints where, suggestions, completion, Ctrl-C, and that no list of
+processes shows a password."""
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+import harness as h
+import pytest
+
+
+@pytest.fixture(scope="module")
+def shop(shared_server):
+    project = shared_server.project("cli shop")
+    project.branch("dev")
+    project.branch("dev fix", parent="dev")
+    return project
+
+
+def on_terminal(server, *args, keys=None, wait_for_text=None, timeout=60):
+    """Run on a terminal of its own; send `keys` once `wait_for_text` was seen.
+
+    Returns status and screen.
+    """
+    argv = [h.BOUGH, *args, "--store", server.store]
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(argv[0], argv, server.env | {"TERM": "xterm"})
+    screen, until = b"", time.monotonic() + timeout
+    try:
+        while time.monotonic() < until:
+            if keys and re.search(wait_for_text, screen):
+                os.write(fd, keys)
+                keys = None
+            if not select.select([fd], [], [], 0.05)[0]:
+                continue
+            try:
+                data = os.read(fd, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            screen += data
+        else:
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError(f"{argv} still ran after {timeout} s: {screen!r}")
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(fd)
+    return os.waitstatus_to_exitcode(status), screen.decode()
+
+
+def run(*args, **kw):
+    """Without a store of the test's."""
+    return h.run([h.BOUGH, *args], **kw)
+
+
+def completions(server, *words):
+    done = run("completion", "words", "--", *words, env=server.env | {"BOUGH_STORE": server.store})
+    return done.stdout.split("\n")[:-1]
+
+
+# ---- output ----
+
+def test_a_list_is_a_tree_on_a_terminal_and_plain_elsewhere(shop):
+    status, screen = on_terminal(shop.server, "branch", "list", "--project", shop.id)
+    assert status == 0
+    for text in ("main *", "└─ dev", "   └─ dev fix", "OWN BYTES"):
+        assert text in screen, screen
+    plain = shop.bough("branch", "list").stdout
+    assert plain.startswith("NAME ")
+    assert not [c for c in "└*\033" if c in plain]
+    assert [line.split("  ")[0] for line in plain.split("\n")[1:-1]] == ["main", "dev", "dev fix"]
+
+
+def test_json_of_branch_create_has_uri_and_timings_each_time(shop):
+    for existing in (False, True):
+        made = shop.json("branch", "create", "timed")
+        assert set(made) == {"branch", "connection_uri", "timings_ms", "existing"}
+        assert set(made["timings_ms"]) == {"seal", "create", "start", "ready", "total"}
+        assert made["existing"] is existing and made["branch"]["name"] == "timed"
+        assert made["connection_uri"].startswith("postgresql://")
+    shop.delete("timed")
+
+
+def test_every_command_has_help_without_a_server():
+    names = run("help", "--list").stdout
+    assert len(names.split("\n")) > 20
+    for name in names.split("\n")[:-1]:
+        done = run(*name.split()[1:], "--help")
+        assert f"Usage: {name}" in done.stdout and "--json" in done.stdout and not done.stderr, name
+
+
+def test_a_full_disk_below_standard_output_is_a_failure(shop):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run([h.BOUGH, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == h.EXIT["nospace"], done.stderr
+
+
+# ---- failures ----
+
+@pytest.mark.parametrize("args, status, hint", [
+    (["branch", "get", "dve"], "notfound", "dev"),
+    (["psql", "mian"], "notfound", "main"),
+    (["cs", "nothing-like-it"], "notfound", "bough branch list"),
+    (["branch", "create", "x", "--parent", "dve"], "notfound", "dev"),
+    (["branch", "lsit"], "usage", "bough branch list"),
+    (["branhc", "list"], "usage", "bough branch"),
+    (["help", "branch", "creat"], "usage", "bough branch create"),
+    (["branch", "list", "--jsno"], "usage", "--json"),
+    (["psql", "main", "-c", "select 1"], "usage", " -- "),
+    (["export", "main", "/etc/passwd"], "invalid", "does not exist yet"),
+    (["export", "main", "/"], "conflict", "does not exist yet"),
+])
+def test_a_failure_suggests_what_to_do(shop, args, status, hint):
+    where = ["--store", shop.server.store, "--project", shop.id]
+    where = [] if args[0] in ("branhc", "help") else where
+    done = run(*args, *where, check=False)
+    assert done.returncode == h.EXIT[status] and done.stdout == "", done
+    assert re.fullmatch(r"bough: error: .+\nbough: hint: .+\n", done.stderr), done.stderr
+    done = run(*args, *where, "--json", check=False)
+    answer = json.loads(done.stderr)
+    assert done.stdout == "" and set(answer) == {"code", "message", "hint"}
+    assert hint.lower() in answer["hint"].lower()
+
+
+def test_a_project_must_be_named_only_where_there_are_several(make_server):
+    server = make_server()
+    server.refused("branch", "list", status="notfound", hint="bough project create")
+    server.project("one")
+    server.bough("branch", "list")
+    server.project("two")
+    server.refused("branch", "list", status="usage", hint="--project")
+
+
+def test_a_store_that_is_a_file_is_refused(shop):
+    done = run("up", "--store", "/etc/passwd", check=False)
+    assert done.returncode == h.EXIT["invalid"] and "not a directory" in done.stderr
+
+
+def test_status_tells_a_changed_key_from_no_server(make_server):
+    server = make_server()
+    path = os.path.join(server.store, "api_key")
+    with open(path, encoding="ascii") as f:
+        key = f.read()
+    with open(path, "w", encoding="ascii") as f:
+        f.write("x" * len(key))
+    server.refused("status", status="auth", hint="was changed")
+    server.refused("down", status="auth", hint="was changed")
+    with open(path, "w", encoding="ascii") as f:
+        f.write(key)
+    server.kill()
+    server.refused("status", status="unreachable", hint="bough up")
+
+
+# ---- connecting ----
+
+def test_psql_shows_no_password_in_its_arguments(shop):
+    argv = [h.BOUGH, "psql", "dev", "--project", shop.id, "--store", shop.server.store,
+            "--", "-c", "SELECT pg_sleep(60)"]
+    password = re.search(r":([^:@/]+)@", shop.uri("dev")).group(1)
+    nothing = subprocess.DEVNULL
+    p = subprocess.Popen(argv, env=shop.server.env, stdin=nothing, stdout=nothing, stderr=nothing,
+                         start_new_session=True)
+    try:
+        def arguments():
+            with open(f"/proc/{p.pid}/cmdline", "rb") as f:
+                text = f.read().decode()
+            return text if "psql" in text.split("\0")[0] else None
+        assert password not in h.wait_for(arguments, "bough has become psql")
+    finally:
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+
+
+def test_psql_ignores_an_environment_that_leads_elsewhere(shop):
+    env = shop.server.env | {"PGHOST": "/nowhere", "PGPORT": "1", "PGUSER": "nobody",
+                             "PGDATABASE": "none", "PGPASSWORD": "wrong", "PGSERVICE": "none",
+                             "PGHOSTADDR": "127.0.0.9", "PGPASSFILE": "/nowhere"}
+    done = run("psql", "dev", "--project", shop.id, "--store", shop.server.store, "--", "-Atc",
+               "SELECT 1", env=env)
+    assert done.stdout == "1\n"
+
+
+# ---- completion ----
+
+def test_completion_offers_commands_options_and_names(shop):
+    server = shop.server
+    assert completions(server, "br") == ["branch"]
+    assert "create" in completions(server, "branch", "")
+    assert completions(server, "branch", "create", "x", "--par") == ["--parent"]
+    assert completions(server, "project", "get", "--store", server.store, "cli") == ["cli shop"]
+    at = ["--store", server.store, "--project", shop.id]
+    assert sorted(completions(server, "branch", "get", *at, "d")) == ["dev", "dev fix"]
+    assert sorted(completions(server, "branch", "create", *at, "--parent=d")) == \
+        ["--parent=dev", "--parent=dev fix"]
+    assert sorted(completions(server, "branch", "create", *at, "--parent", "=", "d")) == \
+        ["dev", "dev fix"]
+    assert completions(server, "export", *at, "dev", "") == ["@files"]
+    assert completions(server, "psql", *at, "dev", "--", "") == ["@files"]
+
+
+def test_completion_without_a_server_is_silent():
+    done = run("completion", "words", "--", "branch", "get", "--store", "/nowhere", "")
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_bash_completes_names_with_blanks(shop):
+    env = shop.server.env | {"BOUGH_STORE": shop.server.store, "BOUGH_PROJECT": shop.id,
+                             "PATH": os.path.dirname(h.BOUGH) + ":" + os.environ["PATH"]}
+    script = """source <(bough completion bash)
+                COMP_WORDS=(bough branch get "dev ") COMP_CWORD=3
+                _bough
+                printf '%s\\n' "${COMPREPLY[@]}" """
+    assert h.run(["bash", "-c", script], env=env).stdout == "dev\\ fix\n"
+
+
+# ---- Ctrl-C ----
+
+def test_ctrl_c_at_a_question_deletes_nothing(make_server):
+    server = make_server()
+    server.project("kept")
+
+    def delete(keys):
+        return on_terminal(server, "project", "delete", "kept", keys=keys,
+                           wait_for_text=rb"\[y/N\]")
+    status, screen = delete(b"\x03")
+    assert status == 130, screen
+    status, screen = delete(b"n\n")
+    assert status == 130 and "nothing was deleted" in screen
+    assert [p["name"] for p in server.projects()] == ["kept"]
+    status, screen = delete(b"y\n")
+    assert status == 0 and server.projects() == []
+
+
+def test_ctrl_c_during_an_export_leaves_nothing_behind(make_server):
+    server = make_server()
+    project = server.project("p")
+    project.sql("main", "CREATE TABLE t AS "
+                        "SELECT i, repeat('x', 500) FROM generate_series(1, 400000) i")
+    target = os.path.join(server.dir, "out")
+    status, screen = on_terminal(server, "export", "main", target, "--project", project.id,
+                                 keys=b"\x03", wait_for_text=rb"exporting")
+    assert status == 130 and "nothing was left behind" in screen, screen
+    assert not os.path.exists(target)
+
+
+# ---- documentation ----
+
+def test_manual_and_reference_say_what_the_programs_say():
+    h.run([os.path.join(h.ROOT, "dev/cli-docs"), "--check", h.BUILD])
