@@ -1,8 +1,8 @@
 /* Tables branches and templates. */
 #include "model/query.h"
 
-#define SELECT                                                                                              \
-    "SELECT b.id, b.project_id, b.name, b.parent_id, p.name, b.state, b.is_default, b.created_ms,"         \
+#define SELECT                                                                                     \
+    "SELECT b.id, b.project_id, b.name, b.parent_id, p.name, b.state, b.is_default, b.created_ms," \
     " b.updated_ms FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
@@ -24,16 +24,17 @@ static int fail_taken(const char *name, bough_error *err) {
 }
 
 int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err,
-                             "INSERT INTO branches (id, project_id, name, parent_id, state, is_default,"
-                             " created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", "ssstsiii", row->id,
-                             row->project_id, row->name, row->parent_id, row->state,
-                             (int64_t)row->is_default, row->created_ms, row->updated_ms);
+    int rc =
+        bough_query_run(NULL, cat, err,
+                        "INSERT INTO branches (id, project_id, name, parent_id, state, is_default,"
+                        " created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        "ssstsiii", row->id, row->project_id, row->name, row->parent_id, row->state,
+                        (int64_t)row->is_default, row->created_ms, row->updated_ms);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
-int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project, const char *id,
-                       bough_error *err) {
+int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
+                       const char *id, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
                              SELECT "WHERE b.project_id = ? AND b.id = ?", "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
@@ -41,8 +42,8 @@ int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *
     return rc;
 }
 
-int bough_branches_find(bough_branch_row *row, bough_catalogue *cat, const char *project, const char *name,
-                        bough_error *err) {
+int bough_branches_find(bough_branch_row *row, bough_catalogue *cat, const char *project,
+                        const char *name, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
                              SELECT "WHERE b.project_id = ? AND b.name = ?", "ss", project, name);
     if (rc == BOUGH_E_NOTFOUND)
@@ -58,25 +59,30 @@ int bough_branches_get_default(bough_branch_row *row, bough_catalogue *cat, cons
     return rc;
 }
 
-int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat, const char *project,
-                        bough_error *err) {
+int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
+                        const char *project, bough_error *err) {
     void *records;
     int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
                               SELECT "WHERE ?1 IS NULL OR b.project_id = ?1"
-                                     " ORDER BY b.created_ms DESC, b.rowid DESC", "s", project);
+                                     " ORDER BY b.created_ms DESC, b.rowid DESC",
+                              "s", project);
     *rows = records;
     return rc;
 }
 
-int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err, "UPDATE branches SET name = ?, updated_ms = ? WHERE id = ?",
-                             "sis", name, bough_now_epoch_ms(), id);
+int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name,
+                          bough_error *err) {
+    int rc =
+        bough_query_run(NULL, cat, err, "UPDATE branches SET name = ?, updated_ms = ? WHERE id = ?",
+                        "sis", name, bough_now_epoch_ms(), id);
     return rc == BOUGH_E_CONFLICT ? fail_taken(name, err) : rc;
 }
 
-int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state, bough_error *err) {
-    return bough_query_run(NULL, cat, err, "UPDATE branches SET state = ?, updated_ms = ? WHERE id = ?",
-                           "sis", state, bough_now_epoch_ms(), id);
+int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state,
+                             bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE branches SET state = ?, updated_ms = ? WHERE id = ?", "sis",
+                           state, bough_now_epoch_ms(), id);
 }
 
 static void fill_count(void *record, sqlite3_stmt *stmt) {
@@ -84,7 +90,8 @@ static void fill_count(void *record, sqlite3_stmt *stmt) {
     *n = sqlite3_column_int64(stmt, 0);
 }
 
-int bough_branches_count_children(int64_t *n, bough_catalogue *cat, const char *id, bough_error *err) {
+int bough_branches_count_children(int64_t *n, bough_catalogue *cat, const char *id,
+                                  bough_error *err) {
     return bough_query_one(n, sizeof *n, fill_count, cat, err,
                            "SELECT count(*) FROM branches WHERE parent_id = ?", "s", id);
 }
@@ -93,28 +100,35 @@ int bough_branches_delete(bough_catalogue *cat, const char *id, bough_error *err
     return bough_query_run(NULL, cat, err, "DELETE FROM branches WHERE id = ?", "s", id);
 }
 
-int bough_branches_copy_contents(bough_catalogue *cat, const char *from, const char *to, bough_error *err) {
+int bough_branches_copy_contents(bough_catalogue *cat, const char *from, const char *to,
+                                 bough_error *err) {
     int64_t now = bough_now_epoch_ms();
     int rc = bough_query_run(NULL, cat, err,
                              "INSERT INTO roles (branch_id, name, secret, created_ms, updated_ms)"
-                             " SELECT ?1, name, secret, ?2, ?2 FROM roles WHERE branch_id = ?3", "sis", to,
-                             now, from);
+                             " SELECT ?1, name, secret, ?2, ?2 FROM roles WHERE branch_id = ?3",
+                             "sis", to, now, from);
     if (rc) return rc;
-    return bough_query_run(NULL, cat, err,
-                           "INSERT INTO databases (branch_id, name, owner, created_ms, updated_ms)"
-                           " SELECT ?1, name, owner, ?2, ?2 FROM databases WHERE branch_id = ?3 ORDER BY id",
-                           "sis", to, now, from);
+    return bough_query_run(
+        NULL, cat, err,
+        "INSERT INTO databases (branch_id, name, owner, created_ms, updated_ms)"
+        " SELECT ?1, name, owner, ?2, ?2 FROM databases WHERE branch_id = ?3 ORDER BY id",
+        "sis", to, now, from);
 }
 
 int bough_templates_insert(bough_catalogue *cat, const char *id, bough_error *err) {
-    return bough_query_run(NULL, cat, err, "INSERT OR IGNORE INTO templates (id) VALUES (?)", "s", id);
+    return bough_query_run(NULL, cat, err, "INSERT OR IGNORE INTO templates (id) VALUES (?)", "s",
+                           id);
 }
 
-static void fill_id(void *record, sqlite3_stmt *stmt) { bough_query_text(record, BOUGH_ID_SIZE, stmt, 0); }
+static void fill_id(void *record, sqlite3_stmt *stmt) {
+    bough_query_text(record, BOUGH_ID_SIZE, stmt, 0);
+}
 
-int bough_templates_list(char (**ids)[BOUGH_ID_SIZE], size_t *n, bough_catalogue *cat, bough_error *err) {
+int bough_templates_list(char (**ids)[BOUGH_ID_SIZE], size_t *n, bough_catalogue *cat,
+                         bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, BOUGH_ID_SIZE, fill_id, cat, err, "SELECT id FROM templates", "");
+    int rc = bough_query_rows(&records, n, BOUGH_ID_SIZE, fill_id, cat, err,
+                              "SELECT id FROM templates", "");
     *ids = records;
     return rc;
 }

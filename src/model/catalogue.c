@@ -1,8 +1,8 @@
 /*
  * The catalogue's connection, its schema and its transactions.
  *
- * Invariant: whoever is inside a transaction holds the (recursive) mutex, so that statements of other threads
- * never become part of it.
+ * Invariant: whoever is inside a transaction holds the (recursive) mutex, so that statements of
+ * other threads never become part of it.
  */
 #include "model/catalogue.h"
 
@@ -21,13 +21,17 @@ struct bough_catalogue {
     uint64_t commits;
 };
 
-/* One entry per schema version; entry i brings version i to i + 1. Never change one that was released. */
+/* One entry per schema version; entry i brings version i to i + 1. Never change one that was
+ * released. */
 static const char *const migrations[] = {
-    "CREATE TABLE projects (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, pg_major INTEGER NOT NULL,"
+    "CREATE TABLE projects (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, pg_major INTEGER NOT "
+    "NULL,"
     " source TEXT NOT NULL, source_hash TEXT NOT NULL, created_ms INTEGER NOT NULL,"
     " updated_ms INTEGER NOT NULL) STRICT;"
-    "CREATE TABLE branches (id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects ON DELETE CASCADE,"
-    " name TEXT NOT NULL, parent_id TEXT REFERENCES branches, state TEXT NOT NULL, is_default INTEGER NOT NULL,"
+    "CREATE TABLE branches (id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects ON "
+    "DELETE CASCADE,"
+    " name TEXT NOT NULL, parent_id TEXT REFERENCES branches, state TEXT NOT NULL, is_default "
+    "INTEGER NOT NULL,"
     " created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, UNIQUE (project_id, name)) STRICT;"
     "CREATE INDEX branches_parent ON branches (parent_id);"
     "CREATE TABLE templates (id TEXT PRIMARY KEY) STRICT;"
@@ -36,14 +40,17 @@ static const char *const migrations[] = {
     " branch_id TEXT NOT NULL UNIQUE REFERENCES branches ON DELETE CASCADE,"
     " suspend_timeout_seconds INTEGER NOT NULL, last_error TEXT, created_ms INTEGER NOT NULL,"
     " updated_ms INTEGER NOT NULL) STRICT;"
-    "CREATE TABLE roles (branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE, name TEXT NOT NULL,"
+    "CREATE TABLE roles (branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE, name TEXT "
+    "NOT NULL,"
     " secret BLOB, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,"
     " PRIMARY KEY (branch_id, name)) STRICT;"
     "CREATE TABLE databases (id INTEGER PRIMARY KEY AUTOINCREMENT,"
-    " branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE, name TEXT NOT NULL, owner TEXT NOT NULL,"
+    " branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE, name TEXT NOT NULL, owner "
+    "TEXT NOT NULL,"
     " created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, UNIQUE (branch_id, name)) STRICT;"
     "CREATE TABLE operations (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
-    " project_id TEXT NOT NULL REFERENCES projects ON DELETE CASCADE, branch_id TEXT, endpoint_id TEXT,"
+    " project_id TEXT NOT NULL REFERENCES projects ON DELETE CASCADE, branch_id TEXT, endpoint_id "
+    "TEXT,"
     " action TEXT NOT NULL, status TEXT NOT NULL, failure TEXT, created_ms INTEGER NOT NULL,"
     " updated_ms INTEGER NOT NULL, duration_ms INTEGER NOT NULL) STRICT;"
     "CREATE INDEX operations_project ON operations (project_id, seq);"
@@ -67,18 +74,21 @@ static int fail_sqlite(bough_catalogue *cat, int code, bough_error *err) {
             sqlite3_extended_errcode(cat->db) == SQLITE_CONSTRAINT_PRIMARYKEY)
             return bough_fail(err, BOUGH_E_CONFLICT, "exists already");
         return bough_fail(err, BOUGH_E_CONFLICT, "something depends on it");
-    case SQLITE_NOMEM: return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    case SQLITE_NOMEM:
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     case SQLITE_FULL:
         (void)bough_fail(err, BOUGH_E_NOSPACE, "the disk is full: could not write the catalogue");
         (void)bough_hint(err, "Free space on that file system, then retry.");
         return BOUGH_E_NOSPACE;
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return bough_fail(err, BOUGH_E_CORRUPT, "the catalogue is damaged: %s", message);
+    case SQLITE_NOTADB:
+        return bough_fail(err, BOUGH_E_CORRUPT, "the catalogue is damaged: %s", message);
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
     case SQLITE_READONLY:
         return bough_fail(err, BOUGH_E_SYS, "could not use the catalogue: %s", message);
-    default: return bough_fail(err, BOUGH_E_INTERNAL, "catalogue: %s", message);
+    default:
+        return bough_fail(err, BOUGH_E_INTERNAL, "catalogue: %s", message);
     }
 }
 
@@ -94,12 +104,13 @@ static void fill_int(void *record, sqlite3_stmt *stmt) {
 
 static int migrate(bough_catalogue *cat, bough_error *err) {
     int64_t version = 0;
-    int rc = bough_query_one(&version, sizeof version, fill_int, cat, err, "PRAGMA user_version", "");
+    int rc =
+        bough_query_one(&version, sizeof version, fill_int, cat, err, "PRAGMA user_version", "");
     if (rc) return rc;
     if (version > SCHEMA_VERSION) {
         (void)bough_fail(err, BOUGH_E_UNSUPPORTED,
-                         "the catalogue has schema version %lld, this server knows %d", (long long)version,
-                         SCHEMA_VERSION);
+                         "the catalogue has schema version %lld, this server knows %d",
+                         (long long)version, SCHEMA_VERSION);
         (void)bough_hint(err, "It was made by a newer version of Bough; use that one.");
         return BOUGH_E_UNSUPPORTED;
     }
@@ -127,12 +138,16 @@ int bough_catalogue_open(bough_catalogue **out, const char *path, bough_error *e
     pthread_mutexattr_destroy(&attr);
     int code = sqlite3_open_v2(path, &cat->db,
                                SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
-                                   SQLITE_OPEN_EXRESCODE, NULL);
+                                   SQLITE_OPEN_EXRESCODE,
+                               NULL);
     int rc = code == SQLITE_OK ? BOUGH_OK : fail_sqlite(cat, code, err);
     if (!rc) {
         (void)sqlite3_busy_timeout(cat->db, 5000);
-        rc = run_script(cat, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-                             "PRAGMA secure_delete = ON;", err);
+        rc = run_script(
+            cat,
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+            "PRAGMA secure_delete = ON;",
+            err);
     }
     if (!rc) rc = migrate(cat, err);
     if (rc) {
@@ -203,14 +218,16 @@ static int bind_params(sqlite3_stmt *stmt, const char *params, va_list ap) {
             code = size ? sqlite3_bind_blob64(stmt, i + 1, blob, size, SQLITE_TRANSIENT)
                         : sqlite3_bind_null(stmt, i + 1);
             break;
-        default: code = sqlite3_bind_int64(stmt, i + 1, va_arg(ap, int64_t)); break;
+        default:
+            code = sqlite3_bind_int64(stmt, i + 1, va_arg(ap, int64_t));
+            break;
         }
     }
     return code;
 }
 
-static int begin_statement(sqlite3_stmt **stmt, bough_catalogue *cat, bough_error *err, const char *sql,
-                           const char *params, va_list ap) {
+static int begin_statement(sqlite3_stmt **stmt, bough_catalogue *cat, bough_error *err,
+                           const char *sql, const char *params, va_list ap) {
     int code = sqlite3_prepare_v2(cat->db, sql, -1, stmt, NULL);
     if (code == SQLITE_OK) code = bind_params(*stmt, params, ap);
     if (code == SQLITE_OK) return BOUGH_OK;
@@ -231,8 +248,10 @@ int bough_query_run(int *changes, bough_catalogue *cat, bough_error *err, const 
     if (!rc) {
         bool alone = sqlite3_get_autocommit(cat->db);
         int code = sqlite3_step(stmt);
-        if (code != SQLITE_DONE && code != SQLITE_ROW) rc = fail_sqlite(cat, code, err);
-        else if (alone) cat->commits++;
+        if (code != SQLITE_DONE && code != SQLITE_ROW)
+            rc = fail_sqlite(cat, code, err);
+        else if (alone)
+            cat->commits++;
         if (changes) *changes = rc ? 0 : sqlite3_changes(cat->db);
     }
     (void)sqlite3_finalize(stmt);
@@ -262,7 +281,8 @@ static int collect(collector *c, bough_row_fill fill, sqlite3_stmt *stmt, bough_
 }
 
 int bough_query_rows(void **records, size_t *n, size_t record_size, bough_row_fill fill,
-                     bough_catalogue *cat, bough_error *err, const char *sql, const char *params, ...) {
+                     bough_catalogue *cat, bough_error *err, const char *sql, const char *params,
+                     ...) {
     collector c = {.record_size = record_size};
     sqlite3_stmt *stmt = NULL;
     va_list ap;
@@ -321,7 +341,8 @@ int bough_catalogue_has_id(bool *found, bough_catalogue *cat, const char *id, bo
     int rc = bough_query_one(&n, sizeof n, fill_int, cat, err,
                              "SELECT EXISTS (SELECT 1 FROM projects WHERE id = ?1 UNION ALL"
                              " SELECT 1 FROM branches WHERE id = ?1 UNION ALL"
-                             " SELECT 1 FROM endpoints WHERE id = ?1)", "s", id);
+                             " SELECT 1 FROM endpoints WHERE id = ?1)",
+                             "s", id);
     *found = n != 0;
     return rc;
 }

@@ -1,10 +1,12 @@
 /**
- * The catalogue: STORE/bough.db, SQLite. What exists and in which state; the files behind it are the store's.
+ * The catalogue: STORE/bough.db, SQLite. What exists and in which state; the files behind it are
+ * the store's.
  *
- * Any thread: every function takes the connection's mutex, and a transaction keeps it from begin to commit,
- * so keep transactions short. A state change is one transaction and so one commit.
+ * Any thread: every function takes the connection's mutex, and a transaction keeps it from begin to
+ * commit, so keep transactions short. A state change is one transaction and so one commit.
  *
- * Functions that read one record give BOUGH_E_NOTFOUND when there is none. Lists are malloc'ed; free() them.
+ * Functions that read one record give BOUGH_E_NOTFOUND when there is none. Lists are malloc'ed;
+ * free() them.
  */
 #ifndef BOUGH_MODEL_CATALOGUE_H
 #define BOUGH_MODEL_CATALOGUE_H
@@ -37,27 +39,31 @@ uint64_t bough_catalogue_commits(bough_catalogue *cat);
 int64_t bough_now_epoch_ms(void);
 
 /* Projects. A name that is taken gives BOUGH_E_CONFLICT. */
-BOUGH_CHECK int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row, bough_error *err);
+BOUGH_CHECK int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row,
+                                      bough_error *err);
 BOUGH_CHECK int bough_projects_get(bough_project_row *row, bough_catalogue *cat, const char *id,
                                    bough_error *err);
 BOUGH_CHECK int bough_projects_find(bough_project_row *row, bough_catalogue *cat, const char *name,
                                     bough_error *err);
-/** Oldest first. `search` (part of name or id) may be NULL; `after` is the id of the last one seen, or NULL. */
+/** Oldest first. `search` (part of name or id) may be NULL; `after` is the id of the last one seen,
+ * or NULL. */
 BOUGH_CHECK int bough_projects_list(bough_project_row **rows, size_t *n, bough_catalogue *cat,
-                                    const char *search, const char *after, int limit, bough_error *err);
+                                    const char *search, const char *after, int limit,
+                                    bough_error *err);
 BOUGH_CHECK int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name,
                                       bough_error *err);
 /** With all its branches and what belongs to them. */
 BOUGH_CHECK int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err);
 
 /* Branches. */
-BOUGH_CHECK int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bough_error *err);
+BOUGH_CHECK int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row,
+                                      bough_error *err);
 BOUGH_CHECK int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
                                    const char *id, bough_error *err);
-BOUGH_CHECK int bough_branches_find(bough_branch_row *row, bough_catalogue *cat, const char *project,
-                                    const char *name, bough_error *err);
-BOUGH_CHECK int bough_branches_get_default(bough_branch_row *row, bough_catalogue *cat, const char *project,
-                                           bough_error *err);
+BOUGH_CHECK int bough_branches_find(bough_branch_row *row, bough_catalogue *cat,
+                                    const char *project, const char *name, bough_error *err);
+BOUGH_CHECK int bough_branches_get_default(bough_branch_row *row, bough_catalogue *cat,
+                                           const char *project, bough_error *err);
 /** Of one project, or of all with NULL; newest first. */
 BOUGH_CHECK int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
                                     const char *project, bough_error *err);
@@ -79,11 +85,12 @@ BOUGH_CHECK int bough_templates_list(char (**ids)[BOUGH_ID_SIZE], size_t *n, bou
                                      bough_error *err);
 
 /* Endpoints: at most one per branch. */
-BOUGH_CHECK int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, bough_error *err);
-BOUGH_CHECK int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const char *project,
-                                    const char *id, bough_error *err);
-BOUGH_CHECK int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat, const char *branch,
-                                          bough_error *err);
+BOUGH_CHECK int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row,
+                                       bough_error *err);
+BOUGH_CHECK int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat,
+                                    const char *project, const char *id, bough_error *err);
+BOUGH_CHECK int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat,
+                                          const char *branch, bough_error *err);
 /** Of a project, or of all with NULL. */
 BOUGH_CHECK int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
                                      const char *project, bough_error *err);
@@ -94,44 +101,50 @@ BOUGH_CHECK int bough_endpoints_set_error(bough_catalogue *cat, const char *id, 
 BOUGH_CHECK int bough_endpoints_delete(bough_catalogue *cat, const char *id, bough_error *err);
 
 /* Roles of a branch. */
-BOUGH_CHECK int bough_roles_insert(bough_catalogue *cat, const bough_role_row *row, bough_error *err);
+BOUGH_CHECK int bough_roles_insert(bough_catalogue *cat, const bough_role_row *row,
+                                   bough_error *err);
 BOUGH_CHECK int bough_roles_get(bough_role_row *row, bough_catalogue *cat, const char *branch,
                                 const char *name, bough_error *err);
-BOUGH_CHECK int bough_roles_list(bough_role_row **rows, size_t *n, bough_catalogue *cat, const char *branch,
-                                 bough_error *err);
-BOUGH_CHECK int bough_roles_set_secret(bough_catalogue *cat, const bough_role_row *row, bough_error *err);
+BOUGH_CHECK int bough_roles_list(bough_role_row **rows, size_t *n, bough_catalogue *cat,
+                                 const char *branch, bough_error *err);
+BOUGH_CHECK int bough_roles_set_secret(bough_catalogue *cat, const bough_role_row *row,
+                                       bough_error *err);
 BOUGH_CHECK int bough_roles_delete(bough_catalogue *cat, const char *branch, const char *name,
                                    bough_error *err);
 
 /* Databases of a branch; oldest first. The id is given on insertion. */
-BOUGH_CHECK int bough_databases_insert(bough_catalogue *cat, const bough_database_row *row, bough_error *err);
-BOUGH_CHECK int bough_databases_get(bough_database_row *row, bough_catalogue *cat, const char *branch,
-                                    const char *name, bough_error *err);
+BOUGH_CHECK int bough_databases_insert(bough_catalogue *cat, const bough_database_row *row,
+                                       bough_error *err);
+BOUGH_CHECK int bough_databases_get(bough_database_row *row, bough_catalogue *cat,
+                                    const char *branch, const char *name, bough_error *err);
 BOUGH_CHECK int bough_databases_list(bough_database_row **rows, size_t *n, bough_catalogue *cat,
                                      const char *branch, bough_error *err);
-BOUGH_CHECK int bough_databases_update(bough_catalogue *cat, int64_t id, const char *name, const char *owner,
-                                       bough_error *err);
+BOUGH_CHECK int bough_databases_update(bough_catalogue *cat, int64_t id, const char *name,
+                                       const char *owner, bough_error *err);
 BOUGH_CHECK int bough_databases_delete(bough_catalogue *cat, const char *branch, const char *name,
                                        bough_error *err);
 
 /* Operations: what was done, newest first. They outlive branches, not projects. */
 BOUGH_CHECK int bough_operations_insert(bough_catalogue *cat, const bough_operation_row *row,
                                         bough_error *err);
-BOUGH_CHECK int bough_operations_get(bough_operation_row *row, bough_catalogue *cat, const char *project,
-                                     const char *id, bough_error *err);
+BOUGH_CHECK int bough_operations_get(bough_operation_row *row, bough_catalogue *cat,
+                                     const char *project, const char *id, bough_error *err);
 /** `before` is the seq of the last one seen; 0: from the newest. */
 BOUGH_CHECK int bough_operations_list(bough_operation_row **rows, size_t *n, bough_catalogue *cat,
-                                      const char *project, int64_t before, int limit, bough_error *err);
+                                      const char *project, int64_t before, int limit,
+                                      bough_error *err);
 
 /* API keys: only their SHA-256 (hexadecimal). */
 
 /** Make this the key of that name: the one before is valid no longer. */
-BOUGH_CHECK int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash, bough_error *err);
-BOUGH_CHECK int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n, bough_catalogue *cat,
-                                    bough_error *err);
+BOUGH_CHECK int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash,
+                                   bough_error *err);
+BOUGH_CHECK int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n,
+                                    bough_catalogue *cat, bough_error *err);
 
 /** Whether any table has this as an id. */
-BOUGH_CHECK int bough_catalogue_has_id(bool *found, bough_catalogue *cat, const char *id, bough_error *err);
+BOUGH_CHECK int bough_catalogue_has_id(bool *found, bough_catalogue *cat, const char *id,
+                                       bough_error *err);
 /** Whether any role has a stored password. */
 BOUGH_CHECK int bough_catalogue_has_secrets(bool *found, bough_catalogue *cat, bough_error *err);
 

@@ -1,7 +1,8 @@
 /* Table endpoints. Whether one is active is the supervisor's knowledge, not a column. */
 #include "model/query.h"
 
-#define COLUMNS "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms"
+#define COLUMNS                                                                                    \
+    "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms"
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_endpoint_row *row = record;
@@ -15,21 +16,21 @@ static void fill(void *record, sqlite3_stmt *stmt) {
 }
 
 int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err,
-                             "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)", "sssitii",
-                             row->id, row->project_id, row->branch_id,
-                             (int64_t)row->suspend_timeout_seconds, row->last_error, row->created_ms,
-                             row->updated_ms);
+    int rc = bough_query_run(
+        NULL, cat, err, "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "sssitii", row->id, row->project_id, row->branch_id, (int64_t)row->suspend_timeout_seconds,
+        row->last_error, row->created_ms, row->updated_ms);
     if (rc == BOUGH_E_CONFLICT)
-        (void)bough_fail(err, rc, "read_write endpoint already exists for branch \"%s\"", row->branch_id);
+        (void)bough_fail(err, rc, "read_write endpoint already exists for branch \"%s\"",
+                         row->branch_id);
     return rc;
 }
 
-int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const char *project, const char *id,
-                        bough_error *err) {
+int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const char *project,
+                        const char *id, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND id = ?", "ss",
-                             project, id);
+                             "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND id = ?",
+                             "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
         (void)bough_fail(err, rc, "no endpoint has the id \"%.100s\" in this project", id);
     return rc;
@@ -46,26 +47,31 @@ int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat, con
     return rc;
 }
 
-int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat, const char *project,
-                         bough_error *err) {
+int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
+                         const char *project, bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
-                              "SELECT " COLUMNS " FROM endpoints WHERE ?1 IS NULL OR project_id = ?1"
-                              " ORDER BY created_ms DESC, rowid DESC", "s", project);
+    int rc =
+        bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                         "SELECT " COLUMNS " FROM endpoints WHERE ?1 IS NULL OR project_id = ?1"
+                         " ORDER BY created_ms DESC, rowid DESC",
+                         "s", project);
     *rows = records;
     return rc;
 }
 
-int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int seconds, bough_error *err) {
-    return bough_query_run(NULL, cat, err,
-                           "UPDATE endpoints SET suspend_timeout_seconds = ?, updated_ms = ? WHERE id = ?",
-                           "iis", (int64_t)seconds, bough_now_epoch_ms(), id);
+int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int seconds,
+                                bough_error *err) {
+    return bough_query_run(
+        NULL, cat, err,
+        "UPDATE endpoints SET suspend_timeout_seconds = ?, updated_ms = ? WHERE id = ?", "iis",
+        (int64_t)seconds, bough_now_epoch_ms(), id);
 }
 
-int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message, bough_error *err) {
+int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message,
+                              bough_error *err) {
     return bough_query_run(NULL, cat, err,
-                           "UPDATE endpoints SET last_error = ?, updated_ms = ? WHERE id = ?", "tis", message,
-                           bough_now_epoch_ms(), id);
+                           "UPDATE endpoints SET last_error = ?, updated_ms = ? WHERE id = ?",
+                           "tis", message, bough_now_epoch_ms(), id);
 }
 
 int bough_endpoints_delete(bough_catalogue *cat, const char *id, bough_error *err) {

@@ -1,4 +1,5 @@
-/* Ids. The words have at most six letters, so that socket paths stay short (BOUGH_ENDPOINT_ID_MAX). */
+/* Ids. The words have at most six letters, so that socket paths stay short (BOUGH_ENDPOINT_ID_MAX).
+ */
 #include "model/ids.h"
 
 #include <errno.h>
@@ -7,20 +8,23 @@
 #include <sys/random.h>
 
 static const char adjectives[64][7] = {
-    "amber", "ample",  "autumn", "bitter", "black", "bold",   "brave", "bright", "broad", "calm",   "clear",
-    "cold",  "cool",   "crisp",  "damp",   "dark",  "dawn",   "deep",  "dry",    "early", "fair",   "fallen",
-    "fancy", "flat",   "fresh",  "gentle", "grand", "green",  "hidden", "holy",  "icy",   "jolly",  "late",
-    "lively", "long",  "lucky",  "mellow", "misty", "modest", "muddy", "noble", "old",   "orange", "pale",
-    "plain", "proud",  "purple", "quiet",  "rapid", "red",    "rough", "round",  "royal", "shiny",  "silent",
-    "small", "snowy",  "solar",  "spring", "still", "summer", "sweet", "wild",   "wispy"};
+    "amber", "ample",  "autumn", "bitter", "black",  "bold",   "brave",  "bright",
+    "broad", "calm",   "clear",  "cold",   "cool",   "crisp",  "damp",   "dark",
+    "dawn",  "deep",   "dry",    "early",  "fair",   "fallen", "fancy",  "flat",
+    "fresh", "gentle", "grand",  "green",  "hidden", "holy",   "icy",    "jolly",
+    "late",  "lively", "long",   "lucky",  "mellow", "misty",  "modest", "muddy",
+    "noble", "old",    "orange", "pale",   "plain",  "proud",  "purple", "quiet",
+    "rapid", "red",    "rough",  "round",  "royal",  "shiny",  "silent", "small",
+    "snowy", "solar",  "spring", "still",  "summer", "sweet",  "wild",   "wispy"};
 
 static const char nouns[64][7] = {
-    "acorn", "alder",  "aspen",  "bark",   "bay",    "beech",  "bird",  "block",  "bloom", "bough", "breeze",
-    "brook", "bush",   "cedar",  "cherry", "cliff",  "cloud",  "cone",  "creek",  "dew",   "dream", "dune",
-    "dust",  "elm",    "fawn", "fern",  "field",  "fire",   "flower", "fog",   "forest", "frog", "frost",
-    "glade", "grass",  "grove",  "hall",   "haze",   "heart",  "hill",  "lake",   "leaf",  "maple", "meadow",
-    "mist",  "moon",   "moss",   "night",  "oak",    "pine",   "pond",  "rain",   "river", "root",  "sea",
-    "shadow", "smoke", "snow",   "sound",  "star",   "stream", "sun",   "tree",   "willow"};
+    "acorn",  "alder", "aspen", "bark",   "bay",    "beech",  "bird",  "block", "bloom",  "bough",
+    "breeze", "brook", "bush",  "cedar",  "cherry", "cliff",  "cloud", "cone",  "creek",  "dew",
+    "dream",  "dune",  "dust",  "elm",    "fawn",   "fern",   "field", "fire",  "flower", "fog",
+    "forest", "frog",  "frost", "glade",  "grass",  "grove",  "hall",  "haze",  "heart",  "hill",
+    "lake",   "leaf",  "maple", "meadow", "mist",   "moon",   "moss",  "night", "oak",    "pine",
+    "pond",   "rain",  "river", "root",   "sea",    "shadow", "smoke", "snow",  "sound",  "star",
+    "stream", "sun",   "tree",  "willow"};
 
 int bough_random(void *out, size_t size, bough_error *err) {
     unsigned char *at = out;
@@ -58,7 +62,7 @@ int bough_ids_uuid(char *id, bough_error *err) {
     b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
     int at = 0;
     for (int i = 0; i < 16; i++)
-        at += snprintf(id + at, BOUGH_ID_SIZE - (size_t)at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x",
-                       b[i]);
+        at += snprintf(id + at, BOUGH_ID_SIZE - (size_t)at,
+                       i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", b[i]);
     return BOUGH_OK;
 }

@@ -1,8 +1,9 @@
 /* Tables operations and api_keys. */
 #include "model/query.h"
 
-#define COLUMNS                                                                                             \
-    "seq, id, project_id, branch_id, endpoint_id, action, status, failure, created_ms, updated_ms, duration_ms"
+#define COLUMNS                                                                                    \
+    "seq, id, project_id, branch_id, endpoint_id, action, status, failure, created_ms, "           \
+    "updated_ms, duration_ms"
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_operation_row *row = record;
@@ -19,32 +20,33 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->duration_ms = sqlite3_column_int64(stmt, 10);
 }
 
-int bough_operations_insert(bough_catalogue *cat, const bough_operation_row *row, bough_error *err) {
-    return bough_query_run(NULL, cat, err,
-                           "INSERT INTO operations (id, project_id, branch_id, endpoint_id, action, status,"
-                           " failure, created_ms, updated_ms, duration_ms) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                           "ssttsstiii", row->id, row->project_id, row->branch_id, row->endpoint_id,
-                           row->action, row->status, row->failure, row->created_ms, row->updated_ms,
-                           row->duration_ms);
+int bough_operations_insert(bough_catalogue *cat, const bough_operation_row *row,
+                            bough_error *err) {
+    return bough_query_run(
+        NULL, cat, err,
+        "INSERT INTO operations (id, project_id, branch_id, endpoint_id, action, status,"
+        " failure, created_ms, updated_ms, duration_ms) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        "ssttsstiii", row->id, row->project_id, row->branch_id, row->endpoint_id, row->action,
+        row->status, row->failure, row->created_ms, row->updated_ms, row->duration_ms);
 }
 
-int bough_operations_get(bough_operation_row *row, bough_catalogue *cat, const char *project, const char *id,
-                         bough_error *err) {
+int bough_operations_get(bough_operation_row *row, bough_catalogue *cat, const char *project,
+                         const char *id, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             "SELECT " COLUMNS " FROM operations WHERE project_id = ? AND id = ?", "ss",
-                             project, id);
+                             "SELECT " COLUMNS " FROM operations WHERE project_id = ? AND id = ?",
+                             "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
         (void)bough_fail(err, rc, "no operation has the id \"%.100s\" in this project", id);
     return rc;
 }
 
-int bough_operations_list(bough_operation_row **rows, size_t *n, bough_catalogue *cat, const char *project,
-                          int64_t before, int limit, bough_error *err) {
+int bough_operations_list(bough_operation_row **rows, size_t *n, bough_catalogue *cat,
+                          const char *project, int64_t before, int limit, bough_error *err) {
     void *records;
     int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
                               "SELECT " COLUMNS " FROM operations WHERE project_id = ?1 AND"
-                              " (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3", "sii", project, before,
-                              (int64_t)limit);
+                              " (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3",
+                              "sii", project, before, (int64_t)limit);
     *rows = records;
     return rc;
 }
@@ -54,9 +56,10 @@ int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash,
     if (rc) return rc;
     rc = bough_query_run(NULL, cat, err, "DELETE FROM api_keys WHERE name = ?", "s", name);
     if (!rc)
-        rc = bough_query_run(NULL, cat, err,
-                             "INSERT OR REPLACE INTO api_keys (name, hash, created_ms) VALUES (?, ?, ?)", "ssi",
-                             name, hash, bough_now_epoch_ms());
+        rc = bough_query_run(
+            NULL, cat, err,
+            "INSERT OR REPLACE INTO api_keys (name, hash, created_ms) VALUES (?, ?, ?)", "ssi",
+            name, hash, bough_now_epoch_ms());
     return bough_catalogue_end(cat, rc, err);
 }
 
@@ -64,10 +67,11 @@ static void fill_hash(void *record, sqlite3_stmt *stmt) {
     bough_query_text(record, BOUGH_HASH_SIZE, stmt, 0);
 }
 
-int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n, bough_catalogue *cat, bough_error *err) {
+int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n, bough_catalogue *cat,
+                        bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, BOUGH_HASH_SIZE, fill_hash, cat, err, "SELECT hash FROM api_keys",
-                              "");
+    int rc = bough_query_rows(&records, n, BOUGH_HASH_SIZE, fill_hash, cat, err,
+                              "SELECT hash FROM api_keys", "");
     *hashes = records;
     return rc;
 }

@@ -15,52 +15,59 @@ static void fill(void *record, sqlite3_stmt *stmt) {
 }
 
 static int fail_taken(const char *name, bough_error *err) {
-    return bough_fail(err, BOUGH_E_CONFLICT, "project already exists; project_name:\"%.256s\"", name);
+    return bough_fail(err, BOUGH_E_CONFLICT, "project already exists; project_name:\"%.256s\"",
+                      name);
 }
 
 int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row, bough_error *err) {
     int rc = bough_query_run(NULL, cat, err,
-                             "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)", "ssissii",
-                             row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
-                             row->created_ms, row->updated_ms);
+                             "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)",
+                             "ssissii", row->id, row->name, (int64_t)row->pg_major, row->source,
+                             row->source_hash, row->created_ms, row->updated_ms);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
-int bough_projects_get(bough_project_row *row, bough_catalogue *cat, const char *id, bough_error *err) {
+int bough_projects_get(bough_project_row *row, bough_catalogue *cat, const char *id,
+                       bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
                              "SELECT " COLUMNS " FROM projects WHERE id = ?", "s", id);
     if (rc == BOUGH_E_NOTFOUND) (void)bough_fail(err, rc, "no project has the id \"%.100s\"", id);
     return rc;
 }
 
-int bough_projects_find(bough_project_row *row, bough_catalogue *cat, const char *name, bough_error *err) {
+int bough_projects_find(bough_project_row *row, bough_catalogue *cat, const char *name,
+                        bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
                              "SELECT " COLUMNS " FROM projects WHERE name = ?", "s", name);
     if (rc == BOUGH_E_NOTFOUND) (void)bough_fail(err, rc, "no project is named \"%.256s\"", name);
     return rc;
 }
 
-int bough_projects_list(bough_project_row **rows, size_t *n, bough_catalogue *cat, const char *search,
-                        const char *after, int limit, bough_error *err) {
+int bough_projects_list(bough_project_row **rows, size_t *n, bough_catalogue *cat,
+                        const char *search, const char *after, int limit, bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
-                              "SELECT " COLUMNS " FROM projects WHERE (?1 IS NULL OR instr(lower(name),"
-                              " lower(?1)) > 0 OR instr(id, ?1) > 0) AND (?2 IS NULL OR (created_ms, id) >"
-                              " (SELECT created_ms, id FROM projects WHERE id = ?2))"
-                              " ORDER BY created_ms, id LIMIT ?3", "tti", search, after, (int64_t)limit);
+    int rc = bough_query_rows(
+        &records, n, sizeof **rows, fill, cat, err,
+        "SELECT " COLUMNS " FROM projects WHERE (?1 IS NULL OR instr(lower(name),"
+        " lower(?1)) > 0 OR instr(id, ?1) > 0) AND (?2 IS NULL OR (created_ms, id) >"
+        " (SELECT created_ms, id FROM projects WHERE id = ?2))"
+        " ORDER BY created_ms, id LIMIT ?3",
+        "tti", search, after, (int64_t)limit);
     *rows = records;
     return rc;
 }
 
-int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err, "UPDATE projects SET name = ?, updated_ms = ? WHERE id = ?",
-                             "sis", name, bough_now_epoch_ms(), id);
+int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name,
+                          bough_error *err) {
+    int rc =
+        bough_query_run(NULL, cat, err, "UPDATE projects SET name = ?, updated_ms = ? WHERE id = ?",
+                        "sis", name, bough_now_epoch_ms(), id);
     return rc == BOUGH_E_CONFLICT ? fail_taken(name, err) : rc;
 }
 
 int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err) {
     /* parents point to each other within the project: the references are checked at the commit */
-    int rc = bough_query_run(NULL, cat, err, "UPDATE branches SET parent_id = NULL WHERE project_id = ?", "s",
-                             id);
+    int rc = bough_query_run(NULL, cat, err,
+                             "UPDATE branches SET parent_id = NULL WHERE project_id = ?", "s", id);
     return rc ? rc : bough_query_run(NULL, cat, err, "DELETE FROM projects WHERE id = ?", "s", id);
 }

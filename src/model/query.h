@@ -1,8 +1,8 @@
 /**
  * Inside src/model: statements with parameters, and rows into structs.
  *
- * Parameters are described by a string, one letter each: s text (NULL: null), t text ("": null), i int64_t,
- * b blob (pointer, size_t; size 0: null).
+ * Parameters are described by a string, one letter each: s text (NULL: null), t text ("": null), i
+ * int64_t, b blob (pointer, size_t; size 0: null).
  */
 #ifndef BOUGH_MODEL_QUERY_H
 #define BOUGH_MODEL_QUERY_H
@@ -17,9 +17,10 @@
 /** Read the current row of a statement into a zeroed record. */
 typedef void (*bough_row_fill)(void *record, sqlite3_stmt *stmt);
 
-/** Run a statement that gives no rows. A broken UNIQUE gives BOUGH_E_CONFLICT. `changes` may be NULL. */
-BOUGH_CHECK int bough_query_run(int *changes, bough_catalogue *cat, bough_error *err, const char *sql,
-                                const char *params, ...);
+/** Run a statement that gives no rows. A broken UNIQUE gives BOUGH_E_CONFLICT. `changes` may be
+ * NULL. */
+BOUGH_CHECK int bough_query_run(int *changes, bough_catalogue *cat, bough_error *err,
+                                const char *sql, const char *params, ...);
 
 /** Read all rows into one allocation of records. */
 BOUGH_CHECK int bough_query_rows(void **records, size_t *n, size_t record_size, bough_row_fill fill,
@@ -27,8 +28,9 @@ BOUGH_CHECK int bough_query_rows(void **records, size_t *n, size_t record_size, 
                                  const char *params, ...);
 
 /** Read at most one row into `record`. BOUGH_E_NOTFOUND without message when there is none. */
-BOUGH_CHECK int bough_query_one(void *record, size_t record_size, bough_row_fill fill, bough_catalogue *cat,
-                                bough_error *err, const char *sql, const char *params, ...);
+BOUGH_CHECK int bough_query_one(void *record, size_t record_size, bough_row_fill fill,
+                                bough_catalogue *cat, bough_error *err, const char *sql,
+                                const char *params, ...);
 
 /** Copy a text column; NULL becomes "". */
 void bough_query_text(char *out, size_t size, sqlite3_stmt *stmt, int column);

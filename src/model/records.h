@@ -1,6 +1,6 @@
 /**
- * What the catalogue holds: one struct per table. Fixed sizes, so that a record has no destructor; lists are
- * one allocation. Times are milliseconds since 1970 (UTC).
+ * What the catalogue holds: one struct per table. Fixed sizes, so that a record has no destructor;
+ * lists are one allocation. Times are milliseconds since 1970 (UTC).
  */
 #ifndef BOUGH_MODEL_RECORDS_H
 #define BOUGH_MODEL_RECORDS_H
@@ -10,20 +10,21 @@
 #include <stdint.h>
 
 enum {
-    BOUGH_ID_SIZE = 64,         /**< any id, with its NUL */
-    BOUGH_NAME_SIZE = 1028,     /**< 256 characters of UTF-8 */
-    BOUGH_PG_NAME_SIZE = 64,    /**< NAMEDATALEN of PostgreSQL */
+    BOUGH_ID_SIZE = 64,      /**< any id, with its NUL */
+    BOUGH_NAME_SIZE = 1028,  /**< 256 characters of UTF-8 */
+    BOUGH_PG_NAME_SIZE = 64, /**< NAMEDATALEN of PostgreSQL */
     BOUGH_SOURCE_SIZE = 1024,
-    BOUGH_HASH_SIZE = 65,       /**< SHA-256 in hexadecimal */
-    BOUGH_SECRET_SIZE = 256     /**< an encrypted password */
+    BOUGH_HASH_SIZE = 65,   /**< SHA-256 in hexadecimal */
+    BOUGH_SECRET_SIZE = 256 /**< an encrypted password */
 };
 
 typedef struct bough_project_row {
     char id[BOUGH_ID_SIZE];
     char name[BOUGH_NAME_SIZE];
     int pg_major;
-    char source[BOUGH_SOURCE_SIZE];      /**< where it came from, without password; "" for an empty one */
-    char source_hash[BOUGH_HASH_SIZE];   /**< of the whole source string; "" for an empty one */
+    char
+        source[BOUGH_SOURCE_SIZE]; /**< where it came from, without password; "" for an empty one */
+    char source_hash[BOUGH_HASH_SIZE]; /**< of the whole source string; "" for an empty one */
     int64_t created_ms, updated_ms;
 } bough_project_row;
 
@@ -31,9 +32,9 @@ typedef struct bough_branch_row {
     char id[BOUGH_ID_SIZE];
     char project_id[BOUGH_ID_SIZE];
     char name[BOUGH_NAME_SIZE];
-    char parent_id[BOUGH_ID_SIZE];       /**< "" for a root branch */
-    char parent_name[BOUGH_NAME_SIZE];   /**< read only: joined in */
-    char state[16];                      /**< "ready" or "failed" */
+    char parent_id[BOUGH_ID_SIZE];     /**< "" for a root branch */
+    char parent_name[BOUGH_NAME_SIZE]; /**< read only: joined in */
+    char state[16];                    /**< "ready" or "failed" */
     bool is_default;
     int64_t created_ms, updated_ms;
 } bough_branch_row;
@@ -42,8 +43,8 @@ typedef struct bough_endpoint_row {
     char id[BOUGH_ID_SIZE];
     char project_id[BOUGH_ID_SIZE];
     char branch_id[BOUGH_ID_SIZE];
-    int suspend_timeout_seconds;         /**< above 0: suspended after so long without a session */
-    char last_error[512];                /**< why its compute ended unexpectedly; "" when it did not */
+    int suspend_timeout_seconds; /**< above 0: suspended after so long without a session */
+    char last_error[512];        /**< why its compute ended unexpectedly; "" when it did not */
     int64_t created_ms, updated_ms;
 } bough_endpoint_row;
 
@@ -64,13 +65,13 @@ typedef struct bough_database_row {
 } bough_database_row;
 
 typedef struct bough_operation_row {
-    int64_t seq;                         /**< order of creation; set on insertion */
-    char id[BOUGH_ID_SIZE];              /**< UUID */
+    int64_t seq;            /**< order of creation; set on insertion */
+    char id[BOUGH_ID_SIZE]; /**< UUID */
     char project_id[BOUGH_ID_SIZE];
-    char branch_id[BOUGH_ID_SIZE];       /**< or "" */
-    char endpoint_id[BOUGH_ID_SIZE];     /**< or "" */
+    char branch_id[BOUGH_ID_SIZE];   /**< or "" */
+    char endpoint_id[BOUGH_ID_SIZE]; /**< or "" */
     char action[32];
-    char status[16];                     /**< "finished" or "failed" */
+    char status[16]; /**< "finished" or "failed" */
     char failure[512];
     int64_t created_ms, updated_ms;
     int64_t duration_ms;

@@ -9,7 +9,11 @@
 
 /* Length of the UTF-8 sequence that starts here (RFC 3629, section 4); 0 when it is none. */
 static size_t sequence_length(const unsigned char *s) {
-    size_t n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : (*s & 0xf0) == 0xe0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+    size_t n = *s < 0x80                 ? 1
+               : *s >= 0xc2 && *s < 0xe0 ? 2
+               : (*s & 0xf0) == 0xe0     ? 3
+               : *s >= 0xf0 && *s < 0xf5 ? 4
+                                         : 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
     bool too_long = (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xf0 && s[1] < 0x90);
@@ -35,22 +39,28 @@ int bough_rule_name(const char *kind, const char *name, bough_error *err) {
     if (!name || strspn(name, " ") == strlen(name))
         return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not be empty", kind);
     if (!count_characters(&count, name))
-        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not hold control characters", kind);
+        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not hold control characters",
+                          kind);
     if (count > NAME_MAX_CHARACTERS)
-        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s is at most %d characters long, this has %zu",
-                          kind, NAME_MAX_CHARACTERS, count);
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "the name of a %s is at most %d characters long, this has %zu", kind,
+                          NAME_MAX_CHARACTERS, count);
     return BOUGH_OK;
 }
 
 int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {
-    static const char *const kept[] = {"public", "none", "template0", "template1", "bough_admin",
-                                       "current_user", "session_user", "current_role"};
+    static const char *const kept[] = {"public",       "none",        "template0",
+                                       "template1",    "bough_admin", "current_user",
+                                       "session_user", "current_role"};
     size_t count = 0;
-    if (!name || !*name) return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not be empty", kind);
+    if (!name || !*name)
+        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not be empty", kind);
     if (!count_characters(&count, name))
-        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not hold control characters", kind);
+        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not hold control characters",
+                          kind);
     if (strlen(name) > PG_NAME_MAX_BYTES)
-        return bough_fail(err, BOUGH_E_INVALID, "the name of a %s is at most %d bytes long, this has %zu", kind,
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "the name of a %s is at most %d bytes long, this has %zu", kind,
                           PG_NAME_MAX_BYTES, strlen(name));
     bool is_kept = strncmp(name, "pg_", 3) == 0;
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) is_kept |= strcmp(name, kept[i]) == 0;
@@ -60,7 +70,8 @@ int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {
 
 int bough_rule_suspend_timeout(long long seconds, bough_error *err) {
     if (seconds == -1 || seconds == 0 || (seconds >= 60 && seconds <= 604800)) return BOUGH_OK;
-    return bough_fail(err, BOUGH_E_INVALID,
-                      "suspend_timeout_seconds is -1 (never), 0 (the default) or 60 to 604800, not %lld",
-                      seconds);
+    return bough_fail(
+        err, BOUGH_E_INVALID,
+        "suspend_timeout_seconds is -1 (never), 0 (the default) or 60 to 604800, not %lld",
+        seconds);
 }

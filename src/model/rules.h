@@ -1,15 +1,18 @@
 /**
- * Rules for what users may ask for. Each failure is BOUGH_E_INVALID with a message for the user. Any thread.
+ * Rules for what users may ask for. Each failure is BOUGH_E_INVALID with a message for the user.
+ * Any thread.
  */
 #ifndef BOUGH_MODEL_RULES_H
 #define BOUGH_MODEL_RULES_H
 
 #include "util/error.h"
 
-/** Names of projects and branches: 1 to 256 characters of UTF-8, no control characters, not only spaces. */
+/** Names of projects and branches: 1 to 256 characters of UTF-8, no control characters, not only
+ * spaces. */
 BOUGH_CHECK int bough_rule_name(const char *kind, const char *name, bough_error *err);
 
-/** Names of roles and databases: 1 to 63 bytes, no control characters, none that PostgreSQL or Bough keeps. */
+/** Names of roles and databases: 1 to 63 bytes, no control characters, none that PostgreSQL or
+ * Bough keeps. */
 BOUGH_CHECK int bough_rule_pg_name(const char *kind, const char *name, bough_error *err);
 
 /** suspend_timeout_seconds: -1, 0, or 60 to 604800. */

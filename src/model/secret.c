@@ -1,4 +1,5 @@
-/* Secrets. A sealed password is nonce (12 bytes), ciphertext, tag (16 bytes); the role's name is authenticated. */
+/* Secrets. A sealed password is nonce (12 bytes), ciphertext, tag (16 bytes); the role's name is
+ * authenticated. */
 #include "model/secret.h"
 
 #include <openssl/crypto.h>
@@ -12,13 +13,15 @@
 
 enum { NONCE = 12, TAG = 16 };
 
-int bough_secret_key_open(bough_secret_key *key, const char *path, bool may_make, bough_error *err) {
+int bough_secret_key_open(bough_secret_key *key, const char *path, bool may_make,
+                          bough_error *err) {
     char *data = NULL;
     size_t size = 0;
     int rc = bough_read_file(&data, &size, path, 4096, err);
     if (rc == BOUGH_E_NOTFOUND) {
         if (!may_make)
-            return bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is missing; stored passwords need it", path);
+            return bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is missing; stored passwords need it",
+                              path);
         rc = bough_random(key->bytes, sizeof key->bytes, err);
         return rc ? rc : bough_write_file(path, key->bytes, sizeof key->bytes, 0600, err);
     }
@@ -31,8 +34,8 @@ int bough_secret_key_open(bough_secret_key *key, const char *path, bool may_make
     return rc;
 }
 
-int bough_secret_seal(unsigned char *sealed, size_t *size, const bough_secret_key *key, const char *name,
-                      const char *password, bough_error *err) {
+int bough_secret_seal(unsigned char *sealed, size_t *size, const bough_secret_key *key,
+                      const char *name, const char *password, bough_error *err) {
     size_t length = strlen(password);
     int n = 0, tail = 0;
     if (length > BOUGH_SECRET_SIZE - NONCE - TAG)
@@ -40,11 +43,13 @@ int bough_secret_seal(unsigned char *sealed, size_t *size, const bough_secret_ke
     int rc = bough_random(sealed, NONCE, err);
     if (rc) return rc;
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    bool ok = ctx && EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, sealed) == 1 &&
-              EVP_EncryptUpdate(ctx, NULL, &n, (const unsigned char *)name, (int)strlen(name)) == 1 &&
-              EVP_EncryptUpdate(ctx, sealed + NONCE, &n, (const unsigned char *)password, (int)length) == 1 &&
-              EVP_EncryptFinal_ex(ctx, sealed + NONCE + n, &tail) == 1 &&
-              EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, TAG, sealed + NONCE + length) == 1;
+    bool ok =
+        ctx && EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, sealed) == 1 &&
+        EVP_EncryptUpdate(ctx, NULL, &n, (const unsigned char *)name, (int)strlen(name)) == 1 &&
+        EVP_EncryptUpdate(ctx, sealed + NONCE, &n, (const unsigned char *)password, (int)length) ==
+            1 &&
+        EVP_EncryptFinal_ex(ctx, sealed + NONCE + n, &tail) == 1 &&
+        EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, TAG, sealed + NONCE + length) == 1;
     EVP_CIPHER_CTX_free(ctx);
     if (!ok) return bough_fail(err, BOUGH_E_INTERNAL, "could not encrypt a password");
     *size = NONCE + length + TAG;
@@ -56,20 +61,23 @@ int bough_secret_open(char *password, size_t room, const bough_secret_key *key, 
     int n = 0, tail = 0;
     unsigned char tag[TAG];
     if (size < NONCE + TAG || size - NONCE - TAG >= room)
-        return bough_fail(err, BOUGH_E_CORRUPT, "the stored password of role \"%s\" is damaged", name);
+        return bough_fail(err, BOUGH_E_CORRUPT, "the stored password of role \"%s\" is damaged",
+                          name);
     size_t length = size - NONCE - TAG;
     memcpy(tag, sealed + NONCE + length, TAG);
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     unsigned char *out = (unsigned char *)password;
-    bool ok = ctx && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, sealed) == 1 &&
-              EVP_DecryptUpdate(ctx, NULL, &n, (const unsigned char *)name, (int)strlen(name)) == 1 &&
-              EVP_DecryptUpdate(ctx, out, &n, sealed + NONCE, (int)length) == 1 &&
-              EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, TAG, tag) == 1 &&
-              EVP_DecryptFinal_ex(ctx, out + n, &tail) == 1;
+    bool ok =
+        ctx && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, sealed) == 1 &&
+        EVP_DecryptUpdate(ctx, NULL, &n, (const unsigned char *)name, (int)strlen(name)) == 1 &&
+        EVP_DecryptUpdate(ctx, out, &n, sealed + NONCE, (int)length) == 1 &&
+        EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, TAG, tag) == 1 &&
+        EVP_DecryptFinal_ex(ctx, out + n, &tail) == 1;
     EVP_CIPHER_CTX_free(ctx);
     if (!ok) {
         OPENSSL_cleanse(password, room);
-        return bough_fail(err, BOUGH_E_CORRUPT, "the stored password of role \"%s\" is damaged", name);
+        return bough_fail(err, BOUGH_E_CORRUPT, "the stored password of role \"%s\" is damaged",
+                          name);
     }
     password[length] = '\0';
     return BOUGH_OK;
@@ -85,7 +93,8 @@ static void to_hex(char *out, const unsigned char *bytes, size_t n) {
 }
 
 int bough_secret_password(char *out, bough_error *err) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     unsigned char bytes[24];
     int rc = bough_random(bytes, sizeof bytes, err);
     if (rc) return rc;
@@ -124,11 +133,13 @@ static void copy_query(char *out, size_t size, const char *query) {
     size_t at = 0;
     while (*query && at + 1 < size) {
         size_t n = strcspn(query, "&");
-        bool secret = strncmp(query, "?password=", 10) == 0 || strncmp(query, "&password=", 10) == 0 ||
-                      strncmp(query, "?sslpassword=", 13) == 0 || strncmp(query, "&sslpassword=", 13) == 0;
+        bool secret =
+            strncmp(query, "?password=", 10) == 0 || strncmp(query, "&password=", 10) == 0 ||
+            strncmp(query, "?sslpassword=", 13) == 0 || strncmp(query, "&sslpassword=", 13) == 0;
         if (n == 0) n = 1 + strcspn(query + 1, "&");
         size_t keep = secret ? strcspn(query, "=") + 1 : n;
-        at += (size_t)snprintf(out + at, size - at, "%.*s%s", (int)keep, query, secret ? "***" : "");
+        at +=
+            (size_t)snprintf(out + at, size - at, "%.*s%s", (int)keep, query, secret ? "***" : "");
         query += n;
     }
     if (at == 0) *out = '\0';

@@ -37,8 +37,9 @@ BOUGH_CHECK int bough_secret_seal(unsigned char *sealed, size_t *size, const bou
                                   const char *name, const char *password, bough_error *err);
 
 /** Decrypt. @retval BOUGH_E_CORRUPT  Damaged, of another key or of another role. */
-BOUGH_CHECK int bough_secret_open(char *password, size_t room, const bough_secret_key *key, const char *name,
-                                  const unsigned char *sealed, size_t size, bough_error *err);
+BOUGH_CHECK int bough_secret_open(char *password, size_t room, const bough_secret_key *key,
+                                  const char *name, const unsigned char *sealed, size_t size,
+                                  bough_error *err);
 
 /** A new password: letters and digits only. `out` is of BOUGH_PASSWORD_SIZE. */
 BOUGH_CHECK int bough_secret_password(char *out, bough_error *err);

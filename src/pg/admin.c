@@ -25,19 +25,24 @@ int bough_admin_open(const char *path, bough_error *err) {
     int rc = bough_read_file(&text, &n, path, PASSWORD_MAX, err);
     if (rc == BOUGH_OK) {
         text[strcspn(text, "\n")] = '\0';
-        if (strlen(text) < 32) rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a password", path);
+        if (strlen(text) < 32)
+            rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a password", path);
         (void)snprintf(admin_password, sizeof admin_password, "%s", text);
         free(text);
         return rc;
     }
     if (rc != BOUGH_E_NOTFOUND) return rc;
     unsigned char random[32];
-    if (RAND_bytes(random, sizeof random) != 1) return bough_fail(err, BOUGH_E_INTERNAL, "no random bytes");
-    for (size_t i = 0; i < sizeof random; i++) (void)snprintf(admin_password + 2 * i, 3, "%02x", random[i]);
+    if (RAND_bytes(random, sizeof random) != 1)
+        return bough_fail(err, BOUGH_E_INTERNAL, "no random bytes");
+    for (size_t i = 0; i < sizeof random; i++)
+        (void)snprintf(admin_password + 2 * i, 3, "%02x", random[i]);
     return bough_write_file(path, admin_password, strlen(admin_password), 0600, err);
 }
 
-const char *bough_admin_password(void) { return admin_password; }
+const char *bough_admin_password(void) {
+    return admin_password;
+}
 
 /* RFC 5802, section 3, with SHA-256; stored as in PostgreSQL's libpq/auth-scram.c. */
 static int verifier(char *out, size_t size, bough_error *err) {
@@ -46,7 +51,8 @@ static int verifier(char *out, size_t size, bough_error *err) {
     unsigned n = 0;
     int length = (int)strlen(admin_password);
     if (RAND_bytes(salt, sizeof salt) != 1 ||
-        PKCS5_PBKDF2_HMAC(admin_password, length, salt, sizeof salt, ITERATIONS, EVP_sha256(), HASH, salted) != 1 ||
+        PKCS5_PBKDF2_HMAC(admin_password, length, salt, sizeof salt, ITERATIONS, EVP_sha256(), HASH,
+                          salted) != 1 ||
         !HMAC(EVP_sha256(), salted, HASH, (const unsigned char *)"Client Key", 10, client, &n) ||
         !HMAC(EVP_sha256(), salted, HASH, (const unsigned char *)"Server Key", 10, server, &n) ||
         EVP_Digest(client, HASH, stored, &n, EVP_sha256(), NULL) != 1)
@@ -54,7 +60,8 @@ static int verifier(char *out, size_t size, bough_error *err) {
     (void)EVP_EncodeBlock((unsigned char *)salt64, salt, SALT);
     (void)EVP_EncodeBlock((unsigned char *)stored64, stored, HASH);
     (void)EVP_EncodeBlock((unsigned char *)server64, server, HASH);
-    return bough_path(out, size, err, "SCRAM-SHA-256$%d:%s$%s:%s", ITERATIONS, salt64, stored64, server64);
+    return bough_path(out, size, err, "SCRAM-SHA-256$%d:%s$%s:%s", ITERATIONS, salt64, stored64,
+                      server64);
 }
 
 typedef struct single {
@@ -86,8 +93,9 @@ static int tick_of(void *context, pid_t pid) {
     return s->tick ? s->tick(s->context, pid) : 0;
 }
 
-int bough_admin_install(const bough_pg *pg, const char *pgdata, const char *scratch, const char *database,
-                        int (*tick)(void *context, pid_t pid), void *context, bough_error *err) {
+int bough_admin_install(const bough_pg *pg, const char *pgdata, const char *scratch,
+                        const char *database, int (*tick)(void *context, pid_t pid), void *context,
+                        bough_error *err) {
     bough_env env;
     char program[BOUGH_PATH_MAX], secret[256];
     int ruleset = -1, status = 0;
@@ -100,16 +108,23 @@ int bough_admin_install(const bough_pg *pg, const char *pgdata, const char *scra
     if (rc) return rc;
     bough_env_init(&env, pg->bindir);
     /* initdb chose POSIX shared memory, which Landlock refuses; messages are matched below */
-    const char *const argv[] = {program, "--single", "-D", pgdata, "-F", "-c", "dynamic_shared_memory_type=mmap",
-                                "-c", "lc_messages=C", database, NULL};
+    const char *const argv[] = {
+        program, "--single",      "-D",     pgdata, "-F", "-c", "dynamic_shared_memory_type=mmap",
+        "-c",    "lc_messages=C", database, NULL};
     (void)snprintf(s.sql, sizeof s.sql,
                    "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
-                   "ALTER ROLE " BOUGH_ADMIN_ROLE " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
+                   "ALTER ROLE " BOUGH_ADMIN_ROLE
+                   " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
                    " CONNECTION LIMIT -1 PASSWORD '%s' VALID UNTIL 'infinity';\n"
                    "ALTER ROLE " BOUGH_ADMIN_ROLE " RESET ALL;\n",
                    secret);
     s.rest = s.sql;
-    bough_run run = {.argv = argv, .env = &env, .ruleset = ruleset, .context = &s, .feed = feed, .line = take_line,
+    bough_run run = {.argv = argv,
+                     .env = &env,
+                     .ruleset = ruleset,
+                     .context = &s,
+                     .feed = feed,
+                     .line = take_line,
                      .tick = tick_of};
     rc = bough_run_tool(&status, &run, err);
     if (!rc && (status != 0 || s.words.error[0]))

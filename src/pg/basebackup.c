@@ -1,8 +1,10 @@
 /*
- * Physical import: pg_basebackup, then recovery and tidying by a stock postgres confined to the copy.
+ * Physical import: pg_basebackup, then recovery and tidying by a stock postgres confined to the
+ * copy.
  *
- * The role bough_admin is made by a single-user backend, because nobody knows a superuser's password of the
- * source; that backend also replays the WAL. Nothing is fsynced until the end, then everything is once.
+ * The role bough_admin is made by a single-user backend, because nobody knows a superuser's
+ * password of the source; that backend also replays the WAL. Nothing is fsynced until the end, then
+ * everything is once.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -62,11 +64,14 @@ static void backup_line(void *context, const char *line) {
     bough_words_take(&im->words, line);
 }
 
-/* A URL's parameters as a connection string without its password, which goes into the environment. */
-static int make_conninfo(char *out, size_t size, bough_env *env, const char *url, bough_error *err) {
+/* A URL's parameters as a connection string without its password, which goes into the environment.
+ */
+static int make_conninfo(char *out, size_t size, bough_env *env, const char *url,
+                         bough_error *err) {
     PQconninfoOption *options = PQconninfoParse(url, NULL);
     size_t n = 0;
-    int rc = options ? BOUGH_OK : bough_fail(err, BOUGH_E_INVALID, "the source is not a valid connection URL");
+    int rc = options ? BOUGH_OK
+                     : bough_fail(err, BOUGH_E_INVALID, "the source is not a valid connection URL");
     out[0] = '\0';
     for (PQconninfoOption *o = options; !rc && o && o->keyword; o++) {
         if (!o->val || !*o->val || strcmp(o->keyword, "application_name") == 0) continue;
@@ -75,7 +80,8 @@ static int make_conninfo(char *out, size_t size, bough_env *env, const char *url
             continue;
         }
         if (strcmp(o->keyword, "sslpassword") == 0) {
-            (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "a client key with a passphrase cannot be used");
+            (void)bough_fail(err, BOUGH_E_UNSUPPORTED,
+                             "a client key with a passphrase cannot be used");
             rc = bough_hint(err, "Give a key without a passphrase in sslkey.");
             rc = BOUGH_E_UNSUPPORTED;
             break;
@@ -109,14 +115,16 @@ static int copy(import *im, const char *url, bough_error *err) {
     bough_env_set(&env, "PGAPPNAME", "bough");
     rc = make_conninfo(conninfo, sizeof conninfo, &env, url, err);
     if (rc) return rc;
-    const char *const argv[] = {program, "-D", im->workdir, "-X", "stream", "-c", "fast", "--no-sync",
-                                "--no-manifest", "-w", "-P", "-d", conninfo, NULL};
-    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = im, .line = backup_line,
-                     .tick = tick};
+    const char *const argv[] = {program,  "-D",        im->workdir,     "-X", "stream", "-c",
+                                "fast",   "--no-sync", "--no-manifest", "-w", "-P",     "-d",
+                                conninfo, NULL};
+    bough_run run = {
+        .argv = argv, .env = &env, .ruleset = -1, .context = im, .line = backup_line, .tick = tick};
     im->phase = "copying";
     im->total_bytes = im->info.bytes;
     rc = bough_run_tool(&status, &run, err);
-    if (!rc && status != 0) rc = bough_words_fail(&im->words, BOUGH_E_PG, "pg_basebackup", status, err);
+    if (!rc && status != 0)
+        rc = bough_words_fail(&im->words, BOUGH_E_PG, "pg_basebackup", status, err);
     return rc;
 }
 
@@ -135,19 +143,23 @@ static int remove_files(const char *dir, const char *const *names, bough_error *
 
 /* Libraries that the source preloads must be here, or postgres would not start. */
 static int check_library(const bough_pg *pg, const char *name, size_t n, bough_error *err) {
-    static const char *const dirs[] = {"/../lib/", "/../lib/postgresql/", "/../lib64/", "/../lib64/postgresql/"};
+    static const char *const dirs[] = {"/../lib/", "/../lib/postgresql/", "/../lib64/",
+                                       "/../lib64/postgresql/"};
     while (n && *name == ' ') name++, n--;
     while (n && name[n - 1] == ' ') n--;
     if (n == 0 || memchr(name, '/', n)) return BOUGH_OK;
     for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
         char path[BOUGH_PATH_MAX];
-        int rc = bough_path(path, sizeof path, err, "%s%s%.*s.so", pg->bindir, dirs[i], (int)n, name);
+        int rc =
+            bough_path(path, sizeof path, err, "%s%s%.*s.so", pg->bindir, dirs[i], (int)n, name);
         if (rc) return rc;
         if (access(path, R_OK) == 0) return BOUGH_OK;
     }
-    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "the source preloads the library \"%.*s\", which is not installed here",
+    (void)bough_fail(err, BOUGH_E_UNSUPPORTED,
+                     "the source preloads the library \"%.*s\", which is not installed here",
                      (int)n, name);
-    (void)bough_hint(err, "Install that extension's package for PostgreSQL %d on this machine.", pg->major);
+    (void)bough_hint(err, "Install that extension's package for PostgreSQL %d on this machine.",
+                     pg->major);
     return BOUGH_E_UNSUPPORTED;
 }
 
@@ -170,11 +182,13 @@ static int check_libraries(const bough_pg *pg, const char *pgdata, bough_error *
 }
 
 static int configure(import *im, bough_error *err) {
-    static const char *const leftovers[] = {"standby.signal", "recovery.signal", "postmaster.pid",
-                                            "postmaster.opts", "backup_manifest", "current_logfiles",
-                                            "postgresql.auto.conf", "bough_carried.conf", NULL};
+    static const char *const leftovers[] = {
+        "standby.signal",       "recovery.signal",    "postmaster.pid",
+        "postmaster.opts",      "backup_manifest",    "current_logfiles",
+        "postgresql.auto.conf", "bough_carried.conf", NULL};
     int rc = remove_files(im->workdir, leftovers, err);
-    bough_conf conf = {.major = im->info.major, .socket_dir = im->run_dir,
+    bough_conf conf = {.major = im->info.major,
+                       .socket_dir = im->run_dir,
                        .carried = (const char *const *)im->info.carried};
     if (!rc) rc = bough_conf_write(im->workdir, &conf, err);
     if (!rc) rc = check_libraries(im->pg, im->workdir, err);
@@ -206,8 +220,8 @@ static int tidy_databases(import *im, bough_error *err) {
         rc = bough_sql_connect(&conn, im->run_dir, im->info.databases[i], err);
         if (!rc) rc = bough_drop_subscriptions(conn, err);
         if (!rc)
-            rc = bough_sql_exec(conn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots",
-                                err);
+            rc = bough_sql_exec(
+                conn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots", err);
         PQfinish(conn);
         if (!rc && report(im)) rc = bough_fail(err, BOUGH_E_CANCELLED, "interrupted");
     }
@@ -220,8 +234,12 @@ static int tidy(import *im, bough_error *err) {
     if (rc) return rc;
     const char *settings[] = {"fsync=off", "autovacuum=off",
                               im->pg->major >= 17 ? "event_triggers=off" : NULL, NULL};
-    bough_compute_spec spec = {.pg = im->pg, .pgdata = im->workdir, .socket_dir = im->run_dir,
-                               .log_path = log_path, .shm_fd = -1, .settings = settings};
+    bough_compute_spec spec = {.pg = im->pg,
+                               .pgdata = im->workdir,
+                               .socket_dir = im->run_dir,
+                               .log_path = log_path,
+                               .shm_fd = -1,
+                               .settings = settings};
     bough_compute *compute = NULL;
     im->phase = "preparing";
     rc = bough_compute_start(&compute, &spec, err);
@@ -235,8 +253,8 @@ static int tidy(import *im, bough_error *err) {
 }
 
 static int finish(import *im, bough_error *err) {
-    static const char *const leftovers[] = {"backup_label.old", "tablespace_map.old", "postmaster.opts",
-                                            "backup_label", NULL};
+    static const char *const leftovers[] = {"backup_label.old", "tablespace_map.old",
+                                            "postmaster.opts", "backup_label", NULL};
     bool clean = false;
     im->phase = "syncing";
     int rc = remove_files(im->workdir, leftovers, err);
@@ -279,12 +297,16 @@ int bough_cluster_import(const bough_pg *pg, const char *url, const char *workdi
     if (rc) return rc;
     import *im = calloc(1, sizeof *im);
     if (!im) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    *im = (import){.pg = pg, .workdir = workdir, .progress = progress, .context = context,
+    *im = (import){.pg = pg,
+                   .workdir = workdir,
+                   .progress = progress,
+                   .context = context,
                    .phase = "connecting"};
     rc = bough_source_check(&im->info, url, err);
     if (!rc && im->info.major != pg->major) {
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the source is PostgreSQL %d, the project is for %d",
-                        im->info.major, pg->major);
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
+                        "the source is PostgreSQL %d, the project is for %d", im->info.major,
+                        pg->major);
         (void)bough_hint(err, "Use --pg-version %d.", im->info.major);
     }
     bool begun = false;

@@ -11,7 +11,9 @@
 #include "util/error.h"
 #include "util/fs.h"
 
-static void take_line(void *context, const char *line) { bough_words_take(context, line); }
+static void take_line(void *context, const char *line) {
+    bough_words_take(context, line);
+}
 
 static int run_initdb(bough_words *words, int *status, const bough_pg *pg, const char *pgdata,
                       const char *locale, bough_error *err) {
@@ -20,9 +22,20 @@ static int run_initdb(bough_words *words, int *status, const bough_pg *pg, const
     int rc = bough_path(program, sizeof program, err, "%s/initdb", pg->bindir);
     if (rc) return rc;
     bough_env_init(&env, pg->bindir);
-    const char *argv[] = {program, "-D", pgdata, "-U", BOUGH_ADMIN_ROLE, "--auth-local=reject",
-                          "--auth-host=reject", "-k", "-E", "UTF8", locale, "-N",
-                          pg->major >= 14 ? "--no-instructions" : NULL, NULL};
+    const char *argv[] = {program,
+                          "-D",
+                          pgdata,
+                          "-U",
+                          BOUGH_ADMIN_ROLE,
+                          "--auth-local=reject",
+                          "--auth-host=reject",
+                          "-k",
+                          "-E",
+                          "UTF8",
+                          locale,
+                          "-N",
+                          pg->major >= 14 ? "--no-instructions" : NULL,
+                          NULL};
     memset(words, 0, sizeof *words);
     bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = words, .line = take_line};
     return bough_run_tool(status, &run, err);

@@ -1,6 +1,7 @@
 /**
- * Making clusters: initdb, physical import by pg_basebackup, logical import of dumps. All of it leaves a plain
- * PGDATA or works on a running compute; nothing here knows layers. Blocking; for worker threads.
+ * Making clusters: initdb, physical import by pg_basebackup, logical import of dumps. All of it
+ * leaves a plain PGDATA or works on a running compute; nothing here knows layers. Blocking; for
+ * worker threads.
  */
 #ifndef BOUGH_PG_CLUSTER_H
 #define BOUGH_PG_CLUSTER_H
@@ -10,9 +11,11 @@
 #include "pg/install.h"
 
 /** Called about ten times a second; total_bytes is 0 when unknown. Non-zero return cancels. */
-typedef int (*bough_pg_progress)(void *context, const char *phase, uint64_t done_bytes, uint64_t total_bytes);
+typedef int (*bough_pg_progress)(void *context, const char *phase, uint64_t done_bytes,
+                                 uint64_t total_bytes);
 
-/** initdb into an empty or missing directory: superuser BOUGH_ADMIN_ROLE, data checksums, UTF8, C.UTF-8, no sync. */
+/** initdb into an empty or missing directory: superuser BOUGH_ADMIN_ROLE, data checksums, UTF8,
+ * C.UTF-8, no sync. */
 BOUGH_CHECK int bough_cluster_init(const bough_pg *pg, const char *pgdata, bough_error *err);
 
 /** What kind of SOURCE a string names. */
@@ -25,7 +28,8 @@ typedef enum bough_source_kind {
 } bough_source_kind;
 
 /**
- * Tell what SOURCE is: a postgres:// or postgresql:// URL, or a file made by pg_dump, by its first bytes.
+ * Tell what SOURCE is: a postgres:// or postgresql:// URL, or a file made by pg_dump, by its first
+ * bytes.
  * @retval BOUGH_E_INVALID   None of these.
  * @retval BOUGH_E_NOTFOUND  No such file, or not readable by this user.
  */
@@ -34,21 +38,22 @@ BOUGH_CHECK int bough_source_detect(bough_source_kind *kind, const char *source,
 /** What must be known of a source server before it is copied. */
 typedef struct bough_source_info {
     int major;
-    uint64_t bytes;    /**< sum of its databases */
-    char **carried;    /**< NULL-terminated "name=value" settings for bough_conf; malloc'ed */
-    char **databases;  /**< NULL-terminated; connectable, not templates */
+    uint64_t bytes;   /**< sum of its databases */
+    char **carried;   /**< NULL-terminated "name=value" settings for bough_conf; malloc'ed */
+    char **databases; /**< NULL-terminated; connectable, not templates */
 } bough_source_info;
 
 /**
- * Connect and check: reachable, REPLICATION right, default block sizes, no tablespaces, version known.
- * Each failure has its own message and hint.
+ * Connect and check: reachable, REPLICATION right, default block sizes, no tablespaces, version
+ * known. Each failure has its own message and hint.
  */
 BOUGH_CHECK int bough_source_check(bough_source_info *info, const char *url, bough_error *err);
 void bough_source_info_free(bough_source_info *info);
 
 /**
- * Copy a server with pg_basebackup (WAL streamed), replay to consistency with a stock postgres confined to the
- * directory, ensure the role BOUGH_ADMIN_ROLE exists as superuser, drop slots and subscriptions, stop cleanly.
+ * Copy a server with pg_basebackup (WAL streamed), replay to consistency with a stock postgres
+ * confined to the directory, ensure the role BOUGH_ADMIN_ROLE exists as superuser, drop slots and
+ * subscriptions, stop cleanly.
  *
  * @param workdir  Missing or empty; on failure or cancel it is removed.
  */
@@ -67,7 +72,7 @@ typedef struct bough_restore_target {
  * Roles that the dump names and the cluster lacks are made NOLOGIN.
  */
 BOUGH_CHECK int bough_cluster_restore(const bough_pg *pg, bough_source_kind kind, const char *path,
-                                      const bough_restore_target *target, bough_pg_progress progress,
-                                      void *context, bough_error *err);
+                                      const bough_restore_target *target,
+                                      bough_pg_progress progress, void *context, bough_error *err);
 
 #endif

@@ -1,11 +1,12 @@
 /*
  * A running postgres.
  *
- * The hot path (start, wait until ready) makes no poll of its own: the preload library tells through an eventfd,
- * the kernel through a pidfd. Only a plain cluster, which has no library, is asked by its postmaster.pid.
+ * The hot path (start, wait until ready) makes no poll of its own: the preload library tells
+ * through an eventfd, the kernel through a pidfd. Only a plain cluster, which has no library, is
+ * asked by its postmaster.pid.
  *
- * Backends put themselves into sessions of their own, so signalling the postmaster's group does not reach
- * them: for SIGKILL they are looked up as its children.
+ * Backends put themselves into sessions of their own, so signalling the postmaster's group does not
+ * reach them: for SIGKILL they are looked up as its children.
  */
 #include "pg/compute.h"
 
@@ -39,11 +40,11 @@ enum { MOST_ARGS = 256, PLAIN_POLL_MS = 5, SPARE_POLL_MS = 100, MOST_CHILDREN = 
 struct bough_compute {
     pid_t pid;
     int pidfd;
-    int ready;     /* eventfd the library writes to; -1: look into postmaster.pid */
-    bool ours;     /* our child: to be reaped */
+    int ready; /* eventfd the library writes to; -1: look into postmaster.pid */
+    bool ours; /* our child: to be reaped */
     bool ended;
-    int status;    /* of waitpid(), when ours and ended */
-    off_t log_at;  /* where this run's log begins */
+    int status;   /* of waitpid(), when ours and ended */
+    off_t log_at; /* where this run's log begins */
     char log_path[BOUGH_PATH_MAX];
     char pgdata[BOUGH_PATH_MAX];
 };
@@ -66,8 +67,12 @@ void bough_compute_free(bough_compute *compute) {
     free(compute);
 }
 
-pid_t bough_compute_pid(const bough_compute *compute) { return compute->pid; }
-int bough_compute_pidfd(const bough_compute *compute) { return compute->pidfd; }
+pid_t bough_compute_pid(const bough_compute *compute) {
+    return compute->pid;
+}
+int bough_compute_pidfd(const bough_compute *compute) {
+    return compute->pidfd;
+}
 
 /* ---- starting ---- */
 
@@ -80,7 +85,8 @@ static int make_args(const char **argv, char *program, size_t size, const bough_
     argv[n++] = "-D";
     argv[n++] = spec->pgdata;
     for (size_t i = 0; spec->settings && spec->settings[i]; i++) {
-        if (n + 3 > MOST_ARGS) return bough_fail(err, BOUGH_E_INVALID, "too many settings for a compute");
+        if (n + 3 > MOST_ARGS)
+            return bough_fail(err, BOUGH_E_INVALID, "too many settings for a compute");
         argv[n++] = "-c";
         argv[n++] = spec->settings[i];
     }
@@ -94,7 +100,8 @@ static void make_env(bough_env *env, const bough_compute_spec *spec, int ready) 
     if (!spec->preload) return;
     /* A library built with AddressSanitizer needs its runtime loaded first. */
     const char *first = getenv("BOUGH_PRELOAD_FIRST");
-    (void)snprintf(preload, sizeof preload, "%s%s%s", first ? first : "", first ? ":" : "", spec->preload);
+    (void)snprintf(preload, sizeof preload, "%s%s%s", first ? first : "", first ? ":" : "",
+                   spec->preload);
     bough_env_set(env, "LD_PRELOAD", preload);
     (void)snprintf(number, sizeof number, "%d", spec->shm_fd);
     bough_env_set(env, "BOUGH_SHM_FD", number);
@@ -102,7 +109,8 @@ static void make_env(bough_env *env, const bough_compute_spec *spec, int ready) 
     bough_env_set(env, "BOUGH_READY_FD", number);
 }
 
-/* The branch's own directories to write; its layers and the library to read; nothing of its neighbours. */
+/* The branch's own directories to write; its layers and the library to read; nothing of its
+ * neighbours. */
 static int make_rules(int *ruleset, const bough_compute_spec *spec, bough_error *err) {
     size_t n_rw = 0, n_ro = 0;
     while (spec->rw_paths && spec->rw_paths[n_rw]) n_rw++;
@@ -117,8 +125,8 @@ static int make_rules(int *ruleset, const bough_compute_spec *spec, bough_error 
     at = 0;
     if (spec->preload) ro[at++] = spec->preload;
     for (size_t i = 0; i < n_ro; i++) ro[at++] = spec->ro_paths[i];
-    bough_landlock_rules rules = {.bindir = spec->pg->bindir, .rw = rw, .ro = ro,
-                                  .allow_network = spec->allow_network};
+    bough_landlock_rules rules = {
+        .bindir = spec->pg->bindir, .rw = rw, .ro = ro, .allow_network = spec->allow_network};
     int rc = bough_landlock_prepare(ruleset, &rules, err);
     free(rw);
     return rc;
@@ -152,9 +160,15 @@ int bough_compute_start(bough_compute **compute, const bough_compute_spec *spec,
     if (rc) goto out;
     make_env(&env, spec, c->ready);
     bough_pidfile_repair(spec->pgdata, spec->socket_dir);
-    bough_spawn_spec child = {.argv = argv, .env = &env, .cwd = spec->pgdata, .in = -1, .out = log,
-                              .err = log, .keep = {spec->preload ? spec->shm_fd : -1, c->ready},
-                              .ruleset = ruleset, .dies_with_us = false};
+    bough_spawn_spec child = {.argv = argv,
+                              .env = &env,
+                              .cwd = spec->pgdata,
+                              .in = -1,
+                              .out = log,
+                              .err = log,
+                              .keep = {spec->preload ? spec->shm_fd : -1, c->ready},
+                              .ruleset = ruleset,
+                              .dies_with_us = false};
     rc = bough_spawn(&c->pid, &c->pidfd, &child, err);
     c->ours = true;
 out:
@@ -181,7 +195,8 @@ bool bough_compute_running(bough_compute *compute) {
 static int fail_ended(const bough_compute *c, bough_error *err) {
     char line[384], hint[sizeof((bough_error *)0)->hint];
     int code = BOUGH_E_PG;
-    if (bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, c->log_path, c->log_at) == 0) {
+    if (bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, c->log_path, c->log_at) ==
+        0) {
         (void)bough_fail(err, code, "postgres ended: %s", line);
         if (hint[0]) {
             (void)bough_hint(err, "%s", hint);
@@ -205,7 +220,8 @@ static bool pidfile_says_ready(const bough_compute *c) {
 
 int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) {
     double until = bough_now_ms() + timeout_ms;
-    /* The library's word is enough; postmaster.pid is looked at now and then in case it got lost. */
+    /* The library's word is enough; postmaster.pid is looked at now and then in case it got lost.
+     */
     int interval = compute->ready >= 0 ? SPARE_POLL_MS : PLAIN_POLL_MS;
     double look = compute->ready >= 0 ? bough_now_ms() + interval : 0;
     for (;;) {
@@ -215,12 +231,14 @@ int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error
             look = now + interval;
         }
         if (now >= until)
-            return bough_fail(err, BOUGH_E_TIMEOUT, "postgres was not ready after %d ms", timeout_ms);
+            return bough_fail(err, BOUGH_E_TIMEOUT, "postgres was not ready after %d ms",
+                              timeout_ms);
         double pause = (look < until ? look : until) - now;
         struct pollfd p[2] = {{.fd = compute->pidfd, .events = POLLIN},
                               {.fd = compute->ready, .events = POLLIN}};
         int n = poll(p, 2, (int)pause + 1);
-        if (n < 0 && errno != EINTR) return bough_fail_sys(err, errno, "could not wait for postgres");
+        if (n < 0 && errno != EINTR)
+            return bough_fail_sys(err, errno, "could not wait for postgres");
         if (n > 0 && (p[1].revents & POLLIN)) {
             close(compute->ready);
             compute->ready = -1;
@@ -272,7 +290,8 @@ static size_t add_children(pid_t *list, size_t count, pid_t pid) {
     return count;
 }
 
-/* SIGKILL to the postmaster and all below it. It is stopped first, so that none is born meanwhile. */
+/* SIGKILL to the postmaster and all below it. It is stopped first, so that none is born meanwhile.
+ */
 static int kill_tree(bough_compute *c, double until, bough_error *err) {
     pid_t *list = calloc(MOST_CHILDREN, sizeof *list);
     int *fds = calloc(MOST_CHILDREN, sizeof *fds);

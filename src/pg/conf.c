@@ -1,12 +1,13 @@
 /*
  * Configuration files of a compute.
  *
- * postgresql.conf has three parts, later ones win: defaults, bough_carried.conf (what the source had, filtered),
- * and what Bough insists on. Command line and postgresql.auto.conf would win over all of it, so the latter is
- * filtered as well.
+ * postgresql.conf has three parts, later ones win: defaults, bough_carried.conf (what the source
+ * had, filtered), and what Bough insists on. Command line and postgresql.auto.conf would win over
+ * all of it, so the latter is filtered as well.
  *
- * The generated files are written again before every start; so they need not survive a power cut and are
- * not fsynced (a start of a compute has a budget of milliseconds). bough_carried.conf is: it has no other copy.
+ * The generated files are written again before every start; so they need not survive a power cut
+ * and are not fsynced (a start of a compute has a budget of milliseconds). bough_carried.conf is:
+ * it has no other copy.
  */
 #include "pg/conf.h"
 
@@ -57,9 +58,12 @@ static void add(text *t, const char *data, size_t size) {
     t->data[t->size] = '\0';
 }
 
-static void add_string(text *t, const char *s) { add(t, s, strlen(s)); }
+static void add_string(text *t, const char *s) {
+    add(t, s, strlen(s));
+}
 
-/* A value or a user name: quotes doubled, backslashes too (guc-file.l undoes both). Line ends cannot be written. */
+/* A value or a user name: quotes doubled, backslashes too (guc-file.l undoes both). Line ends
+ * cannot be written. */
 static void add_quoted(text *t, const char *value) {
     add_string(t, "'");
     for (const char *p = value; *p; p++) {
@@ -86,30 +90,101 @@ static void add_setting(text *t, const char *name, const char *value) {
 /* Settings that reach outside, that depend on the source's machine, or that Bough sets itself. */
 static const char *const refused[] = {
     /* archiving, replication, recovery */
-    "archive_*", "restore_command", "recovery_*", "primary_*", "promote_trigger_file", "hot_standby*",
-    "synchronous_standby_names", "synchronized_standby_slots", "sync_replication_slots", "max_slot_*",
-    "max_replication_slots", "max_logical_replication_workers", "max_sync_workers_*", "idle_replication_*",
-    "max_active_replication_origins", "wal_*", "max_wal_size", "min_wal_size", "summarize_wal",
-    "vacuum_defer_cleanup_age", "track_commit_timestamp_*", "fsync", "full_page_writes", "data_sync_retry",
-    "ignore_*", "zero_damaged_pages", "restart_after_crash", "event_source", "cluster_name",
+    "archive_*",
+    "restore_command",
+    "recovery_*",
+    "primary_*",
+    "promote_trigger_file",
+    "hot_standby*",
+    "synchronous_standby_names",
+    "synchronized_standby_slots",
+    "sync_replication_slots",
+    "max_slot_*",
+    "max_replication_slots",
+    "max_logical_replication_workers",
+    "max_sync_workers_*",
+    "idle_replication_*",
+    "max_active_replication_origins",
+    "wal_*",
+    "max_wal_size",
+    "min_wal_size",
+    "summarize_wal",
+    "vacuum_defer_cleanup_age",
+    "track_commit_timestamp_*",
+    "fsync",
+    "full_page_writes",
+    "data_sync_retry",
+    "ignore_*",
+    "zero_damaged_pages",
+    "restart_after_crash",
+    "event_source",
+    "cluster_name",
     /* the network and who may come in */
-    "listen_addresses", "port", "unix_socket_*", "bonjour*", "ssl", "ssl_*", "krb_*", "gss_*",
-    "db_user_namespace", "oauth_*", "pre_auth_delay", "post_auth_delay", "reserved_connections",
+    "listen_addresses",
+    "port",
+    "unix_socket_*",
+    "bonjour*",
+    "ssl",
+    "ssl_*",
+    "krb_*",
+    "gss_*",
+    "db_user_namespace",
+    "oauth_*",
+    "pre_auth_delay",
+    "post_auth_delay",
+    "reserved_connections",
     /* files, programs and libraries */
-    "*_file", "*_directory", "*_directories", "*_command", "*_library", "*_libraries",
-    "dynamic_library_path", "extension_control_path",
-    "jit_provider", "*_tablespaces", "default_tablespace",
+    "*_file",
+    "*_directory",
+    "*_directories",
+    "*_command",
+    "*_library",
+    "*_libraries",
+    "dynamic_library_path",
+    "extension_control_path",
+    "jit_provider",
+    "*_tablespaces",
+    "default_tablespace",
     /* logging is ours */
-    "log_destination", "logging_collector", "log_filename", "log_file_mode", "log_rotation_*",
-    "log_truncate_on_rotation", "log_line_prefix", "syslog_*", "lc_messages", "log_connections",
+    "log_destination",
+    "logging_collector",
+    "log_filename",
+    "log_file_mode",
+    "log_rotation_*",
+    "log_truncate_on_rotation",
+    "log_line_prefix",
+    "syslog_*",
+    "lc_messages",
+    "log_connections",
     /* memory and machine */
-    "shared_buffers", "huge_page*", "shared_memory_type", "dynamic_shared_memory_type",
-    "min_dynamic_shared_memory", "io_method", "io_workers", "io_max_*", "effective_io_concurrency",
-    "maintenance_io_concurrency", "*_flush_after", "default_toast_compression", "debug_*", "trace_*",
-    "allow_in_place_tablespaces", "backtrace_functions", "config_*", "in_hot_standby",
+    "shared_buffers",
+    "huge_page*",
+    "shared_memory_type",
+    "dynamic_shared_memory_type",
+    "min_dynamic_shared_memory",
+    "io_method",
+    "io_workers",
+    "io_max_*",
+    "effective_io_concurrency",
+    "maintenance_io_concurrency",
+    "*_flush_after",
+    "default_toast_compression",
+    "debug_*",
+    "trace_*",
+    "allow_in_place_tablespaces",
+    "backtrace_functions",
+    "config_*",
+    "in_hot_standby",
     /* background actors */
-    "cron.*", "pg_cron.*", "pg_partman_bgw.*", "squeeze.*", "pglogical.*", "bdr.*", "spock.*",
-    "pg_timetable.*", "pgagent.*",
+    "cron.*",
+    "pg_cron.*",
+    "pg_partman_bgw.*",
+    "squeeze.*",
+    "pglogical.*",
+    "bdr.*",
+    "spock.*",
+    "pg_timetable.*",
+    "pgagent.*",
 };
 
 /* "*_library" and its like do not mean these: their lists are filtered instead. */
@@ -117,10 +192,25 @@ static const char *const preload_lists[] = {"shared_preload_libraries", "session
                                             "local_preload_libraries"};
 
 /* Schedulers, replicators, and what works on its own in the background. */
-static const char *const acting_libraries[] = {
-    "pg_cron", "pg_partman_bgw", "pg_squeeze", "pglogical", "pglogical_output", "bdr", "spock", "pg_timetable",
-    "pg_failover_slots", "repmgr", "pgautofailover", "pg_net", "worker_spi", "pg_prewarm", "pg_dbms_job",
-    "pg_task", "citus", "neon", "bough_pg"};
+static const char *const acting_libraries[] = {"pg_cron",
+                                               "pg_partman_bgw",
+                                               "pg_squeeze",
+                                               "pglogical",
+                                               "pglogical_output",
+                                               "bdr",
+                                               "spock",
+                                               "pg_timetable",
+                                               "pg_failover_slots",
+                                               "repmgr",
+                                               "pgautofailover",
+                                               "pg_net",
+                                               "worker_spi",
+                                               "pg_prewarm",
+                                               "pg_dbms_job",
+                                               "pg_task",
+                                               "citus",
+                                               "neon",
+                                               "bough_pg"};
 
 static bool in_list(const char *const *list, size_t n, const char *name) {
     for (size_t i = 0; i < n; i++)
@@ -193,14 +283,16 @@ static void add_carried(text *t, const char *setting) {
 
 /* ---- reading settings back ---- */
 
-/* One line "name = 'value'" as we and ALTER SYSTEM write it; "name=value" goes to `out` (malloc'ed) or NULL. */
+/* One line "name = 'value'" as we and ALTER SYSTEM write it; "name=value" goes to `out` (malloc'ed)
+ * or NULL. */
 static int parse_line(char **out, const char *line, size_t n) {
     *out = NULL;
     char *made = malloc(n + 2);
     if (!made) return -1;
     size_t i = 0, w = 0;
     while (i < n && isspace((unsigned char)line[i])) i++;
-    while (i < n && line[i] != '=' && line[i] != '#' && !isspace((unsigned char)line[i])) made[w++] = line[i++];
+    while (i < n && line[i] != '=' && line[i] != '#' && !isspace((unsigned char)line[i]))
+        made[w++] = line[i++];
     while (i < n && (isspace((unsigned char)line[i]) || line[i] == '=')) i++;
     if (w == 0 || i >= n || line[i] != '\'') {
         free(made);
@@ -247,7 +339,8 @@ static int read_settings(char ***settings, const char *path, bough_error *err) {
     for (size_t i = 0; !rc && i < size;) {
         size_t n = 0;
         while (i + n < size && data[i + n] != '\n') n++;
-        if (parse_line(&list[count], data + i, n) != 0) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (parse_line(&list[count], data + i, n) != 0)
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         if (!rc && list[count]) count++;
         i += n + 1;
     }
@@ -279,7 +372,8 @@ static bool unchanged(const char *path, const text *t) {
 }
 
 /* Replace atomically, but without fsync unless `durable`. */
-static int put(const char *pgdata, const char *name, const text *t, bool durable, bough_error *err) {
+static int put(const char *pgdata, const char *name, const text *t, bool durable,
+               bough_error *err) {
     char path[BOUGH_PATH_MAX], temp[BOUGH_PATH_MAX];
     if (t->failed) return bough_fail(err, BOUGH_E_NOMEM, "could not build \"%s\"", name);
     int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, name);
@@ -289,9 +383,11 @@ static int put(const char *pgdata, const char *name, const text *t, bool durable
     if (durable) return bough_write_file(path, data, t->size, 0600, err);
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", temp);
-    if (bough_write_full(fd, data, t->size) != 0) rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
+    if (bough_write_full(fd, data, t->size) != 0)
+        rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
     if (close(fd) != 0 && !rc) rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
-    if (!rc && rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not replace \"%s\"", path);
+    if (!rc && rename(temp, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not replace \"%s\"", path);
     if (rc) (void)unlink(temp);
     return rc;
 }
@@ -388,10 +484,12 @@ static void add_settings(text *t, const setting *list, size_t n, int major) {
 
 static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bough_error *err) {
     text t = {.data = NULL};
-    add_string(&t, "# Written by Bough before every start; changes are lost. Use ALTER DATABASE or ALTER ROLE ... SET.\n");
+    add_string(&t, "# Written by Bough before every start; changes are lost. Use ALTER DATABASE or "
+                   "ALTER ROLE ... SET.\n");
     add_settings(&t, defaults, sizeof defaults / sizeof *defaults, conf->major);
     char path[BOUGH_PATH_MAX];
-    if (!bough_path(path, sizeof path, NULL, "%s/%s", pgdata, carried_name) && access(path, R_OK) == 0)
+    if (!bough_path(path, sizeof path, NULL, "%s/%s", pgdata, carried_name) &&
+        access(path, R_OK) == 0)
         add_string(&t, "include = 'bough_carried.conf'\n");
     add_settings(&t, insisted, sizeof insisted / sizeof *insisted, conf->major);
     /* full-page images are most of the WAL of a young branch */
@@ -418,7 +516,8 @@ static int write_access(const char *pgdata, bough_error *err) {
 
 int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *err) {
     if (strpbrk(conf->socket_dir, ",\"\n\r"))
-        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" cannot hold sockets: it has a comma or a quote",
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "\"%s\" cannot hold sockets: it has a comma or a quote",
                           conf->socket_dir);
     int rc = write_carried(pgdata, conf, err);
     if (!rc) rc = filter_auto_conf(pgdata, err);
@@ -427,7 +526,8 @@ int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *er
     return rc;
 }
 
-int bough_conf_release_wal(const char *pgdata, const bough_conf *conf, int postmaster_pid, bough_error *err) {
+int bough_conf_release_wal(const char *pgdata, const bough_conf *conf, int postmaster_pid,
+                           bough_error *err) {
     bough_conf released = *conf;
     released.hold_wal = false;
     int rc = bough_conf_write(pgdata, &released, err);

@@ -1,6 +1,7 @@
 /**
- * Configuration files of a compute: postgresql.conf, pg_hba.conf, pg_ident.conf. What a branch needs so that it
- * never acts on the outside world as its parent is decided here (DESIGN section 6).
+ * Configuration files of a compute: postgresql.conf, pg_hba.conf, pg_ident.conf. What a branch
+ * needs so that it never acts on the outside world as its parent is decided here (DESIGN section
+ * 6).
  */
 #ifndef BOUGH_PG_CONF_H
 #define BOUGH_PG_CONF_H
@@ -9,29 +10,31 @@
 
 #include "bough/error.h"
 
-/** The superuser through which Bough itself speaks to a compute; see pg/admin.h, never given to users. */
+/** The superuser through which Bough itself speaks to a compute; see pg/admin.h, never given to
+ * users. */
 #define BOUGH_ADMIN_ROLE "bough_admin"
 
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
-    int major;                    /**< of the PostgreSQL that will run */
-    bool has_lz4;                 /**< as in bough_pg */
-    const char *socket_dir;       /**< absolute */
-    bool hold_wal;                /**< keep all WAL (wal_keep_size) while layers are not durable yet */
-    const char *const *carried;   /**< NULL-terminated "name=value" from the source: recovery minima
-                                       (max_connections, ...), shared_preload_libraries, locale settings; the
-                                       writer drops and overrides what would act outside. NULL: what an
-                                       earlier call wrote into bough_carried.conf stays */
+    int major;              /**< of the PostgreSQL that will run */
+    bool has_lz4;           /**< as in bough_pg */
+    const char *socket_dir; /**< absolute */
+    bool hold_wal;          /**< keep all WAL (wal_keep_size) while layers are not durable yet */
+    const char *const *carried; /**< NULL-terminated "name=value" from the source: recovery minima
+                                     (max_connections, ...), shared_preload_libraries, locale
+                                   settings; the writer drops and overrides what would act outside.
+                                   NULL: what an earlier call wrote into bough_carried.conf stays */
 } bough_conf;
 
 /** Write (replace) the three files in `pgdata`. Each is replaced atomically. */
 BOUGH_CHECK int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *err);
 
 /** Write them again with hold_wal off and make the running postmaster read them (SIGHUP). */
-BOUGH_CHECK int bough_conf_release_wal(const char *pgdata, const bough_conf *conf, int postmaster_pid,
-                                       bough_error *err);
+BOUGH_CHECK int bough_conf_release_wal(const char *pgdata, const bough_conf *conf,
+                                       int postmaster_pid, bough_error *err);
 
-/** Read back the `carried` settings stored beside the configuration (bough_carried.conf); free with free() each and the list. */
+/** Read back the `carried` settings stored beside the configuration (bough_carried.conf); free with
+ * free() each and the list. */
 BOUGH_CHECK int bough_conf_carried(char ***carried, const char *pgdata, bough_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* pg_control: the state is at the same place in all supported versions (src/include/catalog/pg_control.h). */
+/* pg_control: the state is at the same place in all supported versions
+ * (src/include/catalog/pg_control.h). */
 #include "pg/control.h"
 
 #include <fcntl.h>
@@ -21,7 +22,8 @@ int bough_control_clean(bool *clean, const char *pgdata, bough_error *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : bough_pread_full(fd, head, sizeof head, 0);
     if (fd >= 0) close(fd);
-    if (n != (ssize_t)sizeof head) return bough_fail(err, BOUGH_E_CORRUPT, "could not read \"%s\"", path);
+    if (n != (ssize_t)sizeof head)
+        return bough_fail(err, BOUGH_E_CORRUPT, "could not read \"%s\"", path);
     memcpy(&state, head + STATE_AT, sizeof state);
     *clean = state == DB_SHUTDOWNED;
     return BOUGH_OK;

@@ -1,9 +1,9 @@
 /*
  * Reading a dump in SQL.
  *
- * A lexer for what psql tells apart (psqlscan.l): comments, strings, quoted names, dollar quotes, COPY data. A
- * statement's text is kept with its strings emptied, up to a limit; at its semicolon it is cut into words, and
- * the few statements that name roles are looked at.
+ * A lexer for what psql tells apart (psqlscan.l): comments, strings, quoted names, dollar quotes,
+ * COPY data. A statement's text is kept with its strings emptied, up to a limit; at its semicolon
+ * it is cut into words, and the few statements that name roles are looked at.
  */
 #include "pg/dumpscan.h"
 
@@ -21,19 +21,19 @@ typedef enum state {
     IN_BLOCK_COMMENT,
     IN_STRING,
     IN_NAME,
-    IN_TAG,    /* after '$', while it may become a dollar quote */
+    IN_TAG, /* after '$', while it may become a dollar quote */
     IN_DOLLAR,
-    IN_META,   /* a line that begins with a backslash command */
+    IN_META,     /* a line that begins with a backslash command */
     BEFORE_COPY, /* rest of the line of COPY ... FROM stdin; */
     IN_COPY
 } state;
 
 struct bough_dumpscan {
     state state;
-    char previous;    /* last byte of SQL, to see "--", "E'" and "$" after a name */
-    bool escapes;     /* the string knows backslashes */
-    bool escaped;     /* the last byte of the string was such a backslash */
-    int depth;        /* of nested comments */
+    char previous; /* last byte of SQL, to see "--", "E'" and "$" after a name */
+    bool escapes;  /* the string knows backslashes */
+    bool escaped;  /* the last byte of the string was such a backslash */
+    int depth;     /* of nested comments */
     size_t size;
     char statement[STATEMENT_MAX];
     size_t tag_size, tag_at;
@@ -73,11 +73,15 @@ const char *const *bough_dumpscan_roles(const bough_dumpscan *scan) {
     return (const char *const *)scan->roles;
 }
 
-bool bough_dumpscan_is_complete(const bough_dumpscan *scan) { return scan->is_complete; }
+bool bough_dumpscan_is_complete(const bough_dumpscan *scan) {
+    return scan->is_complete;
+}
 
 /* ---- statements ---- */
 
-static bool name_byte(char c) { return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80); }
+static bool name_byte(char c) {
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80);
+}
 
 static size_t cut(word *words, const char *p, size_t size) {
     size_t n = 0, i = 0;
@@ -90,7 +94,8 @@ static size_t cut(word *words, const char *p, size_t size) {
         bool quoted = p[i] == '"';
         if (quoted) {
             from = ++i;
-            while (i < size && (p[i] != '"' || (i + 1 < size && p[i + 1] == '"'))) i += p[i] == '"' ? 2 : 1;
+            while (i < size && (p[i] != '"' || (i + 1 < size && p[i + 1] == '"')))
+                i += p[i] == '"' ? 2 : 1;
             words[n++] = (word){p + from, i - from, true};
             i++;
         } else if (name_byte(p[i])) {
@@ -113,7 +118,8 @@ static bool begins(const word *words, size_t n, const char *first, const char *s
 }
 
 static int add_role(bough_dumpscan *scan, const word *w, bough_error *err) {
-    static const char *const special[] = {"public", "current_user", "session_user", "current_role", "default", "none"};
+    static const char *const special[] = {"public",       "current_user", "session_user",
+                                          "current_role", "default",      "none"};
     for (size_t i = 0; i < sizeof special / sizeof *special; i++)
         if (is(w, special[i])) return BOUGH_OK;
     if (w->size == 0 || (!w->quoted && !name_byte(w->at[0]))) return BOUGH_OK;
@@ -129,7 +135,9 @@ static int add_role(bough_dumpscan *scan, const word *w, bough_error *err) {
             free(name);
             return BOUGH_OK;
         }
-    char **more = scan->role_count < ROLES_MAX ? realloc(scan->roles, (scan->role_count + 2) * sizeof *more) : NULL;
+    char **more = scan->role_count < ROLES_MAX
+                      ? realloc(scan->roles, (scan->role_count + 2) * sizeof *more)
+                      : NULL;
     if (!more) {
         free(name);
         return bough_fail(err, BOUGH_E_NOMEM, "the dump names too many roles");
@@ -140,8 +148,10 @@ static int add_role(bough_dumpscan *scan, const word *w, bough_error *err) {
     return BOUGH_OK;
 }
 
-/* "[GROUP|ROLE|USER] a, b, c", from word `at` on; ends at the first word that does not follow a comma. */
-static int add_roles(bough_dumpscan *scan, const word *words, size_t n, size_t at, bough_error *err) {
+/* "[GROUP|ROLE|USER] a, b, c", from word `at` on; ends at the first word that does not follow a
+ * comma. */
+static int add_roles(bough_dumpscan *scan, const word *words, size_t n, size_t at,
+                     bough_error *err) {
     if (at + 1 < n && is(&words[at], "group") && !is(&words[at + 1], ",")) at++;
     int rc = BOUGH_OK;
     while (!rc && at < n) {
@@ -174,18 +184,22 @@ static int name_roles(bough_dumpscan *scan, const word *words, size_t n, bough_e
     size_t at = n;
     int rc = BOUGH_OK;
     bool defaults = begins(words, n, "alter", "default");
-    if (defaults && (at = first_of(words, n, "for", NULL)) < n) rc = add_roles(scan, words, n, at + 2, err);
+    if (defaults && (at = first_of(words, n, "for", NULL)) < n)
+        rc = add_roles(scan, words, n, at + 2, err);
     if (rc) return rc;
     at = n;
     if (begins(words, n, "grant", NULL) || (defaults && first_of(words, n, "grant", NULL) < n))
         at = last_of(words, n, "to");
-    else if (begins(words, n, "revoke", NULL) || (defaults && first_of(words, n, "revoke", NULL) < n))
+    else if (begins(words, n, "revoke", NULL) ||
+             (defaults && first_of(words, n, "revoke", NULL) < n))
         at = last_of(words, n, "from");
-    else if (begins(words, n, "alter", NULL) && n > 3 && is(&words[n - 2], "to") && is(&words[n - 3], "owner"))
+    else if (begins(words, n, "alter", NULL) && n > 3 && is(&words[n - 2], "to") &&
+             is(&words[n - 3], "owner"))
         at = n - 2;
     else if (begins(words, n, "create", "policy"))
         at = first_of(words, n, "to", NULL);
-    else if (begins(words, n, "create", "schema") && (at = first_of(words, n, "authorization", NULL)) < n)
+    else if (begins(words, n, "create", "schema") &&
+             (at = first_of(words, n, "authorization", NULL)) < n)
         return add_role(scan, &words[at + 1], err);
     else if (begins(words, n, "set", "session") && n > 3 && is(&words[2], "authorization"))
         at = 2;
@@ -220,7 +234,8 @@ static int end_statement(bough_dumpscan *scan, bough_error *err) {
 
 /* Most statements are INSERTs or begin with a word that cannot matter: do not cut them. */
 static bool matters(const bough_dumpscan *scan) {
-    static const char *const firsts[] = {"create", "alter", "drop", "grant", "revoke", "copy", "set"};
+    static const char *const firsts[] = {"create", "alter", "drop", "grant",
+                                         "revoke", "copy",  "set"};
     size_t i = 0;
     while (i < scan->size && isspace((unsigned char)scan->statement[i])) i++;
     for (size_t k = 0; k < sizeof firsts / sizeof *firsts; k++) {
@@ -244,8 +259,8 @@ static int end_meta(bough_dumpscan *scan, bough_error *err) {
         if (n == strlen(allowed[i]) && memcmp(scan->meta, allowed[i], n) == 0) return BOUGH_OK;
     if ((n == 1 && scan->meta[0] == 'c') || (n == 7 && memcmp(scan->meta, "connect", 7) == 0))
         return refuse_create(err, "\\connect");
-    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump holds the psql command \"\\%.*s\"", n ? (int)n : 1,
-                     scan->meta_size ? scan->meta : "");
+    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump holds the psql command \"\\%.*s\"",
+                     n ? (int)n : 1, scan->meta_size ? scan->meta : "");
     (void)bough_hint(err, "Give a dump as pg_dump wrote it.");
     return BOUGH_E_UNSUPPORTED;
 }
@@ -299,7 +314,8 @@ static int in_sql(bough_dumpscan *scan, char c, bough_error *err) {
     return BOUGH_OK;
 }
 
-/* A comment began with two bytes of which the first, and now the second, were kept: leave a space instead. */
+/* A comment began with two bytes of which the first, and now the second, were kept: leave a space
+ * instead. */
 static void end_comment(bough_dumpscan *scan) {
     if (scan->size >= 2) scan->size -= 2;
     keep(scan, ' ');
@@ -403,7 +419,8 @@ static int step(bough_dumpscan *scan, char c, bough_error *err) {
         scan->previous = '\n';
         return end_meta(scan, err);
     case BEFORE_COPY:
-        if (c == '\\') return bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump holds a psql command after COPY");
+        if (c == '\\')
+            return bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump holds a psql command after COPY");
         if (c != '\n') break;
         scan->state = IN_COPY;
         scan->meta_size = 0;

@@ -1,4 +1,5 @@
-/* A directory in /dev/shm per running compute. Its name has a random end, so nobody can lay one in wait. */
+/* A directory in /dev/shm per running compute. Its name has a random end, so nobody can lay one in
+ * wait. */
 #include "pg/dynshm.h"
 
 #include <errno.h>
@@ -25,7 +26,8 @@ static int read_link(char *dir, const char *link, const char *branch) {
 
 void bough_dynshm_end(const char *pgdata, const char *branch) {
     char link[BOUGH_PATH_MAX], dir[BOUGH_PATH_MAX];
-    if (bough_path(link, sizeof link, NULL, "%s/pg_dynshmem", pgdata) == 0 && read_link(dir, link, branch) == 0)
+    if (bough_path(link, sizeof link, NULL, "%s/pg_dynshmem", pgdata) == 0 &&
+        read_link(dir, link, branch) == 0)
         bough_ignore(bough_rmtree(dir, NULL));
 }
 
@@ -55,6 +57,7 @@ int bough_dynshm_begin(char *dir, const char *pgdata, const char *branch, bough_
     }
     *dir = '\0';
     (void)unlink(link);
-    if (mkdir(link, 0700) != 0 && errno != EEXIST) return bough_fail_sys(err, errno, "could not make \"%s\"", link);
+    if (mkdir(link, 0700) != 0 && errno != EEXIST)
+        return bough_fail_sys(err, errno, "could not make \"%s\"", link);
     return BOUGH_OK;
 }

@@ -1,8 +1,8 @@
 /*
  * PostgreSQL installations on this machine.
  *
- * A program's version is asked once and remembered as long as the file stays the same (device, inode, time):
- * finding an installation is part of every start of a compute.
+ * A program's version is asked once and remembered as long as the file stays the same (device,
+ * inode, time): finding an installation is part of every start of a compute.
  */
 #include "pg/install.h"
 
@@ -69,10 +69,15 @@ static int ask_version(bough_pg *pg, const char *program) {
     bough_env env;
     bough_env_init(&env, pg->bindir);
     const char *const argv[] = {program, "--version", NULL};
-    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &a, .output = take_answer,
+    bough_run run = {.argv = argv,
+                     .env = &env,
+                     .ruleset = -1,
+                     .context = &a,
+                     .output = take_answer,
                      .tick = too_long};
     int status;
-    if (bough_run_tool(&status, &run, NULL) || !WIFEXITED(status) || WEXITSTATUS(status) != 0) return -1;
+    if (bough_run_tool(&status, &run, NULL) || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return -1;
     static const char mark[] = "(PostgreSQL) ";
     const char *at = strstr(a.text, mark);
     if (!at) return -1;
@@ -86,8 +91,8 @@ static int ask_version(bough_pg *pg, const char *program) {
 }
 
 /*
- * Whether the server takes wal_compression=lz4. It says so without starting ("-C"); all it wants is a directory with
- * an empty configuration file.
+ * Whether the server takes wal_compression=lz4. It says so without starting ("-C"); all it wants is
+ * a directory with an empty configuration file.
  */
 static bool ask_lz4(const bough_pg *pg, const char *program) {
     char dir[] = "/tmp/bough-XXXXXX", conf[64];
@@ -97,21 +102,28 @@ static bool ask_lz4(const bough_pg *pg, const char *program) {
     if (pg->major < 15 || !mkdtemp(dir)) return false;
     (void)snprintf(conf, sizeof conf, "%s/postgresql.conf", dir);
     bough_env_init(&env, pg->bindir);
-    const char *const argv[] = {program, "-D", dir, "-c", "wal_compression=lz4", "-C", "wal_compression", NULL};
-    bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &a, .output = take_answer,
+    const char *const argv[] = {program,           "-D", dir, "-c", "wal_compression=lz4", "-C",
+                                "wal_compression", NULL};
+    bough_run run = {.argv = argv,
+                     .env = &env,
+                     .ruleset = -1,
+                     .context = &a,
+                     .output = take_answer,
                      .tick = too_long};
-    bool has = bough_write_file(conf, "", 0, 0600, NULL) == 0 && bough_run_tool(&status, &run, NULL) == 0 &&
-               WIFEXITED(status) && WEXITSTATUS(status) == 0 && strncmp(a.text, "lz4", 3) == 0;
+    bool has = bough_write_file(conf, "", 0, 0600, NULL) == 0 &&
+               bough_run_tool(&status, &run, NULL) == 0 && WIFEXITED(status) &&
+               WEXITSTATUS(status) == 0 && strncmp(a.text, "lz4", 3) == 0;
     bough_ignore(bough_rmtree(dir, NULL));
     return has;
 }
 
 static bool same_file(const known_version *k, const struct stat *st) {
-    return k->dev == st->st_dev && k->ino == st->st_ino && k->changed.tv_sec == st->st_ctim.tv_sec &&
-           k->changed.tv_nsec == st->st_ctim.tv_nsec;
+    return k->dev == st->st_dev && k->ino == st->st_ino &&
+           k->changed.tv_sec == st->st_ctim.tv_sec && k->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
-/* Fill in pg->major and pg->version from pg->bindir/name. Returns 0, or -1 when it is no such program. */
+/* Fill in pg->major and pg->version from pg->bindir/name. Returns 0, or -1 when it is no such
+ * program. */
 static int version_of(bough_pg *pg, const char *name) {
     char program[BOUGH_PATH_MAX];
     struct stat st;
@@ -235,8 +247,9 @@ int bough_pg_find(bough_pg *pg, int major, bough_error *err) {
         (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL %d is not installed", major);
     else
         (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL is not installed");
-    (void)bough_hint(err, "Install the package postgresql-%d, or name its bin directory in BOUGH_PG_PATH.",
-                     major ? major : BOUGH_PG_NEWEST);
+    (void)bough_hint(
+        err, "Install the package postgresql-%d, or name its bin directory in BOUGH_PG_PATH.",
+        major ? major : BOUGH_PG_NEWEST);
     return BOUGH_E_UNSUPPORTED;
 }
 
@@ -261,8 +274,8 @@ int bough_pg_tool(bough_pg *tool, const char *name, int major, bool older_too, b
     }
     free(dirs);
     if (best >= 0) return BOUGH_OK;
-    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "\"%s\" of PostgreSQL %d or newer is not installed", name,
-                     major);
+    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "\"%s\" of PostgreSQL %d or newer is not installed",
+                     name, major);
     (void)bough_hint(err, "Install the package postgresql-client-%d.", major);
     return BOUGH_E_UNSUPPORTED;
 }

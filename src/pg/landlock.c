@@ -1,8 +1,8 @@
 /*
  * Confinement with Landlock, ABI 1 to 7: what a kernel does not know is left out of the rule set.
  *
- * The constants are spelt out because the headers of the build machine are often older than its kernel;
- * they are part of the kernel's ABI (include/uapi/linux/landlock.h).
+ * The constants are spelt out because the headers of the build machine are often older than its
+ * kernel; they are part of the kernel's ABI (include/uapi/linux/landlock.h).
  */
 #include "pg/landlock.h"
 
@@ -61,15 +61,34 @@ struct path_beneath_attr {
     int32_t parent_fd;
 } __attribute__((packed));
 
-/* What every program needs to start; all of it is the system's, readable by everyone. Not the whole of /etc:
-   a package may keep there what only the user postgres can read. */
-static const char *const system_run[] = {"/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/nix/store"};
-static const char *const system_read[] = {
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/localtime",
-    "/etc/timezone", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf",
-    "/etc/resolv.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols", "/etc/ssl/openssl.cnf",
-    "/etc/ssl/certs", "/etc/pki/tls/openssl.cnf", "/etc/crypto-policies", "/etc/alternatives",
-    "/etc/locale.alias", "/etc/perl", "/var/cache/postgresql/dicts", "/sys/devices/system/cpu"};
+/* What every program needs to start; all of it is the system's, readable by everyone. Not the whole
+   of /etc: a package may keep there what only the user postgres can read. */
+static const char *const system_run[] = {"/usr", "/lib",  "/lib64",    "/lib32",
+                                         "/bin", "/sbin", "/nix/store"};
+static const char *const system_read[] = {"/etc/ld.so.cache",
+                                          "/etc/ld.so.conf",
+                                          "/etc/ld.so.conf.d",
+                                          "/etc/ld.so.preload",
+                                          "/etc/localtime",
+                                          "/etc/timezone",
+                                          "/etc/passwd",
+                                          "/etc/group",
+                                          "/etc/nsswitch.conf",
+                                          "/etc/hosts",
+                                          "/etc/host.conf",
+                                          "/etc/resolv.conf",
+                                          "/etc/gai.conf",
+                                          "/etc/services",
+                                          "/etc/protocols",
+                                          "/etc/ssl/openssl.cnf",
+                                          "/etc/ssl/certs",
+                                          "/etc/pki/tls/openssl.cnf",
+                                          "/etc/crypto-policies",
+                                          "/etc/alternatives",
+                                          "/etc/locale.alias",
+                                          "/etc/perl",
+                                          "/var/cache/postgresql/dicts",
+                                          "/sys/devices/system/cpu"};
 static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"};
 
 int bough_landlock_abi(void) {
@@ -81,7 +100,8 @@ int bough_landlock_abi(void) {
 static int allow(int ruleset, const char *path, uint64_t access, bool required, bough_error *err) {
     int fd = open(path, O_PATH | O_CLOEXEC);
     if (fd < 0)
-        return required ? bough_fail_sys(err, errno, "could not open \"%s\" to confine a compute to it", path)
+        return required ? bough_fail_sys(err, errno,
+                                         "could not open \"%s\" to confine a compute to it", path)
                         : BOUGH_OK;
     int rc = BOUGH_OK;
     struct stat st;
@@ -95,7 +115,8 @@ static int allow(int ruleset, const char *path, uint64_t access, bool required, 
 
 static int allow_list(int ruleset, const char *const *paths, uint64_t access, bough_error *err) {
     int rc = BOUGH_OK;
-    for (size_t i = 0; !rc && paths && paths[i]; i++) rc = allow(ruleset, paths[i], access, true, err);
+    for (size_t i = 0; !rc && paths && paths[i]; i++)
+        rc = allow(ruleset, paths[i], access, true, err);
     return rc;
 }
 
@@ -129,7 +150,8 @@ int bough_landlock_prepare(int *ruleset, const bough_landlock_rules *rules, boug
     int abi = bough_landlock_abi();
     if (abi == 0) {
         if (!atomic_flag_test_and_set(&told))
-            bough_log(BOUGH_LOG_WARN, "this kernel has no Landlock: computes run without confinement", NULL);
+            bough_log(BOUGH_LOG_WARN,
+                      "this kernel has no Landlock: computes run without confinement", NULL);
         return BOUGH_OK;
     }
     struct ruleset_attr attr = {.handled_access_fs = FS_FIRST_ABI};

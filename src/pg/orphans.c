@@ -1,4 +1,5 @@
-/* Backends without a postmaster: they are known by their working directory, to which postgres changes. */
+/* Backends without a postmaster: they are known by their working directory, to which postgres
+ * changes. */
 #include "pg/orphans.h"
 
 #include <dirent.h>
@@ -18,7 +19,8 @@
 #define __NR_pidfd_open 434
 #endif
 
-/* Kill one; the descriptor is taken before the check, so the number cannot become another process between. */
+/* Kill one; the descriptor is taken before the check, so the number cannot become another process
+ * between. */
 static int end_one(pid_t pid, const char *pgdata, double until, bough_error *err) {
     int fd = (int)syscall(__NR_pidfd_open, pid, 0);
     if (fd < 0) return BOUGH_OK;
@@ -29,7 +31,8 @@ static int end_one(pid_t pid, const char *pgdata, double until, bough_error *err
         (void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
         double left = until - bough_now_ms();
         if (poll(&p, 1, left > 0 ? (int)left + 1 : 0) <= 0)
-            rc = bough_fail(err, BOUGH_E_TIMEOUT, "process %d of a dead compute does not end", (int)pid);
+            rc = bough_fail(err, BOUGH_E_TIMEOUT, "process %d of a dead compute does not end",
+                            (int)pid);
     }
     close(fd);
     return rc;

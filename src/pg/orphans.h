@@ -1,5 +1,6 @@
 /**
- * What a postmaster that was killed leaves behind: its backends, which go on for a while, and write. Any thread.
+ * What a postmaster that was killed leaves behind: its backends, which go on for a while, and
+ * write. Any thread.
  */
 #ifndef BOUGH_PG_ORPHANS_H
 #define BOUGH_PG_ORPHANS_H
@@ -7,8 +8,9 @@
 #include "bough/error.h"
 
 /**
- * End every postgres process that works in a PGDATA whose postmaster is gone, and wait until they have ended. A
- * PGDATA without postmaster.pid was left in order and has none: that is all that is looked at then.
+ * End every postgres process that works in a PGDATA whose postmaster is gone, and wait until they
+ * have ended. A PGDATA without postmaster.pid was left in order and has none: that is all that is
+ * looked at then.
  *
  * @param pgdata      The caller knows that no compute of ours runs on it.
  * @retval BOUGH_E_TIMEOUT  Some are still there after timeout_ms; nothing may use the PGDATA.

@@ -1,4 +1,5 @@
-/* Reading PostgreSQL's messages. Servers are run with lc_messages = C, tools with LC_ALL = C.UTF-8. */
+/* Reading PostgreSQL's messages. Servers are run with lc_messages = C, tools with LC_ALL = C.UTF-8.
+ */
 #include "pg/pglog.h"
 
 #include <errno.h>
@@ -58,8 +59,8 @@ static char *read_tail(const char *path, off_t from) {
     return data;
 }
 
-int bough_pglog_failure(char *line, size_t size, char *hint, size_t hint_size, int *code, const char *path,
-                        off_t from) {
+int bough_pglog_failure(char *line, size_t size, char *hint, size_t hint_size, int *code,
+                        const char *path, off_t from) {
     char *data = read_tail(path, from);
     line[0] = hint[0] = '\0';
     if (!data) return -1;

@@ -17,12 +17,12 @@
  * @param from       Where to begin, in bytes.
  * @return 0, or -1 when the log is empty or cannot be read.
  */
-int bough_pglog_failure(char *line, size_t size, char *hint, size_t hint_size, int *code, const char *path,
-                        off_t from);
+int bough_pglog_failure(char *line, size_t size, char *hint, size_t hint_size, int *code,
+                        const char *path, off_t from);
 
 /**
- * The message in a line of a log or of a tool's output, without prefix: what follows "FATAL:  ", "ERROR:  " or
- * "PANIC:  ". NULL when it is none.
+ * The message in a line of a log or of a tool's output, without prefix: what follows "FATAL:  ",
+ * "ERROR:  " or "PANIC:  ". NULL when it is none.
  */
 const char *bough_pglog_message(const char *line);
 

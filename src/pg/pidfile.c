@@ -84,5 +84,6 @@ static void repair(const char *path, const char *pgdata) {
 void bough_pidfile_repair(const char *pgdata, const char *socket_dir) {
     char path[BOUGH_PATH_MAX];
     if (!bough_path(path, sizeof path, NULL, "%s/postmaster.pid", pgdata)) repair(path, pgdata);
-    if (!bough_path(path, sizeof path, NULL, "%s/.s.PGSQL.5432.lock", socket_dir)) repair(path, pgdata);
+    if (!bough_path(path, sizeof path, NULL, "%s/.s.PGSQL.5432.lock", socket_dir))
+        repair(path, pgdata);
 }

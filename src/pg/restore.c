@@ -1,8 +1,9 @@
 /*
  * Logical import: a dump made by pg_dump into a running compute.
  *
- * It is run as a temporary superuser, so that what the dump leaves without an owner belongs to that role alone
- * and can be handed to the owner in one statement. The tools themselves are confined: a dump is foreign code.
+ * It is run as a temporary superuser, so that what the dump leaves without an owner belongs to that
+ * role alone and can be handed to the owner in one statement. The tools themselves are confined: a
+ * dump is foreign code.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -55,10 +56,13 @@ static int tick(void *context, pid_t pid) {
     return report(context);
 }
 
-static void take_line(void *context, const char *line) { bough_words_take(&((restore *)context)->words, line); }
+static void take_line(void *context, const char *line) {
+    bough_words_take(&((restore *)context)->words, line);
+}
 
 /* A statement with quoted names in place of each "%s". */
-static int exec_named(restore *r, const char *shape, const char *a, const char *b, bough_error *err) {
+static int exec_named(restore *r, const char *shape, const char *a, const char *b,
+                      bough_error *err) {
     char quoted_a[512], quoted_b[512], sql[2048];
     int rc = bough_sql_ident(quoted_a, sizeof quoted_a, r->conn, a, err);
     if (!rc) rc = bough_sql_ident(quoted_b, sizeof quoted_b, r->conn, b, err);
@@ -86,30 +90,36 @@ static int make_role(restore *r, bough_error *err) {
     unsigned char bytes[SECRET_BYTES + 4];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return bough_fail_sys(err, errno, "could not get random bytes");
-    for (size_t i = 0; i < SECRET_BYTES; i++) (void)snprintf(r->secret + i * 2, 3, "%02x", bytes[i]);
+    for (size_t i = 0; i < SECRET_BYTES; i++)
+        (void)snprintf(r->secret + i * 2, 3, "%02x", bytes[i]);
     const unsigned char *tail = bytes + SECRET_BYTES;
-    (void)snprintf(r->role, sizeof r->role, "bough_import_%02x%02x%02x%02x", tail[0], tail[1], tail[2], tail[3]);
+    (void)snprintf(r->role, sizeof r->role, "bough_import_%02x%02x%02x%02x", tail[0], tail[1],
+                   tail[2], tail[3]);
     /* Hashed here: the secret reaches neither a log nor pg_stat_activity. */
     char *hashed = PQencryptPasswordConn(r->conn, r->secret, r->role, "scram-sha-256");
     if (!hashed) return bough_fail(err, BOUGH_E_PG, "could not hash a password");
     char sql[1024];
-    (void)snprintf(sql, sizeof sql, "CREATE ROLE %s SUPERUSER LOGIN PASSWORD '%s'", r->role, hashed);
+    (void)snprintf(sql, sizeof sql, "CREATE ROLE %s SUPERUSER LOGIN PASSWORD '%s'", r->role,
+                   hashed);
     PQfreemem(hashed);
     int rc = bough_sql_exec(r->conn, sql, err);
     r->role_made = rc == BOUGH_OK;
     return rc;
 }
 
-/* Roles made for the dump are superusers no longer; what only a superuser can own goes to bough_admin. */
+/* Roles made for the dump are superusers no longer; what only a superuser can own goes to
+ * bough_admin. */
 static int demote(restore *r, bough_error *err) {
     static const char handing_up[] =
         "DO $$ DECLARE one record; BEGIN"
         " FOR one IN SELECT kind, name FROM ("
         "  SELECT 'EVENT TRIGGER' AS kind, evtname AS name, evtowner AS owner FROM pg_event_trigger"
         "  UNION ALL SELECT 'FOREIGN DATA WRAPPER', fdwname, fdwowner FROM pg_foreign_data_wrapper"
-        "  UNION ALL SELECT 'PUBLICATION', pubname, pubowner FROM pg_publication WHERE puballtables) AS all_kinds"
+        "  UNION ALL SELECT 'PUBLICATION', pubname, pubowner FROM pg_publication WHERE "
+        "puballtables) AS all_kinds"
         "  JOIN pg_roles ON oid = owner WHERE NOT rolsuper OR rolname LIKE 'bough\\_import\\_%'"
-        " LOOP EXECUTE format('ALTER %s %I OWNER TO bough_admin', one.kind, one.name); END LOOP; END $$";
+        " LOOP EXECUTE format('ALTER %s %I OWNER TO bough_admin', one.kind, one.name); END LOOP; "
+        "END $$";
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && i < r->made_count; i++)
         rc = exec_named(r, "ALTER ROLE %s NOSUPERUSER", r->made[i], r->made[i], err);
@@ -117,8 +127,8 @@ static int demote(restore *r, bough_error *err) {
 }
 
 /*
- * All of it goes to the owner, who also becomes a member of the roles made for the dump: an archive is restored
- * without owners (pg_restore -O), and a dump in SQL must not differ.
+ * All of it goes to the owner, who also becomes a member of the roles made for the dump: an archive
+ * is restored without owners (pg_restore -O), and a dump in SQL must not differ.
  */
 static int hand_over(restore *r, bough_error *err) {
     int rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->role, r->target->owner, err);
@@ -127,30 +137,37 @@ static int hand_over(restore *r, bough_error *err) {
         rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->made[i], r->target->owner, err);
         if (!rc) rc = exec_named(r, "GRANT %s TO %s", r->made[i], r->target->owner, err);
     }
-    return rc ? bough_context(err, "could not hand the restored objects to \"%s\"", r->target->owner) : rc;
+    return rc ? bough_context(err, "could not hand the restored objects to \"%s\"",
+                              r->target->owner)
+              : rc;
 }
 
 static int drop_role(restore *r, bough_error *err) {
     int rc = exec_named(r, "DROP OWNED BY %s", r->role, r->role, err);
     if (!rc) rc = exec_named(r, "DROP ROLE %s", r->role, r->role, err);
-    /* It may still own something when the restore failed half-way: then at least nobody can use it. */
-    if (rc && exec_named(r, "ALTER ROLE %s NOSUPERUSER NOLOGIN PASSWORD NULL", r->role, r->role, NULL))
+    /* It may still own something when the restore failed half-way: then at least nobody can use it.
+     */
+    if (rc &&
+        exec_named(r, "ALTER ROLE %s NOSUPERUSER NOLOGIN PASSWORD NULL", r->role, r->role, NULL))
         return bough_context(err, "the temporary role \"%s\" is left", r->role);
     return rc;
 }
 
 /* ---- roles that the dump names ---- */
 
-/* Superuser until hand_over(), because event triggers and their like can be given to no other; nobody can log in. */
+/* Superuser until hand_over(), because event triggers and their like can be given to no other;
+ * nobody can log in. */
 static int make_missing_role(restore *r, const char *name, bough_error *err) {
     PGresult *found = NULL;
     const char *const params[] = {name};
-    int rc = bough_sql_query(&found, r->conn, "SELECT 1 FROM pg_roles WHERE rolname = $1", 1, params, err);
+    int rc = bough_sql_query(&found, r->conn, "SELECT 1 FROM pg_roles WHERE rolname = $1", 1,
+                             params, err);
     bool exists = !rc && PQntuples(found) > 0;
     PQclear(found);
     if (rc || exists || strncmp(name, "pg_", 3) == 0) return rc;
     rc = exec_named(r, "CREATE ROLE %s NOLOGIN SUPERUSER", name, name, err);
-    if (!rc && !(r->made[r->made_count] = strdup(name))) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc && !(r->made[r->made_count] = strdup(name)))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) r->made_count++;
     return rc;
 }
@@ -172,7 +189,8 @@ static int open_file(restore *r, bough_error *err) {
     struct stat st;
     if (r->file) (void)gzclose(r->file);
     r->file = gzopen(r->path, "rbe"); /* reads plain files as they are */
-    if (!r->file) return bough_fail_sys(err, errno ? errno : ENOMEM, "could not open \"%s\"", r->path);
+    if (!r->file)
+        return bough_fail_sys(err, errno ? errno : ENOMEM, "could not open \"%s\"", r->path);
     r->total_bytes = stat(r->path, &st) == 0 ? (uint64_t)st.st_size : 0;
     r->done_bytes = 0;
     return BOUGH_OK;
@@ -184,7 +202,8 @@ static ssize_t read_file(void *context, char *buffer, size_t room, bough_error *
     int why = Z_OK;
     if (n == 0) (void)gzerror(r->file, &why);
     if (n < 0 || why == Z_BUF_ERROR)
-        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is damaged: it cannot be decompressed", r->path);
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is damaged: it cannot be decompressed",
+                          r->path);
     z_off_t at = gzoffset(r->file);
     if (at > 0) r->done_bytes = (uint64_t)at;
     return n;
@@ -210,7 +229,8 @@ static int scan_file(restore *r, bough_error *err) {
     free(buffer);
     if (rc || bough_dumpscan_is_complete(r->scan)) return rc;
     (void)bough_fail(err, BOUGH_E_INVALID, "\"%s\" is cut off: its last line is missing", r->path);
-    (void)bough_hint(err, "Make the dump again; pg_dump ends it with \"PostgreSQL database dump complete\".");
+    (void)bough_hint(
+        err, "Make the dump again; pg_dump ends it with \"PostgreSQL database dump complete\".");
     return BOUGH_E_INVALID;
 }
 
@@ -220,12 +240,14 @@ static int scan_file(restore *r, bough_error *err) {
 static void explain(restore *r, bough_error *err) {
     if (!err || err->code != BOUGH_E_PG) return;
     if (strstr(r->words.error, "unrecognized configuration parameter"))
-        (void)bough_hint(err, "The dump or the tools are newer than PostgreSQL %d: use a higher --pg-version.",
-                         r->pg->major);
+        (void)bough_hint(
+            err, "The dump or the tools are newer than PostgreSQL %d: use a higher --pg-version.",
+            r->pg->major);
     else if (strstr(r->words.error, "invalid command \\restrict"))
         (void)bough_hint(err, "Update the package postgresql-client: psql is older than the dump.");
     else if (strstr(r->words.error, "is not available") && strstr(r->words.error, "extension"))
-        (void)bough_hint(err, "Install that extension's package for PostgreSQL %d on this machine.", r->pg->major);
+        (void)bough_hint(err, "Install that extension's package for PostgreSQL %d on this machine.",
+                         r->pg->major);
 }
 
 static int prepare_tool(restore *r, bough_env *env, int *ruleset, char *conninfo, size_t size,
@@ -262,10 +284,15 @@ static int run_psql(restore *r, bough_error *err) {
     if (!rc) rc = prepare_tool(r, &env, &ruleset, conninfo, sizeof conninfo, &tool, err);
     if (!rc) rc = open_file(r, err);
     if (!rc) {
-        const char *const argv[] = {program, "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null",
-                                    "-d", conninfo, NULL};
-        bough_run run = {.argv = argv, .env = &env, .ruleset = ruleset, .context = r, .feed = read_file,
-                         .line = take_line, .tick = tick};
+        const char *const argv[] = {program, "-X",        "-q", "-w",     "-v", "ON_ERROR_STOP=1",
+                                    "-o",    "/dev/null", "-d", conninfo, NULL};
+        bough_run run = {.argv = argv,
+                         .env = &env,
+                         .ruleset = ruleset,
+                         .context = r,
+                         .feed = read_file,
+                         .line = take_line,
+                         .tick = tick};
         r->phase = "restoring";
         rc = bough_run_tool(&status, &run, err);
         if (!rc && status != 0) {
@@ -279,7 +306,8 @@ static int run_psql(restore *r, bough_error *err) {
 
 /* ---- archives ---- */
 
-/* Bytes that pg_restore and its workers have read; the kernel adds those of ended workers to the parent's. */
+/* Bytes that pg_restore and its workers have read; the kernel adds those of ended workers to the
+ * parent's. */
 static uint64_t read_bytes(pid_t pid) {
     char path[64], line[128];
     uint64_t bytes = 0;
@@ -299,7 +327,8 @@ static int archive_tick(void *context, pid_t pid) {
     FILE *f = fopen(path, "re");
     if (f) {
         int worker;
-        for (int i = 0; i < MOST_WORKERS && fscanf(f, "%d", &worker) == 1; i++) bytes += read_bytes((pid_t)worker);
+        for (int i = 0; i < MOST_WORKERS && fscanf(f, "%d", &worker) == 1; i++)
+            bytes += read_bytes((pid_t)worker);
         (void)fclose(f);
     }
     if (bytes > r->total_bytes) bytes = r->total_bytes;
@@ -307,19 +336,24 @@ static int archive_tick(void *context, pid_t pid) {
     return report(r);
 }
 
-/* Oldest pg_restore that reads the archive (src/bin/pg_dump/pg_backup_archiver.h: 1.15 is 16, 1.16 is 17). */
+/* Oldest pg_restore that reads the archive (src/bin/pg_dump/pg_backup_archiver.h: 1.15 is 16, 1.16
+ * is 17). */
 static int needed_major(const restore *r) {
     char path[BOUGH_PATH_MAX];
     unsigned char head[7] = {0};
     bool dir = r->kind == BOUGH_SOURCE_DUMP_DIRECTORY;
-    if (bough_path(path, sizeof path, NULL, "%s%s", r->path, dir ? "/toc.dat" : "")) return r->pg->major;
+    if (bough_path(path, sizeof path, NULL, "%s%s", r->path, dir ? "/toc.dat" : ""))
+        return r->pg->major;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return r->pg->major;
     bool read_all = bough_pread_full(fd, head, sizeof head, 0) == (ssize_t)sizeof head;
     close(fd);
     int needed = 0;
     if (read_all && memcmp(head, "PGDMP", 5) == 0)
-        needed = head[5] > 1 || head[6] > 16 ? BOUGH_PG_NEWEST : head[6] == 16 ? 17 : head[6] == 15 ? 16 : 0;
+        needed = head[5] > 1 || head[6] > 16 ? BOUGH_PG_NEWEST
+                 : head[6] == 16             ? 17
+                 : head[6] == 15             ? 16
+                                             : 0;
     return needed;
 }
 
@@ -337,18 +371,21 @@ static int scan_output(void *context, const char *data, size_t size, bough_error
     return bough_dumpscan_feed(((restore *)context)->scan, data, size, err);
 }
 
-/* First its schema as SQL, to see which roles it names; then into the database, on several connections. */
+/* First its schema as SQL, to see which roles it names; then into the database, on several
+ * connections. */
 static int run_pg_restore(restore *r, bool scan, bough_error *err) {
     bough_pg tool;
     bough_env env;
     char program[BOUGH_PATH_MAX], conninfo[1024], jobs[16];
     int ruleset = -1, status = 0;
     int needed = needed_major(r);
-    int rc = bough_pg_tool(&tool, "pg_restore", needed > r->pg->major ? needed : r->pg->major, false, err);
+    int rc = bough_pg_tool(&tool, "pg_restore", needed > r->pg->major ? needed : r->pg->major,
+                           false, err);
     if (rc == BOUGH_E_UNSUPPORTED && needed < r->pg->major)
         rc = bough_pg_tool(&tool, "pg_restore", r->pg->major, true, err);
     if (!rc && tool.major < needed) {
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump needs pg_restore of PostgreSQL %d", needed);
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the dump needs pg_restore of PostgreSQL %d",
+                        needed);
         (void)bough_hint(err, "Install the package postgresql-client-%d.", needed);
     }
     if (!rc) rc = bough_path(program, sizeof program, err, "%s/pg_restore", tool.bindir);
@@ -358,10 +395,24 @@ static int run_pg_restore(restore *r, bool scan, bough_error *err) {
     if (cpus > MOST_JOBS) cpus = MOST_JOBS;
     (void)snprintf(jobs, sizeof jobs, "-j%ld", is_tar(r) || cpus < 1 ? 1L : cpus);
     const char *const scanning[] = {program, "-s", "-O", "--no-comments", "-f", "-", r->path, NULL};
-    const char *const restoring[] = {program, "-O", "-e", "-w", "--no-subscriptions", "--no-tablespaces",
-                                     "--no-security-labels", jobs, "-d", conninfo, r->path, NULL};
-    bough_run run = {.argv = scan ? scanning : restoring, .env = &env, .ruleset = ruleset, .context = r,
-                     .output = scan ? scan_output : NULL, .line = take_line,
+    const char *const restoring[] = {program,
+                                     "-O",
+                                     "-e",
+                                     "-w",
+                                     "--no-subscriptions",
+                                     "--no-tablespaces",
+                                     "--no-security-labels",
+                                     jobs,
+                                     "-d",
+                                     conninfo,
+                                     r->path,
+                                     NULL};
+    bough_run run = {.argv = scan ? scanning : restoring,
+                     .env = &env,
+                     .ruleset = ruleset,
+                     .context = r,
+                     .output = scan ? scan_output : NULL,
+                     .line = take_line,
                      .tick = scan ? tick : archive_tick};
     r->phase = scan ? "reading" : "restoring";
     r->done_bytes = 0;
@@ -398,21 +449,28 @@ static int restore_sql(restore *r, bough_error *err) {
 /* ---- interface ---- */
 
 int bough_cluster_restore(const bough_pg *pg, bough_source_kind kind, const char *path,
-                          const bough_restore_target *target, bough_pg_progress progress, void *context,
-                          bough_error *err) {
+                          const bough_restore_target *target, bough_pg_progress progress,
+                          void *context, bough_error *err) {
     restore *r = calloc(1, sizeof *r);
     if (!r) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    *r = (restore){.pg = pg, .path = path, .kind = kind, .target = target, .progress = progress,
-                   .context = context, .phase = "connecting"};
+    *r = (restore){.pg = pg,
+                   .path = path,
+                   .kind = kind,
+                   .target = target,
+                   .progress = progress,
+                   .context = context,
+                   .phase = "connecting"};
     int rc = BOUGH_OK;
     r->scan = bough_dumpscan_new();
     if (!r->scan) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc && kind == BOUGH_SOURCE_URL) rc = bough_fail(err, BOUGH_E_INVALID, "a URL is not a dump");
+    if (!rc && kind == BOUGH_SOURCE_URL)
+        rc = bough_fail(err, BOUGH_E_INVALID, "a URL is not a dump");
     if (!rc) rc = bough_sql_connect(&r->conn, target->socket_dir, target->database, err);
     if (!rc) rc = make_role(r, err);
     if (!rc)
-        rc = kind == BOUGH_SOURCE_DUMP_CUSTOM || kind == BOUGH_SOURCE_DUMP_DIRECTORY ? restore_archive(r, err)
-                                                                                    : restore_sql(r, err);
+        rc = kind == BOUGH_SOURCE_DUMP_CUSTOM || kind == BOUGH_SOURCE_DUMP_DIRECTORY
+                 ? restore_archive(r, err)
+                 : restore_sql(r, err);
     if (!rc) rc = bough_drop_subscriptions(r->conn, err);
     r->phase = "finishing";
     if (r->made_count || !rc) {

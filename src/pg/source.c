@@ -28,18 +28,22 @@ static bool is_url(const char *source) {
 static int check_url(const char *url, bough_error *err) {
     char *why = NULL, text[256] = "";
     PQconninfoOption *options = PQconninfoParse(url, &why);
-    if (why && strncmp(why, "invalid URI query parameter", 27) == 0) bough_one_line(text, sizeof text, why);
+    if (why && strncmp(why, "invalid URI query parameter", 27) == 0)
+        bough_one_line(text, sizeof text, why);
     PQfreemem(why);
     PQconninfoFree(options);
     if (options) return BOUGH_OK;
-    (void)bough_fail(err, BOUGH_E_INVALID, "the source is not a valid connection URL%s%s", text[0] ? ": " : "",
-                     text);
-    (void)bough_hint(err, "Write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %%XX.");
+    (void)bough_fail(err, BOUGH_E_INVALID, "the source is not a valid connection URL%s%s",
+                     text[0] ? ": " : "", text);
+    (void)bough_hint(
+        err,
+        "Write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %%XX.");
     return BOUGH_E_INVALID;
 }
 
 static int not_a_dump(const char *path, const char *hint, bough_error *err) {
-    (void)bough_fail(err, BOUGH_E_INVALID, "\"%s\" is neither a connection URL nor a dump made by pg_dump", path);
+    (void)bough_fail(err, BOUGH_E_INVALID,
+                     "\"%s\" is neither a connection URL nor a dump made by pg_dump", path);
     (void)bough_hint(err, "%s", hint);
     return BOUGH_E_INVALID;
 }
@@ -61,20 +65,26 @@ static int check_gzip(const char *path, bough_error *err) {
     if (n < 0) return not_a_dump(path, "It is damaged: it cannot be decompressed.", err);
     head[n] = '\0';
     if (n >= 5 && memcmp(head, "PGDMP", 5) == 0)
-        return not_a_dump(path, "It holds an archive in gzip; decompress it with gunzip first.", err);
+        return not_a_dump(path, "It holds an archive in gzip; decompress it with gunzip first.",
+                          err);
     return check_text(path, head, err);
 }
 
 static int detect_file(bough_source_kind *kind, const char *path, bough_error *err) {
     char head[HEAD_BYTES];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", path, strerror(errno));
+    if (fd < 0)
+        return bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", path,
+                          strerror(errno));
     struct stat st;
-    ssize_t n = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? bough_pread_full(fd, head, sizeof head - 1, 0) : -1;
+    ssize_t n = fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
+                    ? bough_pread_full(fd, head, sizeof head - 1, 0)
+                    : -1;
     close(fd);
     if (n < 0) return not_a_dump(path, "It is not a regular file.", err);
     head[n] = '\0';
-    bool tar = n > TAR_MAGIC_AT + 5 && memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0 && strcmp(head, "toc.dat") == 0;
+    bool tar = n > TAR_MAGIC_AT + 5 && memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0 &&
+               strcmp(head, "toc.dat") == 0;
     if (n >= 5 && (memcmp(head, "PGDMP", 5) == 0 || tar)) {
         *kind = BOUGH_SOURCE_DUMP_CUSTOM; /* pg_restore tells a tar archive by itself */
         return BOUGH_OK;
@@ -92,7 +102,8 @@ int bough_source_detect(bough_source_kind *kind, const char *source, bough_error
     *kind = BOUGH_SOURCE_URL;
     if (is_url(source)) return check_url(source, err);
     if (stat(source, &st) != 0) {
-        (void)bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", source, strerror(errno));
+        (void)bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", source,
+                         strerror(errno));
         (void)bough_hint(err, "Give a postgres:// URL, or a file or directory made by pg_dump.");
         return BOUGH_E_NOTFOUND;
     }
@@ -102,7 +113,8 @@ int bough_source_detect(bough_source_kind *kind, const char *source, bough_error
     if (rc) return rc;
     *kind = BOUGH_SOURCE_DUMP_DIRECTORY;
     if (access(source, R_OK | X_OK) != 0)
-        return bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", source, strerror(errno));
+        return bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", source,
+                          strerror(errno));
     if (access(toc, R_OK) == 0) return BOUGH_OK;
     return not_a_dump(source, "A directory made by pg_dump -Fd holds a file toc.dat.", err);
 }
@@ -110,8 +122,8 @@ int bough_source_detect(bough_source_kind *kind, const char *source, bough_error
 /* ---- a source server ---- */
 
 static int connect_source(PGconn **conn, const char *url, bool replication, bough_error *err) {
-    static const char *const names[] = {"dbname", "connect_timeout", "application_name", "client_encoding",
-                                        "replication", NULL};
+    static const char *const names[] = {"dbname",          "connect_timeout", "application_name",
+                                        "client_encoding", "replication",     NULL};
     /* The URL is first, so that ours win; a timeout in the URL is lost, which is fine. */
     const char *const values[] = {url, "10", "bough", "UTF8", replication ? "true" : NULL, NULL};
     *conn = PQconnectdbParams(names, values, 1);
@@ -124,17 +136,23 @@ static int connect_source(PGconn **conn, const char *url, bool replication, boug
     (void)bough_fail(err, BOUGH_E_UNREACHABLE, "could not connect to the source%s: %s",
                      replication ? " for replication" : "", why);
     if (strstr(why, "pg_hba.conf") && replication)
-        (void)bough_hint(err, "Add a line \"host replication USER ADDRESS scram-sha-256\" to the source's pg_hba.conf.");
+        (void)bough_hint(err, "Add a line \"host replication USER ADDRESS scram-sha-256\" to the "
+                              "source's pg_hba.conf.");
     else if (strstr(why, "password") || strstr(why, "authentication"))
         (void)bough_hint(err, "Check user and password in the URL.");
     else if (strstr(why, "max_wal_senders") || strstr(why, "connection slots"))
-        (void)bough_hint(err, "The source has no free connection: raise max_wal_senders or max_connections there.");
+        (void)bough_hint(
+            err,
+            "The source has no free connection: raise max_wal_senders or max_connections there.");
     else
-        (void)bough_hint(err, "Check host and port in the URL, and that the source accepts connections from here.");
+        (void)bough_hint(
+            err,
+            "Check host and port in the URL, and that the source accepts connections from here.");
     return BOUGH_E_UNREACHABLE;
 }
 
-static int refuse(bough_error *err, int code, const char *hint, const char *fmt, ...) BOUGH_PRINTF(4, 5);
+static int refuse(bough_error *err, int code, const char *hint, const char *fmt, ...)
+    BOUGH_PRINTF(4, 5);
 static int refuse(bough_error *err, int code, const char *hint, const char *fmt, ...) {
     char text[384];
     va_list ap;
@@ -152,7 +170,8 @@ static int check_rules(bough_source_info *info, PGconn *conn, bough_error *err) 
         "SELECT current_setting('block_size'), current_setting('wal_block_size'),"
         " current_setting('segment_size'), current_setting('wal_level'),"
         " (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),"
-        " (SELECT string_agg(quote_ident(spcname), ', ') FROM pg_tablespace WHERE oid NOT IN (1663, 1664)),"
+        " (SELECT string_agg(quote_ident(spcname), ', ') FROM pg_tablespace WHERE oid NOT IN "
+        "(1663, 1664)),"
         " (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database"
         "   WHERE has_database_privilege(oid, 'CONNECT')), current_user";
     PGresult *r = NULL;
@@ -162,17 +181,20 @@ static int check_rules(bough_source_info *info, PGconn *conn, bough_error *err) 
     if (strcmp(PQgetvalue(r, 0, 0), "8192") != 0 || strcmp(PQgetvalue(r, 0, 1), "8192") != 0 ||
         strcmp(PQgetvalue(r, 0, 2), "1GB") != 0)
         rc = refuse(err, BOUGH_E_UNSUPPORTED, "Import a dump made by pg_dump instead.",
-                    "the source was built with block sizes %s, %s and segments of %s", PQgetvalue(r, 0, 0),
-                    PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 2));
+                    "the source was built with block sizes %s, %s and segments of %s",
+                    PQgetvalue(r, 0, 0), PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 2));
     else if (PQgetvalue(r, 0, 4)[0] != 't')
-        rc = refuse(err, BOUGH_E_PRECONDITION, "Run there: ALTER ROLE ... REPLICATION, or import a dump.",
+        rc = refuse(err, BOUGH_E_PRECONDITION,
+                    "Run there: ALTER ROLE ... REPLICATION, or import a dump.",
                     "the role \"%s\" of the source lacks REPLICATION", PQgetvalue(r, 0, 7));
     else if (!PQgetisnull(r, 0, 5))
-        rc = refuse(err, BOUGH_E_UNSUPPORTED,
-                    "Move their tables to pg_default and drop them, or import a dump made by pg_dump.",
-                    "the source has tablespaces: %s", PQgetvalue(r, 0, 5));
+        rc = refuse(
+            err, BOUGH_E_UNSUPPORTED,
+            "Move their tables to pg_default and drop them, or import a dump made by pg_dump.",
+            "the source has tablespaces: %s", PQgetvalue(r, 0, 5));
     else if (strcmp(PQgetvalue(r, 0, 3), "minimal") == 0)
-        rc = refuse(err, BOUGH_E_PRECONDITION, "Set wal_level = replica there and restart it, or import a dump.",
+        rc = refuse(err, BOUGH_E_PRECONDITION,
+                    "Set wal_level = replica there and restart it, or import a dump.",
                     "the source has wal_level = minimal");
     PQclear(r);
     return rc;
@@ -205,12 +227,15 @@ static int take_list(char ***list, PGconn *conn, const char *sql, bough_error *e
 static int take_lists(bough_source_info *info, PGconn *conn, bough_error *err) {
     int rc = take_list(&info->databases, conn,
                        "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
-                       " ORDER BY datname = 'postgres' DESC, datname", err);
+                       " ORDER BY datname = 'postgres' DESC, datname",
+                       err);
     if (!rc)
-        rc = take_list(&info->carried, conn,
-                       "SELECT name || '=' || setting FROM pg_settings WHERE context <> 'internal'"
-                       " AND setting IS NOT NULL AND source IN"
-                       " ('configuration file', 'command line', 'environment variable') ORDER BY name", err);
+        rc = take_list(
+            &info->carried, conn,
+            "SELECT name || '=' || setting FROM pg_settings WHERE context <> 'internal'"
+            " AND setting IS NOT NULL AND source IN"
+            " ('configuration file', 'command line', 'environment variable') ORDER BY name",
+            err);
     return rc;
 }
 

@@ -1,10 +1,10 @@
 /*
  * Starting programs.
  *
- * The child is made with CLONE_VM | CLONE_VFORK as posix_spawn() does it: no page table is copied, and what
- * posix_spawn() cannot do (Landlock, prctl, limits) can be done before exec. In the child only
- * async-signal-safe calls are made; everything they need is prepared before. Why it failed comes back through
- * a close-on-exec pipe.
+ * The child is made with CLONE_VM | CLONE_VFORK as posix_spawn() does it: no page table is copied,
+ * and what posix_spawn() cannot do (Landlock, prctl, limits) can be done before exec. In the child
+ * only async-signal-safe calls are made; everything they need is prepared before. Why it failed
+ * comes back through a close-on-exec pipe.
  */
 #include "pg/spawn.h"
 
@@ -102,7 +102,8 @@ static void raise_file_limit(void) {
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* The child's descriptors 0 to 2 (open in every daemon, so none that we hand over is among them). */
+/* The child's descriptors 0 to 2 (open in every daemon, so none that we hand over is among them).
+ */
 static int place(const child_args *args) {
     const bough_spawn_spec *spec = args->spec;
     int from[3] = {spec->in, spec->out, spec->err};
@@ -134,7 +135,9 @@ __attribute__((no_sanitize("address"))) static int child(void *data) {
     _exit(127);
 }
 
-static int pidfd_of(pid_t pid) { return (int)syscall(__NR_pidfd_open, pid, 0); }
+static int pidfd_of(pid_t pid) {
+    return (int)syscall(__NR_pidfd_open, pid, 0);
+}
 
 /* Clone with all signals blocked, so that no handler of ours runs in the child. */
 static pid_t clone_child(child_args *args, bough_error *err) {
@@ -158,7 +161,8 @@ int bough_spawn(pid_t *pid, int *pidfd, const bough_spawn_spec *spec, bough_erro
     *pid = -1;
     *pidfd = -1;
     if (spec->env->overflow)
-        return bough_fail(err, BOUGH_E_INVALID, "the environment of \"%s\" is too large", spec->argv[0]);
+        return bough_fail(err, BOUGH_E_INVALID, "the environment of \"%s\" is too large",
+                          spec->argv[0]);
     int report[2] = {-1, -1}, null = -1, why = 0, rc = BOUGH_OK;
     pid_t made = -1;
     if (pipe2(report, O_CLOEXEC) != 0) return bough_fail_sys(err, errno, "could not make a pipe");
@@ -278,7 +282,8 @@ static int feed(tool *t, bough_error *err) {
         t->fed_size = (size_t)n;
         t->fed_at = 0;
     }
-    ssize_t n = send(t->in, t->fed + t->fed_at, t->fed_size - t->fed_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n =
+        send(t->in, t->fed + t->fed_at, t->fed_size - t->fed_at, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0)
         t->fed_at += (size_t)n;
     else if (errno != EAGAIN && errno != EINTR)
@@ -316,7 +321,8 @@ static int loop(tool *t, bough_error *err) {
                               {.fd = t->in, .events = POLLOUT}};
         double left = next - bough_now_ms();
         int n = poll(p, 4, left > 0 ? (int)left + 1 : 0);
-        if (n < 0 && errno != EINTR) return bough_fail_sys(err, errno, "could not wait for a program");
+        if (n < 0 && errno != EINTR)
+            return bough_fail_sys(err, errno, "could not wait for a program");
         int rc = BOUGH_OK;
         ended = n > 0 && p[0].revents;
         if (t->out >= 0 && (ended || p[1].revents)) rc = drain(t, &t->out, err);
@@ -349,9 +355,14 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
     t->in = in[0];
     t->out = out[0];
     t->errors = errors[0];
-    bough_spawn_spec spec = {.argv = run->argv, .env = run->env, .in = in[1],
-                             .out = run->output ? out[1] : errors[1], .err = errors[1],
-                             .keep = {-1, -1}, .ruleset = run->ruleset, .dies_with_us = true};
+    bough_spawn_spec spec = {.argv = run->argv,
+                             .env = run->env,
+                             .in = in[1],
+                             .out = run->output ? out[1] : errors[1],
+                             .err = errors[1],
+                             .keep = {-1, -1},
+                             .ruleset = run->ruleset,
+                             .dies_with_us = true};
     rc = bough_spawn(&t->pid, &t->pidfd, &spec, err);
     close_fd(&in[1]);
     close_fd(&out[1]);

@@ -1,7 +1,7 @@
 /**
- * Starting programs: computes, and PostgreSQL's own tools. One primitive (bough_spawn()) that is safe in a
- * process with many threads, and a loop around it for tools (bough_run()). Every child gets a clean
- * environment, no descriptor but those named, and its own session.
+ * Starting programs: computes, and PostgreSQL's own tools. One primitive (bough_spawn()) that is
+ * safe in a process with many threads, and a loop around it for tools (bough_run()). Every child
+ * gets a clean environment, no descriptor but those named, and its own session.
  */
 #ifndef BOUGH_PG_SPAWN_H
 #define BOUGH_PG_SPAWN_H
@@ -14,7 +14,8 @@
 
 enum { BOUGH_ENV_MAX = 24, BOUGH_ENV_BYTES = 16384 };
 
-/** An environment under construction; caller's storage. Overflow is remembered and reported by bough_spawn(). */
+/** An environment under construction; caller's storage. Overflow is remembered and reported by
+ * bough_spawn(). */
 typedef struct bough_env {
     const char *vars[BOUGH_ENV_MAX + 1]; /**< NULL-terminated "NAME=value" */
     size_t count;
@@ -24,8 +25,9 @@ typedef struct bough_env {
 } bough_env;
 
 /**
- * PATH (`bindir` first), LC_ALL=C.UTF-8, TZ, and LD_LIBRARY_PATH for an installation that brings its own
- * libraries (bindir/../lib, unless a system directory). Nothing of our own environment but sanitizer options.
+ * PATH (`bindir` first), LC_ALL=C.UTF-8, TZ, and LD_LIBRARY_PATH for an installation that brings
+ * its own libraries (bindir/../lib, unless a system directory). Nothing of our own environment but
+ * sanitizer options.
  */
 void bough_env_init(bough_env *env, const char *bindir);
 
@@ -37,13 +39,13 @@ void bough_env_inherit(bough_env *env, const char *name);
 
 /** What to start. */
 typedef struct bough_spawn_spec {
-    const char *const *argv;  /**< argv[0] is the absolute path of the program; NULL-terminated */
+    const char *const *argv; /**< argv[0] is the absolute path of the program; NULL-terminated */
     const bough_env *env;
-    const char *cwd;          /**< NULL: the root directory */
-    int in, out, err;         /**< become 0, 1, 2; -1: /dev/null */
-    int keep[2];              /**< descriptors to leave open under their number; -1: none */
-    int ruleset;              /**< of bough_landlock_prepare(), or -1 */
-    bool dies_with_us;        /**< SIGKILL when the calling thread ends; for tools */
+    const char *cwd;   /**< NULL: the root directory */
+    int in, out, err;  /**< become 0, 1, 2; -1: /dev/null */
+    int keep[2];       /**< descriptors to leave open under their number; -1: none */
+    int ruleset;       /**< of bough_landlock_prepare(), or -1 */
+    bool dies_with_us; /**< SIGKILL when the calling thread ends; for tools */
 } bough_spawn_spec;
 
 /**
@@ -63,7 +65,8 @@ typedef struct bough_run {
     void *context;
     /** Fill `buffer` with what goes to standard input; 0: end, negative: stop with that code. */
     ssize_t (*feed)(void *context, char *buffer, size_t room, bough_error *err);
-    /** Bytes of standard output; without it, output goes where errors go. Non-zero stops with that code. */
+    /** Bytes of standard output; without it, output goes where errors go. Non-zero stops with that
+     * code. */
     int (*output)(void *context, const char *data, size_t size, bough_error *err);
     /** A line of standard error, without its newline. */
     void (*line)(void *context, const char *line);
@@ -80,7 +83,8 @@ typedef struct bough_run {
  */
 BOUGH_CHECK int bough_run_tool(int *status, const bough_run *run, bough_error *err);
 
-/** Copy `line` into `out` as an error message has it: one line, no control characters, no full stop at the end. */
+/** Copy `line` into `out` as an error message has it: one line, no control characters, no full stop
+ * at the end. */
 void bough_one_line(char *out, size_t size, const char *line);
 
 #endif

@@ -15,21 +15,42 @@ static void ignore_notice(void *context, const PGresult *result) {
     (void)result;
 }
 
-int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database, bough_error *err) {
+int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
+                      bough_error *err) {
     *conn = NULL;
     /* Every parameter that the environment could set is set here. */
-    static const char *const names[] = {"host",     "port",           "user",        "dbname", "options",
-                                        "passfile", "connect_timeout", "application_name",
-                                        "client_encoding", "gssencmode", "password", NULL};
-    const char *const values[] = {socket_dir, "5432", BOUGH_ADMIN_ROLE, database, "", "/nonexistent/.pgpass", "10",
-                                  "bough", "UTF8", "disable", bough_admin_password(), NULL};
+    static const char *const names[] = {"host",
+                                        "port",
+                                        "user",
+                                        "dbname",
+                                        "options",
+                                        "passfile",
+                                        "connect_timeout",
+                                        "application_name",
+                                        "client_encoding",
+                                        "gssencmode",
+                                        "password",
+                                        NULL};
+    const char *const values[] = {socket_dir,
+                                  "5432",
+                                  BOUGH_ADMIN_ROLE,
+                                  database,
+                                  "",
+                                  "/nonexistent/.pgpass",
+                                  "10",
+                                  "bough",
+                                  "UTF8",
+                                  "disable",
+                                  bough_admin_password(),
+                                  NULL};
     PGconn *made = PQconnectdbParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (PQstatus(made) != CONNECTION_OK) {
         char why[384];
         bough_one_line(why, sizeof why, PQerrorMessage(made));
-        int code = strstr(why, "does not exist") && strstr(why, "database \"") ? BOUGH_E_NOTFOUND
-                                                                              : BOUGH_E_UNREACHABLE;
+        int code = strstr(why, "does not exist") && strstr(why, "database \"")
+                       ? BOUGH_E_NOTFOUND
+                       : BOUGH_E_UNREACHABLE;
         PQfinish(made);
         return bough_fail(err, code, "could not connect to the compute: %s", why);
     }
@@ -100,7 +121,8 @@ int bough_sql_query(PGresult **result, PGconn *conn, const char *sql, int n_para
     return rc;
 }
 
-/* Connections speak UTF-8, in which no character holds a quote as a trailing byte: doubling is enough. */
+/* Connections speak UTF-8, in which no character holds a quote as a trailing byte: doubling is
+ * enough. */
 int bough_sql_ident(char *out, size_t size, PGconn *conn, const char *name, bough_error *err) {
     (void)conn;
     size_t n = 0;

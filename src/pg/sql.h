@@ -1,5 +1,6 @@
 /**
- * Small blocking SQL calls to a compute as BOUGH_ADMIN_ROLE over its Unix socket, by libpq. Worker threads only.
+ * Small blocking SQL calls to a compute as BOUGH_ADMIN_ROLE over its Unix socket, by libpq. Worker
+ * threads only.
  */
 #ifndef BOUGH_PG_SQL_H
 #define BOUGH_PG_SQL_H
@@ -13,7 +14,8 @@
  * @retval BOUGH_E_UNREACHABLE  No server, or it is starting.
  * @retval BOUGH_E_NOTFOUND     No such database.
  */
-BOUGH_CHECK int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database, bough_error *err);
+BOUGH_CHECK int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
+                                  bough_error *err);
 
 /**
  * Run statements without parameters. The message is PostgreSQL's own.
@@ -31,6 +33,7 @@ BOUGH_CHECK int bough_sql_query(PGresult **result, PGconn *conn, const char *sql
                                 const char *const *params, bough_error *err);
 
 /** Quote an identifier into `out` (NAMEDATALEN * 2 + 3 is enough for any). `conn` may be NULL. */
-BOUGH_CHECK int bough_sql_ident(char *out, size_t size, PGconn *conn, const char *name, bough_error *err);
+BOUGH_CHECK int bough_sql_ident(char *out, size_t size, PGconn *conn, const char *name,
+                                bough_error *err);
 
 #endif

@@ -10,7 +10,8 @@
 #include "pg/sql.h"
 #include "util/error.h"
 
-/* "pg_restore: error: could not execute query: ERROR:  ..." gives what follows the last known mark. */
+/* "pg_restore: error: could not execute query: ERROR:  ..." gives what follows the last known mark.
+ */
 static const char *without_prefix(const char *line) {
     const char *at = bough_pglog_message(line);
     if (at) return at;
@@ -24,7 +25,8 @@ void bough_words_take(bough_words *words, const char *line) {
     bough_one_line(words->last, sizeof words->last, line);
 }
 
-int bough_words_fail(const bough_words *words, int code, const char *tool, int status, bough_error *err) {
+int bough_words_fail(const bough_words *words, int code, const char *tool, int status,
+                     bough_error *err) {
     const char *said = words->error[0] ? words->error : words->last;
     code = bough_pglog_code(said, code);
     if (said[0])
@@ -33,11 +35,13 @@ int bough_words_fail(const bough_words *words, int code, const char *tool, int s
         (void)bough_fail(err, code, "%s was ended by signal %d", tool, WTERMSIG(status));
     else
         (void)bough_fail(err, code, "%s failed with status %d", tool, WEXITSTATUS(status));
-    if (code == BOUGH_E_NOSPACE) (void)bough_hint(err, "Free space on that file system, then retry.");
+    if (code == BOUGH_E_NOSPACE)
+        (void)bough_hint(err, "Free space on that file system, then retry.");
     return code;
 }
 
-/* First point it nowhere: dropping one that is still copying tables would otherwise speak to the publisher. */
+/* First point it nowhere: dropping one that is still copying tables would otherwise speak to the
+ * publisher. */
 static int drop_one(PGconn *conn, const char *name, bough_error *err) {
     static const char *const steps[] = {
         "ALTER SUBSCRIPTION %s DISABLE",
@@ -49,7 +53,8 @@ static int drop_one(PGconn *conn, const char *name, bough_error *err) {
     int rc = bough_sql_ident(quoted, sizeof quoted, conn, name, err);
     for (size_t i = 0; !rc && i < sizeof steps / sizeof *steps; i++) {
         const char *mark = strstr(steps[i], "%s");
-        (void)snprintf(sql, sizeof sql, "%.*s%s%s", (int)(mark - steps[i]), steps[i], quoted, mark + 2);
+        (void)snprintf(sql, sizeof sql, "%.*s%s%s", (int)(mark - steps[i]), steps[i], quoted,
+                       mark + 2);
         rc = bough_sql_exec(conn, sql, err);
     }
     if (rc) rc = bough_context(err, "could not drop subscription %s", quoted);
@@ -62,7 +67,8 @@ int bough_drop_subscriptions(PGconn *conn, bough_error *err) {
                              "SELECT subname FROM pg_subscription WHERE subdbid = "
                              "(SELECT oid FROM pg_database WHERE datname = current_database())",
                              0, NULL, err);
-    for (int i = 0; !rc && i < PQntuples(found); i++) rc = drop_one(conn, PQgetvalue(found, i, 0), err);
+    for (int i = 0; !rc && i < PQntuples(found); i++)
+        rc = drop_one(conn, PQgetvalue(found, i, 0), err);
     PQclear(found);
     return rc;
 }

@@ -1,4 +1,5 @@
-/** Shared by those who run PostgreSQL's tools: remembering what they said, and statements run after an import. */
+/** Shared by those who run PostgreSQL's tools: remembering what they said, and statements run after
+ * an import. */
 #ifndef BOUGH_PG_TOOL_H
 #define BOUGH_PG_TOOL_H
 
@@ -15,8 +16,10 @@ typedef struct bough_words {
 /** Take a line of output. */
 void bough_words_take(bough_words *words, const char *line);
 
-/** Report that a tool failed, with what it said; a full disk is BOUGH_E_NOSPACE, all else `code`. */
-int bough_words_fail(const bough_words *words, int code, const char *tool, int status, bough_error *err);
+/** Report that a tool failed, with what it said; a full disk is BOUGH_E_NOSPACE, all else `code`.
+ */
+int bough_words_fail(const bough_words *words, int code, const char *tool, int status,
+                     bough_error *err);
 
 /**
  * Drop all subscriptions of the connected database without speaking to their publishers.

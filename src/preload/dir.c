@@ -90,7 +90,8 @@ static int add_real(bough_dir *d, const char *path) {
     struct dirent *e;
     int rc = 0;
     while (rc == 0 && (e = real_readdir(dir)) != NULL) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strstr(e->d_name, BOUGH_TEMP_MARK))
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            strstr(e->d_name, BOUGH_TEMP_MARK))
             continue;
         rc = add(d, e->d_name, strlen(e->d_name), e->d_type, e->d_type == DT_LNK);
     }
@@ -99,14 +100,16 @@ static int add_real(bough_dir *d, const char *path) {
 }
 
 static int add_index(bough_dir *d, const bough_index *index, const char *key, size_t length) {
-    for (uint32_t i = bough_index_first_below(index, key, length); i < index->header->records; i++) {
+    for (uint32_t i = bough_index_first_below(index, key, length); i < index->header->records;
+         i++) {
         const bough_record *r = &index->records[i];
         const char *text = bough_index_name(index, r);
         if (strncmp(text, key, length) != 0 || text[length] != '/') break;
         const char *rest = text + length + 1;
         if (strchr(rest, '/')) continue;
         bool directory = r->kind == BOUGH_RECORD_DIR || r->kind == BOUGH_RECORD_DIR_OPAQUE;
-        if (add(d, rest, strlen(rest), directory ? DT_DIR : DT_REG, r->kind == BOUGH_RECORD_WHITEOUT) != 0)
+        if (add(d, rest, strlen(rest), directory ? DT_DIR : DT_REG,
+                r->kind == BOUGH_RECORD_WHITEOUT) != 0)
             return -1;
     }
     return 0;
@@ -128,8 +131,11 @@ static int collect(bough_dir *d, const char *key) {
     size_t length = strlen(key);
     uint32_t hash = bough_path_hash(key, length);
     bough_head_path(path, sizeof path, key);
-    if (add(d, ".", 1, DT_DIR, false) != 0 || add(d, "..", 2, DT_DIR, false) != 0 || add_real(d, path) != 0) return -1;
-    const bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), key, length, hash);
+    if (add(d, ".", 1, DT_DIR, false) != 0 || add(d, "..", 2, DT_DIR, false) != 0 ||
+        add_real(d, path) != 0)
+        return -1;
+    const bough_entry *e =
+        bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), key, length, hash);
     if (e && (atomic_load(&e->flags) & (BOUGH_FLAG_WHITEOUT | BOUGH_FLAG_OPAQUE))) return 0;
     for (unsigned i = 0; i < bough.view.depth; i++) {
         const bough_layer *layer = bough.view.layers[i];
@@ -185,7 +191,9 @@ struct dirent *bough_dir_read(bough_dir *d) {
     return NULL;
 }
 
-void bough_dir_rewind(bough_dir *dir) { dir->position = 0; }
+void bough_dir_rewind(bough_dir *dir) {
+    dir->position = 0;
+}
 
 bough_dir *bough_dir_of(const DIR *dir) {
     for (bough_dir *d = open_dirs; d; d = d->next)

@@ -1,9 +1,11 @@
 /*
- * Pages of an open file. A write goes to the head's own sparse file at the same offset; a read of a block the
- * head lacks is answered by the newest level that has it. Nothing is ever copied where writes are whole blocks.
+ * Pages of an open file. A write goes to the head's own sparse file at the same offset; a read of a
+ * block the head lacks is answered by the newest level that has it. Nothing is ever copied where
+ * writes are whole blocks.
  *
- * The descriptor postgres holds is the head's file once there is one, else the newest level's file, opened
- * read-only: a stand-in that gives the number. Reads are not gated: they check that the epoch did not move.
+ * The descriptor postgres holds is the head's file once there is one, else the newest level's file,
+ * opened read-only: a stand-in that gives the number. Reads are not gated: they check that the
+ * epoch did not move.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -94,7 +96,8 @@ static int resolve(bough_file *f) {
         if (!levels) return -1;
         memcpy(levels, scratch, n * sizeof *levels);
     }
-    bough_entry *entry = bough_entry_get(bough.shm, f->path, strlen(f->path), n ? scratch[0].size : 0, false);
+    bough_entry *entry =
+        bough_entry_get(bough.shm, f->path, strlen(f->path), n ? scratch[0].size : 0, false);
     if (!entry) {
         free(levels);
         return -1;
@@ -142,15 +145,18 @@ static int begin_change(bough_file *f) {
 static int refresh(bough_file *f) {
     if (bough_enter() != 0) return -1;
     int rc = catch_up(f);
-    if (rc == 0 && !f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD) rc = adopt_head(f);
+    if (rc == 0 && !f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD)
+        rc = adopt_head(f);
     bough_leave();
     return rc;
 }
 
-/* ---- the head's file -------------------------------------------------------------------------- */
+/* ---- the head's file --------------------------------------------------------------------------
+ */
 
 int bough_temp_path(char *out, size_t size, const char *key) {
-    int n = snprintf(out, size, "%s/%s" BOUGH_TEMP_MARK "%d", bough.shm->pgdata, key, bough_table_pid());
+    int n = snprintf(out, size, "%s/%s" BOUGH_TEMP_MARK "%d", bough.shm->pgdata, key,
+                     bough_table_pid());
     if (n < 0 || (size_t)n >= size) {
         errno = ENAMETOOLONG;
         return -1;
@@ -179,8 +185,8 @@ static int store_limit(int fd, uint64_t limit) {
 }
 
 /*
- * Make the head's file: under a temporary name until its size (and limit) are right, so that a crash never
- * leaves one that hides the levels below. `hidden`: nothing below shows through.
+ * Make the head's file: under a temporary name until its size (and limit) are right, so that a
+ * crash never leaves one that hides the levels below. `hidden`: nothing below shows through.
  */
 static int make_head(const char *key, uint64_t size, bool hidden, mode_t mode) {
     char temp[2048], path[2048];
@@ -202,7 +208,8 @@ static int make_head(const char *key, uint64_t size, bool hidden, mode_t mode) {
     return fd;
 }
 
-/* Before the first write: see that the head has this file and the descriptor is it. Inside the gate. */
+/* Before the first write: see that the head has this file and the descriptor is it. Inside the
+ * gate. */
 static int ensure_head(bough_file *f) {
     if (f->fd_is_head) return 0;
     bough_entry *e = f->entry;
@@ -289,7 +296,8 @@ out:
     return fd;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 
 /* Which level answers for a block. */
 static int owner_of(const bough_file *f, uint64_t block) {
@@ -364,7 +372,8 @@ static size_t iov_bytes(const struct iovec *iov, int n) {
 
 /* One attempt at the present epoch. */
 static ssize_t read_once(bough_file *f, const struct iovec *iov, int n, off_t at) {
-    if (!f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD && refresh(f) != 0) return -1;
+    if (!f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD && refresh(f) != 0)
+        return -1;
     uint64_t size = atomic_load(&f->entry->size);
     if (at < 0) {
         errno = EINVAL;
@@ -400,9 +409,11 @@ ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at
     }
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------
+ */
 
-/* The head must own a block whole: where a write covers part of one, bring the rest up. Inside the gate. */
+/* The head must own a block whole: where a write covers part of one, bring the rest up. Inside the
+ * gate. */
 static int copy_up_edge(bough_file *f, uint64_t block) {
     uint64_t at = block << BOUGH_BLOCK_SHIFT, size = atomic_load(&f->entry->size);
     if (at >= size || bough_entry_has(bough.shm, f->entry, block)) return 0;
@@ -431,8 +442,10 @@ static ssize_t write_locked(bough_file *f, const struct iovec *iov, int n, off_t
     uint64_t first = (uint64_t)at >> BOUGH_BLOCK_SHIFT, last = (end - 1) >> BOUGH_BLOCK_SHIFT;
     if (bough_entry_reserve(bough.shm, f->entry, first, last - first + 1) != 0) return -1;
     if (at % BOUGH_BLOCK && copy_up_edge(f, first) != 0) return -1;
-    if (end % BOUGH_BLOCK && end < atomic_load(&f->entry->size) && copy_up_edge(f, last) != 0) return -1;
-    ssize_t put = n == 1 ? sys_pwrite(f->fd, iov[0].iov_base, bytes, at) : sys_pwritev(f->fd, iov, n, at);
+    if (end % BOUGH_BLOCK && end < atomic_load(&f->entry->size) && copy_up_edge(f, last) != 0)
+        return -1;
+    ssize_t put =
+        n == 1 ? sys_pwrite(f->fd, iov[0].iov_base, bytes, at) : sys_pwritev(f->fd, iov, n, at);
     if (put > 0) {
         last = ((uint64_t)at + (uint64_t)put - 1) >> BOUGH_BLOCK_SHIFT;
         (void)bough_entry_set(bough.shm, f->entry, first, last - first + 1);
@@ -519,11 +532,12 @@ int bough_pages_materialise(bough_file *f) {
     return 0;
 }
 
-/* ---- the rest --------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------
+ */
 
 /*
- * fsync reaches the head's file and, below it, layers sealed from this branch that are not known to be durable:
- * what postgres asks to be safe may have been written before the seal.
+ * fsync reaches the head's file and, below it, layers sealed from this branch that are not known to
+ * be durable: what postgres asks to be safe may have been written before the seal.
  */
 int bough_pages_sync(bough_file *f, bool data_only) {
     if ((f->epoch != atomic_load(&bough.shm->epoch) ||
@@ -542,7 +556,8 @@ int bough_pages_sync(bough_file *f, bool data_only) {
             if (fd >= 0) sys_close(fd);
             if (rc == 0) atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_NEW_NAME);
             /* the directory may have been renamed by a seal: then boughd makes the layer durable */
-            else if (f->epoch == atomic_load(&bough.shm->epoch)) return -1;
+            else if (f->epoch == atomic_load(&bough.shm->epoch))
+                return -1;
         }
     }
     for (unsigned i = 0; i < f->n_levels; i++) {
@@ -555,7 +570,9 @@ int bough_pages_sync(bough_file *f, bool data_only) {
 
 off_t bough_pages_seek(bough_file *f, off_t at, int whence) {
     if (f->epoch != atomic_load(&bough.shm->epoch) && refresh(f) != 0) return -1;
-    off_t from = whence == SEEK_CUR ? f->position : whence == SEEK_END ? (off_t)atomic_load(&f->entry->size) : 0;
+    off_t from = whence == SEEK_CUR   ? f->position
+                 : whence == SEEK_END ? (off_t)atomic_load(&f->entry->size)
+                                      : 0;
     if ((whence != SEEK_SET && whence != SEEK_CUR && whence != SEEK_END) || from + at < 0) {
         errno = EINVAL;
         return -1;

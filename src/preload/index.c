@@ -18,7 +18,8 @@ uint32_t bough_path_hash(const char *path, size_t length) {
 }
 
 uint32_t bough_crc32c(uint32_t crc, const void *data, size_t bytes) {
-    /* Slicing by 8 (Kounavis and Berry, 2005). Filled at first use; a race fills in the same values. */
+    /* Slicing by 8 (Kounavis and Berry, 2005). Filled at first use; a race fills in the same
+     * values. */
     static uint32_t table[8][256];
     static _Atomic int ready;
     if (!atomic_load_explicit(&ready, memory_order_acquire)) {
@@ -48,7 +49,8 @@ uint32_t bough_crc32c(uint32_t crc, const void *data, size_t bytes) {
     return ~crc;
 }
 
-/* Whether every offset of the header lies inside the file, so that a damaged index cannot lead outside. */
+/* Whether every offset of the header lies inside the file, so that a damaged index cannot lead
+ * outside. */
 static bool sane(const bough_index_header *h, uint64_t bytes) {
     uint64_t records_end = sizeof *h + (uint64_t)h->records * sizeof(bough_record);
     if (h->magic != BOUGH_INDEX_MAGIC || h->bytes != bytes) return false;
@@ -75,7 +77,8 @@ int bough_index_map(bough_index *index, const char *path, bool verify) {
     const bough_index_header *h = map;
     const char *base = map;
     size_t bytes = (size_t)st.st_size;
-    if (!sane(h, bytes) || (verify && bough_crc32c(0, base + sizeof *h, bytes - sizeof *h) != h->crc)) {
+    if (!sane(h, bytes) ||
+        (verify && bough_crc32c(0, base + sizeof *h, bytes - sizeof *h) != h->crc)) {
         munmap(map, bytes);
         errno = EUCLEAN;
         return -1;
@@ -94,18 +97,21 @@ void bough_index_unmap(bough_index *index) {
     memset(index, 0, sizeof *index);
 }
 
-const bough_record *bough_index_find(const bough_index *index, const char *path, size_t length, uint32_t hash) {
+const bough_record *bough_index_find(const bough_index *index, const char *path, size_t length,
+                                     uint32_t hash) {
     uint32_t mask = index->header->slots - 1;
     for (uint32_t i = hash & mask;; i = (i + 1) & mask) {
         uint32_t n = index->slots[i];
         if (n == 0) return NULL;
         const bough_record *r = &index->records[n - 1];
-        if (r->hash == hash && r->length == length && memcmp(bough_index_name(index, r), path, length) == 0)
+        if (r->hash == hash && r->length == length &&
+            memcmp(bough_index_name(index, r), path, length) == 0)
             return r;
     }
 }
 
-/* Records are in strcmp order, in which the contents of a directory are one run of names with "dir/" before them. */
+/* Records are in strcmp order, in which the contents of a directory are one run of names with
+ * "dir/" before them. */
 uint32_t bough_index_first_below(const bough_index *index, const char *dir, size_t length) {
     uint32_t low = 0, high = index->header->records;
     while (low < high) {

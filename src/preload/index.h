@@ -1,4 +1,5 @@
-/* Reading the index file of a layer. An index is immutable, so any thread or process may read it. */
+/* Reading the index file of a layer. An index is immutable, so any thread or process may read it.
+ */
 #ifndef BOUGH_PRELOAD_INDEX_H
 #define BOUGH_PRELOAD_INDEX_H
 
@@ -30,9 +31,11 @@ int bough_index_map(bough_index *index, const char *path, bool verify);
 void bough_index_unmap(bough_index *index);
 
 /* The record of a path, or NULL. */
-const bough_record *bough_index_find(const bough_index *index, const char *path, size_t length, uint32_t hash);
+const bough_record *bough_index_find(const bough_index *index, const char *path, size_t length,
+                                     uint32_t hash);
 
-/* First record that lies below the directory `dir` (path order), as a number; header->records when none. */
+/* First record that lies below the directory `dir` (path order), as a number; header->records when
+ * none. */
 uint32_t bough_index_first_below(const bough_index *index, const char *dir, size_t length);
 
 static inline const char *bough_index_name(const bough_index *index, const bough_record *record) {
@@ -40,7 +43,8 @@ static inline const char *bough_index_name(const bough_index *index, const bough
 }
 
 /* Whether the block with this number is in the layer. Blocks past the end are not. */
-static inline bool bough_record_has(const bough_index *index, const bough_record *record, uint64_t block) {
+static inline bool bough_record_has(const bough_index *index, const bough_record *record,
+                                    uint64_t block) {
     if ((block << BOUGH_BLOCK_SHIFT) >= record->size) return false;
     if (record->full) return true;
     const uint8_t *bits = index->bitmaps + record->bitmap;

@@ -1,10 +1,11 @@
 /*
- * What boughd and the processes of a compute share: the memory of a running branch (gate, epoch, presence) and
- * the index file of a layer. Plain C, libc only; included by src/preload and src/store.
+ * What boughd and the processes of a compute share: the memory of a running branch (gate, epoch,
+ * presence) and the index file of a layer. Plain C, libc only; included by src/preload and
+ * src/store.
  *
- * Words are DESIGN's: a *head* holds the branch's own pages, *layers* below it are immutable, a hole in a file
- * falls through to the next level. Presence is counted in blocks of 4 KiB, the unit in which the file
- * systems we accept publish extents; PostgreSQL's 8 KiB pages are two of them.
+ * Words are DESIGN's: a *head* holds the branch's own pages, *layers* below it are immutable, a
+ * hole in a file falls through to the next level. Presence is counted in blocks of 4 KiB, the unit
+ * in which the file systems we accept publish extents; PostgreSQL's 8 KiB pages are two of them.
  */
 #ifndef BOUGH_PRELOAD_LAYOUT_H
 #define BOUGH_PRELOAD_LAYOUT_H
@@ -15,11 +16,14 @@
 
 /* ---- names on disk -------------------------------------------------------------------------- */
 
-#define BOUGH_CONTROL_NAME "bough.control" /* global/pg_control lives here: a bare postgres fails */
+#define BOUGH_CONTROL_NAME "bough.control" /* global/pg_control lives here: a bare postgres fails  \
+                                            */
 #define BOUGH_TMP_NAME "bough_tmp"         /* base/pgsql_tmp lives here: never sealed */
-#define BOUGH_WHITEOUT "bough:whiteout"    /* target of the symbolic link that stands for "unlinked" */
-#define BOUGH_TEMP_MARK ".bough~"          /* part of the name of a file that is being made */
-#define BOUGH_XATTR_LIMIT "user.bough.limit"   /* decimal: bytes of the levels below still visible */
+#define BOUGH_WHITEOUT "bough:whiteout" /* target of the symbolic link that stands for "unlinked"  \
+                                         */
+#define BOUGH_TEMP_MARK ".bough~"       /* part of the name of a file that is being made */
+#define BOUGH_XATTR_LIMIT "user.bough.limit"   /* decimal: bytes of the levels below still visible \
+                                                */
 #define BOUGH_XATTR_OPAQUE "user.bough.opaque" /* on a directory: the levels below are hidden */
 
 #define BOUGH_BLOCK 4096U
@@ -27,13 +31,16 @@
 #define BOUGH_LAYERED_PATH_MAX 96U /* longest path below a layered directory, with the NUL */
 
 /* The directories that are layered, in the order in which a seal renames them. */
-#define BOUGH_LAYERED_DIRS {"base", "global", "pg_xact", "pg_multixact", "pg_commit_ts"}
+#define BOUGH_LAYERED_DIRS                                                                         \
+    { "base", "global", "pg_xact", "pg_multixact", "pg_commit_ts" }
 #define BOUGH_LAYERED_COUNT 5
 
-/* ---- shared memory of a compute --------------------------------------------------------------- */
+/* ---- shared memory of a compute ---------------------------------------------------------------
+ */
 
 #define BOUGH_SHM_MAGIC UINT64_C(0x31304d4853474f42) /* "BOGSHM01", little-endian */
-#define BOUGH_SHM_BYTES (UINT64_C(4) << 30) /* address space reserved; memory is used as it is touched */
+#define BOUGH_SHM_BYTES                                                                            \
+    (UINT64_C(4) << 30) /* address space reserved; memory is used as it is touched */
 #define BOUGH_SLOTS 16384U
 #define BOUGH_BUCKETS 65536U
 #define BOUGH_MAX_DEPTH 1024U
@@ -43,7 +50,8 @@
 #define BOUGH_CHUNKS 33U         /* of one file: 1 GiB segments and some room */
 #define BOUGH_MAX_FILE ((uint64_t)BOUGH_CHUNKS * BOUGH_CHUNK_BLOCKS * BOUGH_BLOCK)
 
-/* A process that may write. `busy` spans a write-class call; the rest tells what it was doing if it dies. */
+/* A process that may write. `busy` spans a write-class call; the rest tells what it was doing if it
+ * dies. */
 typedef struct bough_slot {
     _Alignas(64) _Atomic int32_t pid;
     _Atomic uint32_t busy;
@@ -53,8 +61,9 @@ typedef struct bough_slot {
 
 /* A level of the stack. */
 typedef struct bough_stack_item {
-    char dir[100];        /* "GROUP/LAYER" below the layers directory */
-    _Atomic uint32_t gen; /* the generation of this memory that holds its index, or BOUGH_NO_GEN: index file */
+    char dir[100]; /* "GROUP/LAYER" below the layers directory */
+    _Atomic uint32_t
+        gen; /* the generation of this memory that holds its index, or BOUGH_NO_GEN: index file */
     _Atomic uint32_t needs_sync; /* written by this branch, not known to be durable */
 } bough_stack_item;
 
@@ -69,7 +78,7 @@ enum {
     BOUGH_FLAG_WHITEOUT = 2, /* GONE, and a whiteout is in the head */
     BOUGH_FLAG_OPAQUE = 4,   /* directory: levels below are hidden */
     BOUGH_FLAG_DIR = 8,
-    BOUGH_FLAG_WHOLE = 16    /* not divided into pages */
+    BOUGH_FLAG_WHOLE = 16 /* not divided into pages */
 };
 
 /* A path of one generation. Fixed size, so that a freed one can serve any other path. */
@@ -104,14 +113,16 @@ typedef struct bough_header {
     _Atomic uint64_t free_chunks;
     _Atomic uint64_t wal_end; /* end of the WAL written so far, 0 when nothing was */
     _Atomic uint32_t wal_tli;
-    _Atomic uint32_t changes; /* files made, unlinked or truncated in this generation: is there anything to seal? */
+    _Atomic uint32_t changes; /* files made, unlinked or truncated in this generation: is there
+                                 anything to seal? */
     _Atomic uint32_t stripes[1024];
     bough_stack_item stack[BOUGH_MAX_DEPTH]; /* oldest first */
     bough_slot slots[BOUGH_SLOTS];
     _Atomic uint64_t buckets[BOUGH_BUCKETS];
 } bough_header;
 
-/* ---- index file of a layer -------------------------------------------------------------------- */
+/* ---- index file of a layer --------------------------------------------------------------------
+ */
 
 #define BOUGH_INDEX_MAGIC UINT64_C(0x3130584449474f42) /* "BOGIDX01" */
 

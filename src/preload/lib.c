@@ -37,18 +37,22 @@ int bough_enter(void) {
     }
 }
 
-void bough_leave(void) { bough_gate_leave(bough.slot); }
+void bough_leave(void) {
+    bough_gate_leave(bough.slot);
+}
 
 void bough_changing(const bough_entry *entry, const bough_entry *other) {
     bough_slot_name(bough.shm, bough.slot, entry, other);
 }
 
-/* A forked process has its parent's descriptors, so it holds references of its own, and no slot yet. */
+/* A forked process has its parent's descriptors, so it holds references of its own, and no slot
+ * yet. */
 static void forked(void) {
     bough_table_forked();
     bough.slot = NULL;
     for (int fd = 0; fd < bough.files_end; fd++)
-        if (bough.files[fd] && bough.files[fd]->entry) atomic_fetch_add(&bough.files[fd]->entry->refs, 1);
+        if (bough.files[fd] && bough.files[fd]->entry)
+            atomic_fetch_add(&bough.files[fd]->entry->refs, 1);
 }
 
 static void refuse(const char *why) {
@@ -59,7 +63,8 @@ static void refuse(const char *why) {
     _exit(1);
 }
 
-/* Take a descriptor's number from the environment and keep it from the programs that postgres may run. */
+/* Take a descriptor's number from the environment and keep it from the programs that postgres may
+ * run. */
 static int inherited(const char *name) {
     const char *text = getenv(name);
     if (!text) return -1;
@@ -87,7 +92,8 @@ __attribute__((constructor)) static void start(void) {
     struct rlimit limit;
     bough.level_fds_max = 256;
     /* postgres uses at most max_files_per_process (1,000 by default) and some */
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur > 1600)
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        limit.rlim_cur > 1600)
         bough.level_fds_max = (unsigned)(limit.rlim_cur > 60000 ? 60000 : limit.rlim_cur) - 1300;
     if (bough_view_refresh(&bough.view) != 0) refuse("a layer of the branch cannot be read");
     pthread_atfork(NULL, NULL, forked);
@@ -103,8 +109,8 @@ __attribute__((destructor)) static void stop(void) {
     bough.slot = NULL;
 }
 
-#define REAL(name) \
-    static __typeof__(name) *function; \
+#define REAL(name)                                                                                 \
+    static __typeof__(name) *function;                                                             \
     if (!function) *(void **)&function = dlsym(RTLD_NEXT, #name)
 
 FILE *real_fopen(const char *path, const char *mode) {

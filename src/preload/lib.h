@@ -1,7 +1,7 @@
 /*
- * Inside of the preload library: the state of this process, its open files, and the calls that wrap.c exports.
- * postgres is single-threaded, so nothing here is locked against other threads; what is shared with other
- * processes is in the shared memory (table.h).
+ * Inside of the preload library: the state of this process, its open files, and the calls that
+ * wrap.c exports. postgres is single-threaded, so nothing here is locked against other threads;
+ * what is shared with other processes is in the shared memory (table.h).
  *
  * All bough_do_*() keep libc's contract: the value libc would return, -1 and errno for failures.
  */
@@ -22,7 +22,8 @@
 #define BOUGH_MAX_FDS 65536
 
 typedef enum bough_file_kind {
-    BOUGH_FILE_PAGES, /* layered page by page; its descriptor's own offset and contents mean nothing */
+    BOUGH_FILE_PAGES, /* layered page by page; its descriptor's own offset and contents mean nothing
+                       */
     BOUGH_FILE_WHOLE, /* a whole file of a layered directory, open for writing */
     BOUGH_FILE_GATED  /* a real file of PGDATA, open for writing: writes pass the gate */
 } bough_file_kind;
@@ -30,9 +31,9 @@ typedef enum bough_file_kind {
 typedef struct bough_file {
     bough_file_kind kind;
     int fd;
-    int flags;         /* of open() */
-    uint32_t epoch;    /* for which entry, levels and fd hold */
-    bool fd_is_head;   /* the descriptor is the head's file, not a stand-in */
+    int flags;       /* of open() */
+    uint32_t epoch;  /* for which entry, levels and fd hold */
+    bool fd_is_head; /* the descriptor is the head's file, not a stand-in */
     bool is_pidfile;
     bool is_wal;
     unsigned wal_tli;
@@ -70,7 +71,8 @@ static inline bough_file *bough_file_of(int fd) {
 bough_path_class bough_classify(const char *path, char *key, size_t size);
 /* Absolute real path of a key in this branch. */
 void bough_head_path(char *out, size_t size, const char *key);
-/* Begin a write-class call with a view that matches the epoch; 0 or -1 with errno. End with bough_leave(). */
+/* Begin a write-class call with a view that matches the epoch; 0 or -1 with errno. End with
+ * bough_leave(). */
 int bough_enter(void);
 void bough_leave(void);
 /* Within it: which paths are about to change (bough_slot_name()). */
@@ -104,7 +106,8 @@ typedef struct bough_found {
 /* What is there. Inside bough_enter(). */
 void bough_find(bough_found *found, const char *key);
 int bough_open_whole(const char *key, int flags, mode_t mode);
-int bough_open_real(bough_path_class class, const char *path, const char *key, int flags, mode_t mode);
+int bough_open_real(bough_path_class class, const char *path, const char *key, int flags,
+                    mode_t mode);
 int bough_do_unlink(const char *key);
 int bough_do_rename(const char *from_key, const char *to_key);
 int bough_do_mkdir(const char *key, mode_t mode);
@@ -114,12 +117,16 @@ int bough_do_stat(const char *key, struct stat *st);
 int bough_real_path(char *out, size_t size, const char *key);
 
 /* ---- wal.c ---- */
-/* After a write to a real file: take note of WAL, give the segment its next blocks. Inside bough_enter(). */
+/* After a write to a real file: take note of WAL, give the segment its next blocks. Inside
+ * bough_enter(). */
 void bough_wal_written(bough_file *f, off_t at, ssize_t put);
-/* Zeros for a segment in the making become a hole: true when that was done in place of the write. */
+/* Zeros for a segment in the making become a hole: true when that was done in place of the write.
+ */
 bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, off_t at);
-/* rename() or link() within PGDATA; a WAL segment that other branches share is not recycled in place. */
-int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key, bool link_only);
+/* rename() or link() within PGDATA; a WAL segment that other branches share is not recycled in
+ * place. */
+int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key,
+                    bool link_only);
 int bough_sync_all(void);
 
 /* ---- dir.c ---- */

@@ -9,8 +9,10 @@
 void bough_find(bough_found *found, const char *key) {
     size_t length = strlen(key);
     memset(found, 0, sizeof *found);
-    found->entry = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), key, length, bough_path_hash(key, length));
-    found->state = found->entry ? (bough_entry_state)atomic_load(&found->entry->state) : BOUGH_ENTRY_LOWER;
+    found->entry = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), key, length,
+                                    bough_path_hash(key, length));
+    found->state =
+        found->entry ? (bough_entry_state)atomic_load(&found->entry->state) : BOUGH_ENTRY_LOWER;
     unsigned n = 0;
     found->below = bough_view_below(&bough.view, key, &found->top, 1, &n);
     found->exists = found->state == BOUGH_ENTRY_HEAD ||
@@ -64,15 +66,18 @@ int bough_do_stat(const char *key, struct stat *st) {
     }
 }
 
-/* ---- whole files ------------------------------------------------------------------------------ */
+/* ---- whole files ------------------------------------------------------------------------------
+ */
 
 static bough_entry *entry_of(const char *key) {
     bough_found found;
     bough_find(&found, key);
-    return bough_entry_get(bough.shm, key, strlen(key), found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
+    return bough_entry_get(bough.shm, key, strlen(key),
+                           found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
 }
 
-/* Name the paths that are about to change, should this process die within the call. Inside the gate. */
+/* Name the paths that are about to change, should this process die within the call. Inside the
+ * gate. */
 static int announce(const char *key, const char *other) {
     bough_entry *e = entry_of(key);
     bough_entry *o = other ? entry_of(other) : NULL;
@@ -165,7 +170,8 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
     return fd;
 }
 
-/* ---- unlink, rename, directories ---------------------------------------------------------------- */
+/* ---- unlink, rename, directories ----------------------------------------------------------------
+ */
 
 /* Put a whiteout under a name, over whatever is there. Inside the gate. */
 static int whiteout(const char *key, bool exchange) {
@@ -251,10 +257,13 @@ int bough_do_rename(const char *from, const char *to) {
     if (rc == 0) rc = announce(from, to);
     if (rc == 0 && target.entry) enter_gone(to, false);
     if (rc == 0) rc = sys_rename(from_path, to_path, 0);
-    if (rc == 0) rc = enter_head(to, to_pages ? 0 : BOUGH_FLAG_WHOLE, source.entry ? atomic_load(&source.entry->size) : 0);
+    if (rc == 0)
+        rc = enter_head(to, to_pages ? 0 : BOUGH_FLAG_WHOLE,
+                        source.entry ? atomic_load(&source.entry->size) : 0);
     if (rc == 0 && to_pages) {
         size_t length = strlen(to);
-        bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length, bough_path_hash(to, length));
+        bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length,
+                                          bough_path_hash(to, length));
         int fd = sys_open(to_path, O_RDONLY | O_CLOEXEC, 0);
         rc = fd < 0 || !e ? -1 : bough_entry_scan(bough.shm, e, fd);
         if (fd >= 0) sys_close(fd);
@@ -328,7 +337,8 @@ int bough_do_rmdir(const char *key) {
     bough_head_path(path, sizeof path, key);
     bough_found found;
     bough_find(&found, key);
-    bool hides = found.below == BOUGH_BELOW_DIR && !(found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
+    bool hides = found.below == BOUGH_BELOW_DIR &&
+                 !(found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
     /* an opaque directory still has something below to hide once it is gone */
     hides = hides || (found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
     struct stat st;

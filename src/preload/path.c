@@ -1,4 +1,5 @@
-/* Which paths are layered, and how. The names are PostgreSQL's: common/relpath.c, access/slru.c, xlog_internal.h. */
+/* Which paths are layered, and how. The names are PostgreSQL's: common/relpath.c, access/slru.c,
+ * xlog_internal.h. */
 #include "preload/path.h"
 
 #include <ctype.h>
@@ -46,7 +47,8 @@ static bool hex_name(const char *name, size_t least) {
 }
 
 bool bough_parse_wal_name(const char *name, unsigned *tli, unsigned *log, unsigned *seg) {
-    return strlen(name) == 24 && hex_name(name, 24) && sscanf(name, "%8X%8X%8X", tli, log, seg) == 3;
+    return strlen(name) == 24 && hex_name(name, 24) &&
+           sscanf(name, "%8X%8X%8X", tli, log, seg) == 3;
 }
 
 /* Copy without "./", "//" and a trailing slash. False for "..", or where it does not fit. */
@@ -94,7 +96,8 @@ bough_path_class bough_path_classify(const char *rel, char *out, size_t size) {
         }
         return bough_is_relation_name(out + 7) ? BOUGH_PATH_PAGES : BOUGH_PATH_WHOLE;
     }
-    static const char *const slrus[] = {"pg_xact", "pg_commit_ts", "pg_multixact/offsets", "pg_multixact/members"};
+    static const char *const slrus[] = {"pg_xact", "pg_commit_ts", "pg_multixact/offsets",
+                                        "pg_multixact/members"};
     for (size_t i = 0; i < sizeof slrus / sizeof slrus[0]; i++) {
         size_t n = strlen(slrus[i]);
         if (strncmp(out, slrus[i], n) != 0) continue;

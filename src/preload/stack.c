@@ -8,7 +8,8 @@
 
 #include "preload/table.h"
 
-void bough_view_layer_path(char *out, size_t size, const bough_view *view, const bough_layer *layer, const char *path) {
+void bough_view_layer_path(char *out, size_t size, const bough_view *view, const bough_layer *layer,
+                           const char *path) {
     (void)snprintf(out, size, "%s/%s/data/%s", view->shm->layers, layer->dir, path);
 }
 
@@ -54,7 +55,8 @@ int bough_view_refresh(bough_view *view) {
     }
 }
 
-/* Length of the directory part that can be unlinked and made again: "base/OID" of "base/OID/x"; 0 for none. */
+/* Length of the directory part that can be unlinked and made again: "base/OID" of "base/OID/x"; 0
+ * for none. */
 static size_t parent_length(const char *path) {
     if (strncmp(path, "base/", 5) != 0) return 0;
     const char *slash = strchr(path + 5, '/');
@@ -63,8 +65,8 @@ static size_t parent_length(const char *path) {
 
 typedef enum { HERE_NOTHING, HERE_FILE, HERE_DIR, HERE_GONE, HERE_OPAQUE } here;
 
-static here at_layer(bough_view *view, bough_layer *layer, const char *path, size_t length, uint32_t hash,
-                     bough_level *level) {
+static here at_layer(bough_view *view, bough_layer *layer, const char *path, size_t length,
+                     uint32_t hash, bough_level *level) {
     memset(level, 0, sizeof *level);
     level->layer = layer;
     level->fd = -1;
@@ -92,7 +94,8 @@ static here at_layer(bough_view *view, bough_layer *layer, const char *path, siz
     return HERE_FILE;
 }
 
-bough_below_kind bough_view_below(bough_view *view, const char *path, bough_level *levels, unsigned room, unsigned *n) {
+bough_below_kind bough_view_below(bough_view *view, const char *path, bough_level *levels,
+                                  unsigned room, unsigned *n) {
     size_t length = strlen(path), parent = parent_length(path);
     uint32_t hash = bough_path_hash(path, length), parent_hash = bough_path_hash(path, parent);
     bough_level spare;
@@ -100,7 +103,8 @@ bough_below_kind bough_view_below(bough_view *view, const char *path, bough_leve
     bough_below_kind kind = BOUGH_BELOW_NONE;
     if (parent) {
         /* the head itself may hide all below it */
-        const bough_entry *e = bough_entry_find(view->shm, atomic_load(&view->shm->gen), path, parent, parent_hash);
+        const bough_entry *e =
+            bough_entry_find(view->shm, atomic_load(&view->shm->gen), path, parent, parent_hash);
         if (e && (atomic_load(&e->flags) & (BOUGH_FLAG_OPAQUE | BOUGH_FLAG_WHITEOUT))) {
             if (n) *n = 0;
             return BOUGH_BELOW_NONE;
@@ -117,7 +121,8 @@ bough_below_kind bough_view_below(bough_view *view, const char *path, bough_leve
         if (h == HERE_FILE) {
             kind = BOUGH_BELOW_FILE;
             count++;
-            /* nothing below can be seen: whole, opaque to what is below, or not divided into pages */
+            /* nothing below can be seen: whole, opaque to what is below, or not divided into pages
+             */
             if (level->full || level->limit == 0 || !levels) break;
             if (level->record ? level->record->kind == BOUGH_RECORD_WHOLE
                               : (atomic_load(&level->entry->flags) & BOUGH_FLAG_WHOLE) != 0)

@@ -1,6 +1,6 @@
 /*
- * What a path shows: the head of this generation and, below it, the levels of the stack. One view per process
- * (or per thread that owns it); it follows the epoch.
+ * What a path shows: the head of this generation and, below it, the levels of the stack. One view
+ * per process (or per thread that owns it); it follows the epoch.
  */
 #ifndef BOUGH_PRELOAD_STACK_H
 #define BOUGH_PRELOAD_STACK_H
@@ -36,7 +36,11 @@ typedef struct bough_level {
     bool full;
 } bough_level;
 
-typedef enum bough_below_kind { BOUGH_BELOW_NONE, BOUGH_BELOW_FILE, BOUGH_BELOW_DIR } bough_below_kind;
+typedef enum bough_below_kind {
+    BOUGH_BELOW_NONE,
+    BOUGH_BELOW_FILE,
+    BOUGH_BELOW_DIR
+} bough_below_kind;
 
 /* Follow the epoch: read the stack from shared memory. 0, or -1 with errno. */
 int bough_view_refresh(bough_view *view);
@@ -44,21 +48,24 @@ int bough_view_refresh(bough_view *view);
 /*
  * What the levels below the head show for a path.
  *
- * levels  filled, newest first, when not NULL; at most `room` (the depth of the view is always enough)
- * n       number of levels
- * Returns the kind of what is there.
+ * levels  filled, newest first, when not NULL; at most `room` (the depth of the view is always
+ * enough) n       number of levels Returns the kind of what is there.
  */
-bough_below_kind bough_view_below(bough_view *view, const char *path, bough_level *levels, unsigned room, unsigned *n);
+bough_below_kind bough_view_below(bough_view *view, const char *path, bough_level *levels,
+                                  unsigned room, unsigned *n);
 
 /* Whether the level has this block. */
-static inline bool bough_level_has(const bough_header *shm, const bough_level *level, uint64_t block);
+static inline bool bough_level_has(const bough_header *shm, const bough_level *level,
+                                   uint64_t block);
 
 /* Absolute path of a file of a layer: STORE/layers/GROUP/ID/data/PATH. */
-void bough_view_layer_path(char *out, size_t size, const bough_view *view, const bough_layer *layer, const char *path);
+void bough_view_layer_path(char *out, size_t size, const bough_view *view, const bough_layer *layer,
+                           const char *path);
 
 bool bough_entry_has(const bough_header *shm, const bough_entry *entry, uint64_t block);
 
-static inline bool bough_level_has(const bough_header *shm, const bough_level *level, uint64_t block) {
+static inline bool bough_level_has(const bough_header *shm, const bough_level *level,
+                                   uint64_t block) {
     if (level->full) return (block << BOUGH_BLOCK_SHIFT) < level->size;
     if (level->record) return bough_record_has(&level->layer->index, level->record, block);
     return bough_entry_has(shm, level->entry, block);

@@ -1,6 +1,6 @@
 /*
- * System calls as such: the preload library replaces libc's wrappers, so it must not call them. Each returns as
- * libc does: -1 with errno.
+ * System calls as such: the preload library replaces libc's wrappers, so it must not call them.
+ * Each returns as libc does: -1 with errno.
  */
 #ifndef BOUGH_PRELOAD_SYS_H
 #define BOUGH_PRELOAD_SYS_H
@@ -16,9 +16,15 @@
 static inline int sys_open(const char *path, int flags, mode_t mode) {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
-static inline int sys_close(int fd) { return (int)syscall(SYS_close, fd); }
-static inline ssize_t sys_read(int fd, void *buf, size_t n) { return syscall(SYS_read, fd, buf, n); }
-static inline ssize_t sys_write(int fd, const void *buf, size_t n) { return syscall(SYS_write, fd, buf, n); }
+static inline int sys_close(int fd) {
+    return (int)syscall(SYS_close, fd);
+}
+static inline ssize_t sys_read(int fd, void *buf, size_t n) {
+    return syscall(SYS_read, fd, buf, n);
+}
+static inline ssize_t sys_write(int fd, const void *buf, size_t n) {
+    return syscall(SYS_write, fd, buf, n);
+}
 static inline ssize_t sys_pread(int fd, void *buf, size_t n, off_t at) {
     return syscall(SYS_pread64, fd, buf, n, at);
 }
@@ -31,19 +37,33 @@ static inline ssize_t sys_preadv(int fd, const struct iovec *iov, int n, off_t a
 static inline ssize_t sys_pwritev(int fd, const struct iovec *iov, int n, off_t at) {
     return syscall(SYS_pwritev, fd, iov, (long)n, (long)at, 0L);
 }
-static inline off_t sys_lseek(int fd, off_t at, int whence) { return syscall(SYS_lseek, fd, at, whence); }
-static inline int sys_ftruncate(int fd, off_t n) { return (int)syscall(SYS_ftruncate, fd, n); }
+static inline off_t sys_lseek(int fd, off_t at, int whence) {
+    return syscall(SYS_lseek, fd, at, whence);
+}
+static inline int sys_ftruncate(int fd, off_t n) {
+    return (int)syscall(SYS_ftruncate, fd, n);
+}
 static inline int sys_fallocate(int fd, int mode, off_t at, off_t n) {
     return (int)syscall(SYS_fallocate, fd, mode, at, n);
 }
-static inline int sys_fsync(int fd) { return (int)syscall(SYS_fsync, fd); }
-static inline int sys_fdatasync(int fd) { return (int)syscall(SYS_fdatasync, fd); }
+static inline int sys_fsync(int fd) {
+    return (int)syscall(SYS_fsync, fd);
+}
+static inline int sys_fdatasync(int fd) {
+    return (int)syscall(SYS_fdatasync, fd);
+}
 static inline int sys_stat(const char *path, struct stat *st, int flags) {
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, st, flags);
 }
-static inline int sys_fstat(int fd, struct stat *st) { return (int)syscall(SYS_fstat, fd, st); }
-static inline int sys_unlink(const char *path) { return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0); }
-static inline int sys_rmdir(const char *path) { return (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR); }
+static inline int sys_fstat(int fd, struct stat *st) {
+    return (int)syscall(SYS_fstat, fd, st);
+}
+static inline int sys_unlink(const char *path) {
+    return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+static inline int sys_rmdir(const char *path) {
+    return (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
+}
 static inline int sys_mkdir(const char *path, mode_t mode) {
     return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
 }
@@ -59,7 +79,9 @@ static inline int sys_rename(const char *from, const char *to, unsigned flags) {
 static inline int sys_access(const char *path, int mode) {
     return (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
 }
-static inline int sys_dup3(int from, int to, int flags) { return (int)syscall(SYS_dup3, from, to, flags); }
+static inline int sys_dup3(int from, int to, int flags) {
+    return (int)syscall(SYS_dup3, from, to, flags);
+}
 
 /* Size of an open file, or -1 with errno. */
 static inline int64_t sys_size(int fd) {

@@ -27,12 +27,16 @@ int32_t bough_table_pid(void) {
     return cached_pid;
 }
 
-void bough_table_forked(void) { cached_pid = 0; }
+void bough_table_forked(void) {
+    cached_pid = 0;
+}
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory -----------------------------------------------------------------------------------
+ */
 
 bough_header *bough_table_map(int fd) {
-    bough_header *shm = mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    bough_header *shm =
+        mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (shm == MAP_FAILED) return NULL;
     if (sys_size(fd) != (int64_t)BOUGH_SHM_BYTES || shm->magic != BOUGH_SHM_MAGIC ||
         shm->bytes != BOUGH_SHM_BYTES) {
@@ -44,12 +48,14 @@ bough_header *bough_table_map(int fd) {
 }
 
 bough_header *bough_table_create(int fd, const char *pgdata, const char *layers) {
-    if (strlen(pgdata) >= sizeof((bough_header *)0)->pgdata || strlen(layers) >= sizeof((bough_header *)0)->layers) {
+    if (strlen(pgdata) >= sizeof((bough_header *)0)->pgdata ||
+        strlen(layers) >= sizeof((bough_header *)0)->layers) {
         errno = ENAMETOOLONG;
         return NULL;
     }
     if (sys_ftruncate(fd, (off_t)BOUGH_SHM_BYTES) != 0) return NULL;
-    bough_header *shm = mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    bough_header *shm =
+        mmap(NULL, BOUGH_SHM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (shm == MAP_FAILED) return NULL;
     (void)snprintf(shm->pgdata, sizeof shm->pgdata, "%s", pgdata);
     (void)snprintf(shm->layers, sizeof shm->layers, "%s", layers);
@@ -72,16 +78,21 @@ static uint64_t bump(bough_header *shm, uint64_t bytes) {
     return 0;
 }
 
-/* ---- locks ------------------------------------------------------------------------------------ */
+/* ---- locks ------------------------------------------------------------------------------------
+ */
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, long ms) {
     struct timespec ts = {ms / 1000, (ms % 1000) * 1000000};
     syscall(SYS_futex, word, FUTEX_WAIT, value, &ts, NULL, 0);
 }
 
-static void futex_wake_all(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); }
+static void futex_wake_all(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
 
-static bool dead(int32_t pid) { return kill(pid, 0) != 0 && errno == ESRCH; }
+static bool dead(int32_t pid) {
+    return kill(pid, 0) != 0 && errno == ESRCH;
+}
 
 void bough_lock(_Atomic uint32_t *word) {
     int saved = errno;
@@ -106,22 +117,28 @@ void bough_unlock(_Atomic uint32_t *word) {
     errno = saved;
 }
 
-/* ---- entries ---------------------------------------------------------------------------------- */
+/* ---- entries ----------------------------------------------------------------------------------
+ */
 
-static _Atomic uint32_t *stripe(bough_header *shm, uint32_t hash) { return &shm->stripes[hash & 1023]; }
+static _Atomic uint32_t *stripe(bough_header *shm, uint32_t hash) {
+    return &shm->stripes[hash & 1023];
+}
 
-static bough_entry *chain_find(bough_header *shm, uint32_t gen, const char *path, size_t length, uint32_t hash) {
+static bough_entry *chain_find(bough_header *shm, uint32_t gen, const char *path, size_t length,
+                               uint32_t hash) {
     uint64_t at = atomic_load(&shm->buckets[hash % BOUGH_BUCKETS]);
     while (at) {
         bough_entry *e = bough_at(shm, at);
-        if (e->hash == hash && e->gen == gen && memcmp(e->path, path, length) == 0 && e->path[length] == '\0')
+        if (e->hash == hash && e->gen == gen && memcmp(e->path, path, length) == 0 &&
+            e->path[length] == '\0')
             return e;
         at = atomic_load(&e->next);
     }
     return NULL;
 }
 
-bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length, uint32_t hash) {
+bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length,
+                              uint32_t hash) {
     if (length >= BOUGH_LAYERED_PATH_MAX) return NULL;
     bough_lock(stripe(shm, hash));
     bough_entry *e = chain_find(shm, gen, path, length, hash);
@@ -153,7 +170,8 @@ static void give(bough_header *shm, _Atomic uint64_t *list, uint64_t at) {
 #define CHUNK_BYTES (BOUGH_CHUNK_BLOCKS / 8)
 #define ENTRY_BYTES ((sizeof(bough_entry) + 1023) & ~(size_t)1023)
 
-bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size, bool fresh) {
+bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
+                             bool fresh) {
     if (length >= BOUGH_LAYERED_PATH_MAX) {
         errno = ENAMETOOLONG;
         return NULL;
@@ -196,7 +214,8 @@ void bough_entry_put(bough_header *shm, bough_entry *entry) {
         !(atomic_load(&entry->flags) & BOUGH_FLAG_WHITEOUT)) {
         _Atomic uint64_t *link = &shm->buckets[hash % BOUGH_BUCKETS];
         uint64_t at = bough_offset(shm, entry);
-        while (atomic_load(link) && atomic_load(link) != at) link = &((bough_entry *)bough_at(shm, atomic_load(link)))->next;
+        while (atomic_load(link) && atomic_load(link) != at)
+            link = &((bough_entry *)bough_at(shm, atomic_load(link)))->next;
         if (atomic_load(link) == at) {
             atomic_store(link, atomic_load(&entry->next));
             free_chunks(shm, entry, 0);
@@ -206,7 +225,8 @@ void bough_entry_put(bough_header *shm, bough_entry *entry) {
     bough_unlock(stripe(shm, hash));
 }
 
-/* ---- presence --------------------------------------------------------------------------------- */
+/* ---- presence ---------------------------------------------------------------------------------
+ */
 
 static _Atomic uint64_t *words(const bough_header *shm, uint32_t chunk) {
     return bough_at(shm, (uint64_t)chunk * CHUNK_BYTES);
@@ -218,7 +238,9 @@ bool bough_entry_has(const bough_header *shm, const bough_entry *entry, uint64_t
     uint32_t chunk = atomic_load_explicit(&entry->chunks[c], memory_order_acquire);
     if (!chunk) return false;
     uint64_t bit = block % BOUGH_CHUNK_BLOCKS;
-    return (atomic_load_explicit(&words(shm, chunk)[bit / 64], memory_order_acquire) >> (bit % 64)) & 1;
+    return (atomic_load_explicit(&words(shm, chunk)[bit / 64], memory_order_acquire) >>
+            (bit % 64)) &
+           1;
 }
 
 int bough_entry_reserve(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count) {
@@ -291,14 +313,16 @@ int bough_entry_scan(bough_header *shm, bough_entry *entry, int fd) {
 
 void bough_entry_grow(bough_entry *entry, uint64_t to) {
     uint64_t now = atomic_load(&entry->size);
-    while (now < to && !atomic_compare_exchange_weak(&entry->size, &now, to)) {}
+    while (now < to && !atomic_compare_exchange_weak(&entry->size, &now, to)) {
+    }
 }
 
-/* ---- slots and the gate ------------------------------------------------------------------------- */
+/* ---- slots and the gate -------------------------------------------------------------------------
+ */
 
 /*
- * A process died within a call: what it did to a path may not be in the entry. The disk is the truth, so the entry is
- * made what the head's directory says.
+ * A process died within a call: what it did to a path may not be in the entry. The disk is the
+ * truth, so the entry is made what the head's directory says.
  */
 static void mend_entry(bough_header *shm, bough_entry *e) {
     char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2], text[32];
@@ -322,12 +346,16 @@ static void mend_entry(bough_header *shm, bough_entry *e) {
     uint32_t flags = BOUGH_FLAG_NEW_NAME;
     char key[BOUGH_LAYERED_PATH_MAX * 2];
     if (S_ISDIR(st.st_mode))
-        flags = BOUGH_FLAG_DIR | (lgetxattr(path, BOUGH_XATTR_OPAQUE, text, sizeof text) > 0 ? BOUGH_FLAG_OPAQUE : 0U);
+        flags =
+            BOUGH_FLAG_DIR |
+            (lgetxattr(path, BOUGH_XATTR_OPAQUE, text, sizeof text) > 0 ? BOUGH_FLAG_OPAQUE : 0U);
     else if (bough_path_classify(e->path, key, sizeof key) != BOUGH_PATH_PAGES)
         flags |= BOUGH_FLAG_WHOLE;
-    int fd = flags == BOUGH_FLAG_NEW_NAME ? sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
+    int fd =
+        flags == BOUGH_FLAG_NEW_NAME ? sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
     if (fd >= 0) {
-        bough_entry_clear_from(shm, e, ((uint64_t)st.st_size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
+        bough_entry_clear_from(shm, e,
+                               ((uint64_t)st.st_size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
         (void)bough_entry_scan(shm, e, fd);
         sys_close(fd);
     }
@@ -367,7 +395,8 @@ bough_slot *bough_slot_claim(bough_header *shm) {
             if (!atomic_compare_exchange_strong(&s->pid, &owner, me)) continue;
             bough_slot_name(shm, s, NULL, NULL);
             uint32_t used = atomic_load(&shm->slots_used);
-            while (used < i + 1 && !atomic_compare_exchange_weak(&shm->slots_used, &used, i + 1)) {}
+            while (used < i + 1 && !atomic_compare_exchange_weak(&shm->slots_used, &used, i + 1)) {
+            }
             errno = saved;
             return s;
         }
@@ -386,7 +415,8 @@ uint32_t bough_gate_epoch(bough_header *shm) {
     }
 }
 
-void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry, const bough_entry *other) {
+void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry,
+                     const bough_entry *other) {
     atomic_store_explicit(&slot->entry, entry ? bough_offset(shm, entry) : 0, memory_order_relaxed);
     atomic_store_explicit(&slot->other, other ? bough_offset(shm, other) : 0, memory_order_release);
 }
@@ -402,7 +432,8 @@ uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot) {
     }
 }
 
-/* Whether `pid` is a process of this compute: pids are reused, and a dead writer must not hold up a seal. */
+/* Whether `pid` is a process of this compute: pids are reused, and a dead writer must not hold up a
+ * seal. */
 static bool ours(bough_header *shm, int32_t pid) {
     int32_t postmaster = atomic_load(&shm->postmaster);
     if (pid == postmaster) return !dead(pid);
@@ -437,7 +468,8 @@ int bough_gate_close(bough_header *shm, int timeout_ms) {
                 break;
             }
             clock_gettime(CLOCK_MONOTONIC, &now);
-            if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 > timeout_ms) {
+            if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 >
+                timeout_ms) {
                 bough_gate_open(shm);
                 errno = ETIMEDOUT;
                 return -1;

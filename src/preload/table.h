@@ -1,6 +1,7 @@
 /*
- * The shared memory of a compute: allocation, locks that survive their holder's death, entries, presence bits,
- * slots and the gate. Used by the preload library and, for set-up and sealing, by src/store.
+ * The shared memory of a compute: allocation, locks that survive their holder's death, entries,
+ * presence bits, slots and the gate. Used by the preload library and, for set-up and sealing, by
+ * src/store.
  *
  * Every process maps the memory at its own address; what is stored are offsets.
  */
@@ -26,41 +27,50 @@ void bough_lock(_Atomic uint32_t *word);
 void bough_unlock(_Atomic uint32_t *word);
 
 /* The newest entry of a path in generation `gen`, or NULL. Takes no reference. */
-bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length, uint32_t hash);
+bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length,
+                              uint32_t hash);
 /*
- * Find or insert; a new one is LOWER with the size and limit given. `fresh` skips an existing GONE entry, so that
- * descriptors of the unlinked file keep theirs. Adds a reference. NULL with errno ENOSPC or ENAMETOOLONG.
+ * Find or insert; a new one is LOWER with the size and limit given. `fresh` skips an existing GONE
+ * entry, so that descriptors of the unlinked file keep theirs. Adds a reference. NULL with errno
+ * ENOSPC or ENAMETOOLONG.
  */
-bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size, bool fresh);
+bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
+                             bool fresh);
 /* Drop a reference; an unlinked entry that nothing needs is freed. */
 void bough_entry_put(bough_header *shm, bough_entry *entry);
 
 /* Presence. Setting may need memory: 0, or -1 with ENOSPC. */
 bool bough_entry_has(const bough_header *shm, const bough_entry *entry, uint64_t block);
 int bough_entry_set(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count);
-/* Make room for the bits before the data is written, so that setting them afterwards cannot fail. */
+/* Make room for the bits before the data is written, so that setting them afterwards cannot fail.
+ */
 int bough_entry_reserve(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count);
 /* Forget all blocks from `block` on. */
 void bough_entry_clear_from(bough_header *shm, bough_entry *entry, uint64_t block);
-/* Set bits and size of an entry from its head file: the extents are the truth. `fd` is the head file. */
+/* Set bits and size of an entry from its head file: the extents are the truth. `fd` is the head
+ * file. */
 int bough_entry_scan(bough_header *shm, bough_entry *entry, int fd);
 
 /* Raise `size` to at least `to`. */
 void bough_entry_grow(bough_entry *entry, uint64_t to);
 
-/* Claim a slot for the calling process, mending what a dead one left. NULL with errno EAGAIN when all are taken. */
+/* Claim a slot for the calling process, mending what a dead one left. NULL with errno EAGAIN when
+ * all are taken. */
 bough_slot *bough_slot_claim(bough_header *shm);
 /* Begin a write-class call: waits while the gate is closed; returns the epoch. */
 uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot);
-/* Say which paths the call is about to change: should the process die within it, they are read anew from disk. */
-void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry, const bough_entry *other);
+/* Say which paths the call is about to change: should the process die within it, they are read anew
+ * from disk. */
+void bough_slot_name(const bough_header *shm, bough_slot *slot, const bough_entry *entry,
+                     const bough_entry *other);
 static inline void bough_gate_leave(bough_slot *slot) {
     atomic_store_explicit(&slot->busy, 0, memory_order_release);
 }
 /* The epoch once the gate is open. */
 uint32_t bough_gate_epoch(bough_header *shm);
 
-/* boughd: close the gate and wait for the writers; 0, or -1 with ETIMEDOUT and the gate open again. */
+/* boughd: close the gate and wait for the writers; 0, or -1 with ETIMEDOUT and the gate open again.
+ */
 int bough_gate_close(bough_header *shm, int timeout_ms);
 void bough_gate_open(bough_header *shm);
 

@@ -1,12 +1,13 @@
 /*
  * Real files of PGDATA: opening them for writing, and WAL segments.
  *
- * Branches share segments by hard link. PostgreSQL recycles a segment by renaming it and writing over it; one that
- * has other links must not be written over.
+ * Branches share segments by hard link. PostgreSQL recycles a segment by renaming it and writing
+ * over it; one that has other links must not be written over.
  *
- * PostgreSQL fills a new segment with 16 MiB of zeros, so that commits need not allocate blocks. A branch that
- * writes little should not own 16 MiB: a new segment is a hole, and whoever writes to it (under PostgreSQL's
- * WALWriteLock) writes zeros some way ahead. Every few hundred commits then allocate, together.
+ * PostgreSQL fills a new segment with 16 MiB of zeros, so that commits need not allocate blocks. A
+ * branch that writes little should not own 16 MiB: a new segment is a hole, and whoever writes to
+ * it (under PostgreSQL's WALWriteLock) writes zeros some way ahead. Every few hundred commits then
+ * allocate, together.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,17 +20,22 @@
 
 static const char zeros[65536];
 
-static const char *wal_name(const char *key) { return strncmp(key, "pg_wal/", 7) == 0 ? key + 7 : ""; }
+static const char *wal_name(const char *key) {
+    return strncmp(key, "pg_wal/", 7) == 0 ? key + 7 : "";
+}
 
-int bough_open_real(bough_path_class class, const char *path, const char *key, int flags, mode_t mode) {
+int bough_open_real(bough_path_class class, const char *path, const char *key, int flags,
+                    mode_t mode) {
     char real[2048];
     if (class == BOUGH_PATH_MOVED) {
         bough_head_path(real, sizeof real, key);
         path = real;
-        if (strcmp(key, BOUGH_TMP_NAME) != 0 && strncmp(key, BOUGH_TMP_NAME "/", sizeof BOUGH_TMP_NAME) == 0)
+        if (strcmp(key, BOUGH_TMP_NAME) != 0 &&
+            strncmp(key, BOUGH_TMP_NAME "/", sizeof BOUGH_TMP_NAME) == 0)
             return sys_open(path, flags, mode); /* temporary files are never sealed */
     }
-    if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC))) return sys_open(path, flags, mode);
+    if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)))
+        return sys_open(path, flags, mode);
     if (bough_enter() != 0) return -1;
     int fd = sys_open(path, flags, mode);
     if (fd >= 0) {
@@ -37,7 +43,8 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
         unsigned tli, log, seg;
         if (f && bough_parse_wal_name(wal_name(key), &tli, &log, &seg)) {
             struct stat st;
-            /* a segment has its full size from the start; postgres made it or renamed it into place */
+            /* a segment has its full size from the start; postgres made it or renamed it into place
+             */
             if (sys_fstat(fd, &st) == 0 && st.st_size >= 1 << 20) {
                 f->is_wal = true;
                 f->wal_tli = tli;
@@ -72,7 +79,8 @@ bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, o
     return sys_fstat(f->fd, &st) == 0 && at >= st.st_size && sys_ftruncate(f->fd, end) == 0;
 }
 
-/* Zeros from the first hole after `end` on. A failure does not matter: the write that gets there will report it. */
+/* Zeros from the first hole after `end` on. A failure does not matter: the write that gets there
+ * will report it. */
 static void fill_ahead(bough_file *f, off_t end) {
     off_t size = (off_t)sys_size(f->fd), position = sys_lseek(f->fd, 0, SEEK_CUR);
     off_t hole = sys_lseek(f->fd, end, SEEK_HOLE);
@@ -106,7 +114,8 @@ void bough_wal_written(bough_file *f, off_t at, ssize_t put) {
 
 /* An empty segment beside `to`, durable, ready to be renamed into place. */
 static int fresh_segment(char *temp, size_t size, off_t bytes) {
-    (void)snprintf(temp, size, "%s/pg_wal/xlogtemp" BOUGH_TEMP_MARK "%d", bough.shm->pgdata, bough_table_pid());
+    (void)snprintf(temp, size, "%s/pg_wal/xlogtemp" BOUGH_TEMP_MARK "%d", bough.shm->pgdata,
+                   bough_table_pid());
     sys_unlink(temp);
     int fd = sys_open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return -1;
@@ -119,12 +128,14 @@ static int fresh_segment(char *temp, size_t size, off_t bytes) {
     return rc;
 }
 
-int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key, bool link_only) {
+int bough_move_real(const char *from, const char *to, const char *from_key, const char *to_key,
+                    bool link_only) {
     unsigned t, l, s;
     struct stat st;
     char temp[2048];
     bool fresh = bough_parse_wal_name(wal_name(from_key), &t, &l, &s) &&
-                 bough_parse_wal_name(wal_name(to_key), &t, &l, &s) && sys_stat(from, &st, 0) == 0 && st.st_nlink > 1;
+                 bough_parse_wal_name(wal_name(to_key), &t, &l, &s) &&
+                 sys_stat(from, &st, 0) == 0 && st.st_nlink > 1;
     if (fresh && fresh_segment(temp, sizeof temp, st.st_size) != 0) return -1;
     if (bough_enter() != 0) return -1;
     int rc;
@@ -164,12 +175,14 @@ static int sync_dir(const char *name) {
 }
 
 /*
- * In place of syncfs(), which would wait for every write of every neighbour: make this branch durable, and the
- * layers sealed from it that may not be. The layers it got from its parent are boughd's business.
+ * In place of syncfs(), which would wait for every write of every neighbour: make this branch
+ * durable, and the layers sealed from it that may not be. The layers it got from its parent are
+ * boughd's business.
  */
 int bough_sync_all(void) {
-    static const char *const real_dirs[] = {"pg_wal", "pg_twophase", "pg_logical", "global", "base", "pg_xact",
-                                            "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts", "."};
+    static const char *const real_dirs[] = {
+        "pg_wal",  "pg_twophase",          "pg_logical",           "global",       "base",
+        "pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts", "."};
     if (bough_view_refresh(&bough.view) != 0) return -1;
     for (unsigned i = 0; i < bough.view.depth; i++)
         if (atomic_load(&bough.view.layers[i]->item->needs_sync)) {

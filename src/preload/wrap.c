@@ -1,7 +1,8 @@
 /*
- * The calls of libc that postgres makes on files, replaced. Each looks at what it is given and either passes on or
- * goes to the part that knows. Spellings: plain, 64-bit, fortified (__x_chk, __open_2) and the versioned stat of
- * glibc before 2.33. The file is compiled without _FILE_OFFSET_BITS, or pwrite would be exported as pwrite64.
+ * The calls of libc that postgres makes on files, replaced. Each looks at what it is given and
+ * either passes on or goes to the part that knows. Spellings: plain, 64-bit, fortified (__x_chk,
+ * __open_2) and the versioned stat of glibc before 2.33. The file is compiled without
+ * _FILE_OFFSET_BITS, or pwrite would be exported as pwrite64.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -14,7 +15,8 @@
 #define ALIAS(of) __attribute__((visibility("default"), alias(#of)))
 #define KEY_MAX (BOUGH_LAYERED_PATH_MAX * 2 + 1024)
 
-/* ---- opening and closing ------------------------------------------------------------------------ */
+/* ---- opening and closing ------------------------------------------------------------------------
+ */
 
 static int open_any(const char *path, int flags, mode_t mode) {
     char key[KEY_MAX], real[2048];
@@ -37,7 +39,9 @@ static int open_any(const char *path, int flags, mode_t mode) {
     }
 }
 
-static bool needs_mode(int flags) { return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE; }
+static bool needs_mode(int flags) {
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
 
 EXPORT int open(const char *path, int flags, ...) {
     mode_t mode = 0;
@@ -53,10 +57,14 @@ int open64(const char *path, int flags, ...) ALIAS(open);
 
 int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);
-EXPORT int __open_2(const char *path, int flags) { return open_any(path, flags, 0); }
+EXPORT int __open_2(const char *path, int flags) {
+    return open_any(path, flags, 0);
+}
 int __open64_2(const char *path, int flags) ALIAS(__open_2);
 
-EXPORT int creat(const char *path, mode_t mode) { return open_any(path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
+EXPORT int creat(const char *path, mode_t mode) {
+    return open_any(path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+}
 int creat64(const char *path, mode_t mode) ALIAS(creat);
 
 EXPORT int openat(int dir, const char *path, int flags, ...) {
@@ -91,7 +99,8 @@ EXPORT int dup(int fd) {
     return (int)syscall(SYS_dup, fd);
 }
 
-/* stdio calls the kernel behind our back, so it gets a real file; only reading, and creating caches, is done so. */
+/* stdio calls the kernel behind our back, so it gets a real file; only reading, and creating
+ * caches, is done so. */
 EXPORT FILE *fopen(const char *path, const char *mode) {
     char key[KEY_MAX], real[2048];
     bough_path_class class = bough_classify(path, key, sizeof key);
@@ -118,7 +127,8 @@ EXPORT FILE *fopen(const char *path, const char *mode) {
 }
 FILE *fopen64(const char *path, const char *mode) ALIAS(fopen);
 
-/* ---- reading -------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------- */
 
 EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t at) {
     bough_file *f = bough_file_of(fd);
@@ -157,7 +167,8 @@ EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t room) {
     return read(fd, buf, n);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------- */
 
 /* The postmaster tells that it is ready by writing so into its pid file. */
 static void watch_pidfile(const void *buf, size_t n) {
@@ -168,7 +179,8 @@ static void watch_pidfile(const void *buf, size_t n) {
     bough.ready_fd = -1;
 }
 
-/* A whole file opened before a seal must not be written in the layer it now belongs to. Inside the gate. */
+/* A whole file opened before a seal must not be written in the layer it now belongs to. Inside the
+ * gate. */
 static int follow_whole(bough_file *f) {
     if (f->kind != BOUGH_FILE_WHOLE || f->epoch == bough.view.epoch) return 0;
     off_t at = sys_lseek(f->fd, 0, SEEK_CUR);
@@ -202,8 +214,11 @@ static ssize_t iov_bytes(const struct iovec *iov, int n) {
 static ssize_t write_real(bough_file *f, const struct iovec *iov, int n, off_t at) {
     if (begin_write(f) != 0) return -1;
     ssize_t put;
-    if (bough_wal_skip_zeros(f, iov, n, at)) put = iov_bytes(iov, n);
-    else put = n == 1 ? sys_pwrite(f->fd, iov->iov_base, iov->iov_len, at) : sys_pwritev(f->fd, iov, n, at);
+    if (bough_wal_skip_zeros(f, iov, n, at))
+        put = iov_bytes(iov, n);
+    else
+        put = n == 1 ? sys_pwrite(f->fd, iov->iov_base, iov->iov_len, at)
+                     : sys_pwritev(f->fd, iov, n, at);
     bough_wal_written(f, at, put);
     bough_leave();
     if (f->is_pidfile && put > 0) watch_pidfile(iov->iov_base, iov->iov_len);
@@ -262,7 +277,8 @@ int ftruncate64(int fd, off64_t size) ALIAS(ftruncate);
 
 EXPORT int truncate(const char *path, off_t size) {
     char key[KEY_MAX];
-    if (bough_classify(path, key, sizeof key) == BOUGH_PATH_OUTSIDE) return (int)syscall(SYS_truncate, path, size);
+    if (bough_classify(path, key, sizeof key) == BOUGH_PATH_OUTSIDE)
+        return (int)syscall(SYS_truncate, path, size);
     int fd = open_any(path, O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) return -1;
     int rc = ftruncate(fd, size), saved = errno;
@@ -293,11 +309,15 @@ EXPORT int posix_fallocate(int fd, off_t at, off_t n) {
     return rc;
 }
 int posix_fallocate64(int fd, off64_t at, off64_t n) ALIAS(posix_fallocate);
-EXPORT int fallocate(int fd, int mode, off_t at, off_t n) { return allocate(fd, mode, at, n); }
+EXPORT int fallocate(int fd, int mode, off_t at, off_t n) {
+    return allocate(fd, mode, at, n);
+}
 int fallocate64(int fd, int mode, off64_t at, off64_t n) ALIAS(fallocate);
 
-EXPORT ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags) {
-    if (!is_pages(in) && !bough_file_of(out)) return syscall(SYS_copy_file_range, in, in_at, out, out_at, n, flags);
+EXPORT ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n,
+                               unsigned flags) {
+    if (!is_pages(in) && !bough_file_of(out))
+        return syscall(SYS_copy_file_range, in, in_at, out, out_at, n, flags);
     char buf[65536];
     size_t want = n < sizeof buf ? n : sizeof buf;
     ssize_t got = in_at ? pread(in, buf, want, *in_at) : read(in, buf, want);
@@ -310,11 +330,18 @@ EXPORT ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at,
     return put;
 }
 
-/* ---- durability, hints, positions ------------------------------------------------------------------ */
+/* ---- durability, hints, positions
+ * ------------------------------------------------------------------ */
 
-EXPORT int fsync(int fd) { return is_pages(fd) ? bough_pages_sync(bough.files[fd], false) : sys_fsync(fd); }
-EXPORT int fdatasync(int fd) { return is_pages(fd) ? bough_pages_sync(bough.files[fd], true) : sys_fdatasync(fd); }
-EXPORT int syncfs(int fd) { return bough.active ? bough_sync_all() : (int)syscall(SYS_syncfs, fd); }
+EXPORT int fsync(int fd) {
+    return is_pages(fd) ? bough_pages_sync(bough.files[fd], false) : sys_fsync(fd);
+}
+EXPORT int fdatasync(int fd) {
+    return is_pages(fd) ? bough_pages_sync(bough.files[fd], true) : sys_fdatasync(fd);
+}
+EXPORT int syncfs(int fd) {
+    return bough.active ? bough_sync_all() : (int)syscall(SYS_syncfs, fd);
+}
 
 EXPORT int sync_file_range(int fd, off64_t at, off64_t n, unsigned flags) {
     if (is_pages(fd) && !bough.files[fd]->fd_is_head) return 0;
@@ -343,7 +370,8 @@ EXPORT void *mmap(void *hint, size_t n, int protection, int flags, int fd, off_t
 }
 void *mmap64(void *hint, size_t n, int protection, int flags, int fd, off64_t at) ALIAS(mmap);
 
-/* ---- names ------------------------------------------------------------------------------------------ */
+/* ---- names
+ * ------------------------------------------------------------------------------------------ */
 
 static bool layered(bough_path_class class) {
     return class == BOUGH_PATH_PAGES || class == BOUGH_PATH_WHOLE || class == BOUGH_PATH_DIR;
@@ -360,8 +388,12 @@ static int stat_any(const char *path, struct stat *st, int flags) {
     return sys_stat(path, st, flags);
 }
 
-EXPORT int stat(const char *path, struct stat *st) { return stat_any(path, st, 0); }
-EXPORT int lstat(const char *path, struct stat *st) { return stat_any(path, st, AT_SYMLINK_NOFOLLOW); }
+EXPORT int stat(const char *path, struct stat *st) {
+    return stat_any(path, st, 0);
+}
+EXPORT int lstat(const char *path, struct stat *st) {
+    return stat_any(path, st, AT_SYMLINK_NOFOLLOW);
+}
 EXPORT int fstat(int fd, struct stat *st) {
     return is_pages(fd) ? bough_pages_stat(bough.files[fd], st) : sys_fstat(fd, st);
 }
@@ -410,12 +442,12 @@ EXPORT int access(const char *path, int mode) {
 }
 
 /* A write-class call on a real name of PGDATA: through the gate. */
-#define GATED(call)                          \
-    do {                                     \
-        if (bough_enter() != 0) return -1; \
-        int rc_ = (call);                    \
-        bough_leave();                       \
-        return rc_;                          \
+#define GATED(call)                                                                                \
+    do {                                                                                           \
+        if (bough_enter() != 0) return -1;                                                         \
+        int rc_ = (call);                                                                          \
+        bough_leave();                                                                             \
+        return rc_;                                                                                \
     } while (0)
 
 EXPORT int unlink(const char *path) {
@@ -487,8 +519,12 @@ static int move_any(const char *from, const char *to, bool link_only) {
     return bough_move_real(from, to, from_key, to_key, link_only);
 }
 
-EXPORT int rename(const char *from, const char *to) { return move_any(from, to, false); }
-EXPORT int link(const char *from, const char *to) { return move_any(from, to, true); }
+EXPORT int rename(const char *from, const char *to) {
+    return move_any(from, to, false);
+}
+EXPORT int link(const char *from, const char *to) {
+    return move_any(from, to, true);
+}
 
 EXPORT int chdir(const char *path) {
     int rc = (int)syscall(SYS_chdir, path);
@@ -500,7 +536,8 @@ EXPORT int chdir(const char *path) {
     return rc;
 }
 
-/* ---- directories ------------------------------------------------------------------------------------ */
+/* ---- directories
+ * ------------------------------------------------------------------------------------ */
 
 static const DIR *root_dir; /* PGDATA itself, open for listing: our own files are left out */
 
@@ -523,7 +560,9 @@ EXPORT struct dirent *readdir(DIR *dir) {
     struct dirent *d;
     do {
         d = real_readdir(dir);
-    } while (d && dir == root_dir && (strcmp(d->d_name, BOUGH_CONTROL_NAME) == 0 || strcmp(d->d_name, BOUGH_TMP_NAME) == 0));
+    } while (
+        d && dir == root_dir &&
+        (strcmp(d->d_name, BOUGH_CONTROL_NAME) == 0 || strcmp(d->d_name, BOUGH_TMP_NAME) == 0));
     return d;
 }
 struct dirent64 *readdir64(DIR *dir) ALIAS(readdir);

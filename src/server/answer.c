@@ -33,21 +33,30 @@ static void set_times(json_t *object, int64_t created_ms, int64_t updated_ms) {
 
 /* Members that Neon's API requires and that mean nothing here: consumption is not measured. */
 static void set_unmeasured(json_t *object, const char *const *names) {
-    for (size_t i = 0; object && names[i]; i++) (void)json_object_set_new(object, names[i], json_integer(0));
+    for (size_t i = 0; object && names[i]; i++)
+        (void)json_object_set_new(object, names[i], json_integer(0));
 }
 
 json_t *answer_project(const bough_project_row *row) {
-    static const char never[] = "0001-01-01T00:00:00Z"; /* as Neon says it where nothing is billed */
-    static const char *const unmeasured[] = {
-        "active_time", "active_time_seconds", "compute_time_seconds", "cpu_used_sec", "written_data_bytes",
-        "data_transfer_bytes", "data_storage_bytes_hour", "branch_logical_size_limit",
-        "branch_logical_size_limit_bytes", NULL};
-    json_t *p = json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:s,s:{},s:s,s:s,s:s,s:s}", "id", row->id, "name",
-                          row->name, "pg_version", row->pg_major, "source", row->source, "platform_id", "local",
-                          "region_id", "local", "provisioner", "bough", "owner_id", "local", "store_passwords", 1,
-                          "history_retention_seconds", 0, "org_id", "local", "settings", "proxy_host", "localhost",
-                          "creation_source", "bough", "consumption_period_start", never, "consumption_period_end",
-                          never);
+    static const char never[] =
+        "0001-01-01T00:00:00Z"; /* as Neon says it where nothing is billed */
+    static const char *const unmeasured[] = {"active_time",
+                                             "active_time_seconds",
+                                             "compute_time_seconds",
+                                             "cpu_used_sec",
+                                             "written_data_bytes",
+                                             "data_transfer_bytes",
+                                             "data_storage_bytes_hour",
+                                             "branch_logical_size_limit",
+                                             "branch_logical_size_limit_bytes",
+                                             NULL};
+    json_t *p =
+        json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:s,s:{},s:s,s:s,s:s,s:s}", "id",
+                  row->id, "name", row->name, "pg_version", row->pg_major, "source", row->source,
+                  "platform_id", "local", "region_id", "local", "provisioner", "bough", "owner_id",
+                  "local", "store_passwords", 1, "history_retention_seconds", 0, "org_id", "local",
+                  "settings", "proxy_host", "localhost", "creation_source", "bough",
+                  "consumption_period_start", never, "consumption_period_end", never);
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;
@@ -84,7 +93,8 @@ void usage_cache_free(struct usage_cache *cache) {
 }
 
 /* Put in (`is_put`) or get the last known usage. */
-static bool usage_known(struct usage_cache *cache, const char *branch, bough_usage *usage, bool is_put) {
+static bool usage_known(struct usage_cache *cache, const char *branch, bough_usage *usage,
+                        bool is_put) {
     pthread_mutex_lock(&cache->mutex);
     usage_entry *e = cache->first;
     while (e && strcmp(e->branch, branch) != 0) e = e->next;
@@ -110,11 +120,13 @@ static bool get_usage(server *srv, const char *branch, bough_usage *usage) {
 }
 
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
-    static const char *const unmeasured[] = {"cpu_used_sec", "active_time_seconds", "compute_time_seconds",
-                                             "written_data_bytes", "data_transfer_bytes", NULL};
-    json_t *b = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id", row->project_id,
-                          "name", row->name, "current_state", row->state, "default", row->is_default, "primary",
-                          row->is_default, "protected", 0, "creation_source", "bough");
+    static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
+                                             "compute_time_seconds", "written_data_bytes",
+                                             "data_transfer_bytes",  NULL};
+    json_t *b =
+        json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id", row->project_id,
+                  "name", row->name, "current_state", row->state, "default", row->is_default,
+                  "primary", row->is_default, "protected", 0, "creation_source", "bough");
     if (!b) return NULL;
     if (*row->parent_id) {
         (void)json_object_set_new(b, "parent_id", json_string(row->parent_id));
@@ -139,14 +151,14 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
     char host[BOUGH_PATH_MAX];
     int64_t started_ms = computes_started_ms(srv, row->branch_id);
     if (computes_socket_dir(host, srv, row->id, NULL) != BOUGH_OK) return NULL;
-    json_t *e = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}",
-                          "id", row->id,
-                          "project_id", row->project_id, "branch_id", row->branch_id, "host", host, "type",
-                          "read_write", "current_state", started_ms ? "active" : "idle", "disabled", 0,
-                          "suspend_timeout_seconds", row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
-                          "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
-                          "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source", "bough",
-                          "proxy_host", "localhost", "provisioner", "bough");
+    json_t *e = json_pack(
+        "{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}", "id", row->id,
+        "project_id", row->project_id, "branch_id", row->branch_id, "host", host, "type",
+        "read_write", "current_state", started_ms ? "active" : "idle", "disabled", 0,
+        "suspend_timeout_seconds", row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
+        "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
+        "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source", "bough",
+        "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
     if (*row->last_error) (void)json_object_set_new(e, "last_error", json_string(row->last_error));
@@ -159,34 +171,38 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
 }
 
 json_t *answer_role(const bough_role_row *row, const char *password) {
-    json_t *r = json_pack("{s:s,s:s,s:b}", "branch_id", row->branch_id, "name", row->name, "protected", 0);
+    json_t *r =
+        json_pack("{s:s,s:s,s:b}", "branch_id", row->branch_id, "name", row->name, "protected", 0);
     set_times(r, row->created_ms, row->updated_ms);
     if (r && password) (void)json_object_set_new(r, "password", json_string(password));
     return r;
 }
 
 json_t *answer_database(const bough_database_row *row) {
-    json_t *d = json_pack("{s:I,s:s,s:s,s:s}", "id", (json_int_t)row->id, "branch_id", row->branch_id, "name",
-                          row->name, "owner_name", row->owner);
+    json_t *d = json_pack("{s:I,s:s,s:s,s:s}", "id", (json_int_t)row->id, "branch_id",
+                          row->branch_id, "name", row->name, "owner_name", row->owner);
     set_times(d, row->created_ms, row->updated_ms);
     return d;
 }
 
 json_t *answer_operation(const bough_operation_row *row) {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I}", "id", row->id, "project_id", row->project_id, "action",
-                          row->action, "status", row->status, "failures_count",
+    json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I}", "id", row->id, "project_id", row->project_id,
+                          "action", row->action, "status", row->status, "failures_count",
                           strcmp(row->status, "failed") == 0, "total_duration_ms",
                           (json_int_t)row->duration_ms);
     set_times(o, row->created_ms, row->updated_ms);
-    if (o && *row->branch_id) (void)json_object_set_new(o, "branch_id", json_string(row->branch_id));
-    if (o && *row->endpoint_id) (void)json_object_set_new(o, "endpoint_id", json_string(row->endpoint_id));
+    if (o && *row->branch_id)
+        (void)json_object_set_new(o, "branch_id", json_string(row->branch_id));
+    if (o && *row->endpoint_id)
+        (void)json_object_set_new(o, "endpoint_id", json_string(row->endpoint_id));
     if (o && *row->failure) (void)json_object_set_new(o, "error", json_string(row->failure));
     return o;
 }
 
 json_t *answer_operations(const bough_operation_row *rows, size_t n) {
     json_t *array = json_array();
-    for (size_t i = 0; array && i < n; i++) (void)json_array_append_new(array, answer_operation(&rows[i]));
+    for (size_t i = 0; array && i < n; i++)
+        (void)json_array_append_new(array, answer_operation(&rows[i]));
     return array;
 }
 
@@ -200,8 +216,8 @@ char *answer_uri(server *srv, const char *endpoint, const char *role, const char
     char *encoded[4] = {NULL};
     bool ok = true;
     for (int i = 0; i < 4; i++) ok &= (encoded[i] = evhttp_uriencode(parts[i], -1, 0)) != NULL;
-    if (ok && asprintf(&uri, "postgresql://%s%s%s@/%s?host=%s&port=5432", encoded[0], *password ? ":" : "",
-                       encoded[1], encoded[2], encoded[3]) < 0)
+    if (ok && asprintf(&uri, "postgresql://%s%s%s@/%s?host=%s&port=5432", encoded[0],
+                       *password ? ":" : "", encoded[1], encoded[2], encoded[3]) < 0)
         uri = NULL;
     for (int i = 0; i < 4; i++) free(encoded[i]);
     return uri;
@@ -213,21 +229,23 @@ json_t *answer_connection(server *srv, const char *endpoint, const char *role, c
     char *uri = answer_uri(srv, endpoint, role, password, database);
     json_t *c = NULL;
     if (uri && computes_socket_dir(host, srv, endpoint, NULL) == BOUGH_OK)
-        c = json_pack("{s:s,s:{s:s,s:s,s:s,s:s,s:s}}", "connection_uri", uri, "connection_parameters",
-                      "database", database, "role", role, "password", password, "host", host, "pooler_host",
-                      host);
+        c = json_pack("{s:s,s:{s:s,s:s,s:s,s:s,s:s}}", "connection_uri", uri,
+                      "connection_parameters", "database", database, "role", role, "password",
+                      password, "host", host, "pooler_host", host);
     free(uri);
     return c;
 }
 
 int answer_password(char *out, const server *srv, const bough_role_row *role, bough_error *err) {
     if (role->secret_size == 0)
-        return bough_fail(err, BOUGH_E_PRECONDITION, "the password of role \"%s\" is not stored", role->name);
-    return bough_secret_open(out, BOUGH_SECRET_SIZE, &srv->key, role->name, role->secret, role->secret_size,
-                             err);
+        return bough_fail(err, BOUGH_E_PRECONDITION, "the password of role \"%s\" is not stored",
+                          role->name);
+    return bough_secret_open(out, BOUGH_SECRET_SIZE, &srv->key, role->name, role->secret,
+                             role->secret_size, err);
 }
 
-int answer_contents(json_t **databases, json_t **roles, server *srv, const char *branch, bough_error *err) {
+int answer_contents(json_t **databases, json_t **roles, server *srv, const char *branch,
+                    bough_error *err) {
     bough_database_row *d = NULL;
     bough_role_row *r = NULL;
     size_t n_d = 0, n_r = 0;
@@ -235,14 +253,17 @@ int answer_contents(json_t **databases, json_t **roles, server *srv, const char 
     *roles = json_array();
     int rc = bough_databases_list(&d, &n_d, srv->cat, branch, err);
     if (!rc) rc = bough_roles_list(&r, &n_r, srv->cat, branch, err);
-    for (size_t i = 0; !rc && i < n_d; i++) (void)json_array_append_new(*databases, answer_database(&d[i]));
-    for (size_t i = 0; !rc && i < n_r; i++) (void)json_array_append_new(*roles, answer_role(&r[i], NULL));
+    for (size_t i = 0; !rc && i < n_d; i++)
+        (void)json_array_append_new(*databases, answer_database(&d[i]));
+    for (size_t i = 0; !rc && i < n_r; i++)
+        (void)json_array_append_new(*roles, answer_role(&r[i], NULL));
     free(d);
     free(r);
     return rc;
 }
 
-int answer_connections(json_t **uris, server *srv, const char *branch, const char *endpoint, bough_error *err) {
+int answer_connections(json_t **uris, server *srv, const char *branch, const char *endpoint,
+                       bough_error *err) {
     bough_database_row *databases = NULL;
     bough_role_row role;
     size_t n = 0;
@@ -255,8 +276,8 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
             continue;
         rc = answer_password(password, srv, &role, err);
         if (!rc)
-            (void)json_array_append_new(*uris, answer_connection(srv, endpoint, role.name, password,
-                                                                 databases[i].name));
+            (void)json_array_append_new(
+                *uris, answer_connection(srv, endpoint, role.name, password, databases[i].name));
         break;
     }
     explicit_bzero(password, sizeof password);

@@ -1,5 +1,6 @@
 /**
- * Records as JSON, the way Neon's API shows them. All return a new reference, or NULL when memory ran out.
+ * Records as JSON, the way Neon's API shows them. All return a new reference, or NULL when memory
+ * ran out.
  */
 #ifndef BOUGH_SERVER_ANSWER_H
 #define BOUGH_SERVER_ANSWER_H
@@ -22,8 +23,10 @@ json_t *answer_operation(const bough_operation_row *row);
 /** An array of what `one` makes of each of n rows; takes nothing. */
 json_t *answer_operations(const bough_operation_row *rows, size_t n);
 
-/** Connection string of a role to a database, by Unix socket. "" as `password`: without. Free with free(). */
-char *answer_uri(server *srv, const char *endpoint, const char *role, const char *password, const char *database);
+/** Connection string of a role to a database, by Unix socket. "" as `password`: without. Free with
+ * free(). */
+char *answer_uri(server *srv, const char *endpoint, const char *role, const char *password,
+                 const char *database);
 /** {connection_uri, connection_parameters} as Neon shows it. */
 json_t *answer_connection(server *srv, const char *endpoint, const char *role, const char *password,
                           const char *database);
@@ -31,14 +34,18 @@ json_t *answer_connection(server *srv, const char *endpoint, const char *role, c
 /** The branch's databases and roles, as arrays. */
 BOUGH_CHECK int answer_contents(json_t **databases, json_t **roles, server *srv, const char *branch,
                                 bough_error *err);
-/** connection_uris of a branch: of its first database and that one's owner; empty where the password is unknown. */
-BOUGH_CHECK int answer_connections(json_t **uris, server *srv, const char *branch, const char *endpoint,
-                                   bough_error *err);
+/** connection_uris of a branch: of its first database and that one's owner; empty where the
+ * password is unknown. */
+BOUGH_CHECK int answer_connections(json_t **uris, server *srv, const char *branch,
+                                   const char *endpoint, bough_error *err);
 
-/** Decrypt a role's password into BOUGH_SECRET_SIZE bytes. @retval BOUGH_E_PRECONDITION it is not stored */
-BOUGH_CHECK int answer_password(char *out, const server *srv, const bough_role_row *role, bough_error *err);
+/** Decrypt a role's password into BOUGH_SECRET_SIZE bytes. @retval BOUGH_E_PRECONDITION it is not
+ * stored */
+BOUGH_CHECK int answer_password(char *out, const server *srv, const bough_role_row *role,
+                                bough_error *err);
 
-/* Bytes of branches: measured at most once in a while, never while another operation works on the branch. */
+/* Bytes of branches: measured at most once in a while, never while another operation works on the
+ * branch. */
 BOUGH_CHECK int usage_cache_new(struct usage_cache **cache, bough_error *err);
 void usage_cache_free(struct usage_cache *cache);
 

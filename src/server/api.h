@@ -61,15 +61,19 @@ BOUGH_CHECK int api_project_of(bough_project_row *row, const request *rq, bough_
 /** The branch that the first two parameters name. */
 BOUGH_CHECK int api_branch_of(bough_branch_row *row, const request *rq, bough_error *err);
 /**
- * The end of a deletion: what is not there (any more) is deleted already, status 204, as Neon answers it.
- * @param rc  What reading the record gave; BOUGH_E_NOTFOUND of anything above it in the path must not be passed.
+ * The end of a deletion: what is not there (any more) is deleted already, status 204, as Neon
+ * answers it.
+ * @param rc  What reading the record gave; BOUGH_E_NOTFOUND of anything above it in the path must
+ * not be passed.
  */
 BOUGH_CHECK int api_deleted_already(request *rq, int rc, bough_error *err);
 /** A numeric query parameter within bounds. */
-BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name, long long otherwise,
-                              long long least, long long most, bough_error *err);
+BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name,
+                              long long otherwise, long long least, long long most,
+                              bough_error *err);
 /** Insert a finished operation and give {"operations": [...]} to add to an answer. */
-BOUGH_CHECK int api_record(json_t **operations, request *rq, const char *action, const char *project,
-                           const char *branch, const char *endpoint, bough_error *err);
+BOUGH_CHECK int api_record(json_t **operations, request *rq, const char *action,
+                           const char *project, const char *branch, const char *endpoint,
+                           bough_error *err);
 
 #endif

@@ -17,12 +17,14 @@ static int by_name(const void *a, const void *b) {
 }
 
 static int by_created(const void *a, const void *b) {
-    int64_t x = ((const bough_branch_row *)a)->created_ms, y = ((const bough_branch_row *)b)->created_ms;
+    int64_t x = ((const bough_branch_row *)a)->created_ms,
+            y = ((const bough_branch_row *)b)->created_ms;
     return (x > y) - (x < y);
 }
 
 static int by_updated(const void *a, const void *b) {
-    int64_t x = ((const bough_branch_row *)a)->updated_ms, y = ((const bough_branch_row *)b)->updated_ms;
+    int64_t x = ((const bough_branch_row *)a)->updated_ms,
+            y = ((const bough_branch_row *)b)->updated_ms;
     return (x > y) - (x < y);
 }
 
@@ -30,10 +32,13 @@ static int by_updated(const void *a, const void *b) {
 static int sort(bough_branch_row *rows, size_t n, const request *rq, bough_error *err) {
     const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
     int (*compare)(const void *, const void *) = by_updated;
-    if (by && strcmp(by, "name") == 0) compare = by_name;
-    else if (by && strcmp(by, "created_at") == 0) compare = by_created;
+    if (by && strcmp(by, "name") == 0)
+        compare = by_name;
+    else if (by && strcmp(by, "created_at") == 0)
+        compare = by_created;
     else if (by && strcmp(by, "updated_at") != 0)
-        return bough_fail(err, BOUGH_E_INVALID, "\"sort_by\" must be name, created_at or updated_at");
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "\"sort_by\" must be name, created_at or updated_at");
     if (order && strcmp(order, "asc") != 0 && strcmp(order, "desc") != 0)
         return bough_fail(err, BOUGH_E_INVALID, "\"sort_order\" must be asc or desc");
     if (n > 1) qsort(rows, n, sizeof *rows, compare);
@@ -50,7 +55,8 @@ static int sort(bough_branch_row *rows, size_t n, const request *rq, bough_error
 static size_t filter(bough_branch_row *rows, size_t n, const char *search) {
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search)) rows[kept++] = rows[i];
+        if (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search))
+            rows[kept++] = rows[i];
     return kept;
 }
 
@@ -82,7 +88,8 @@ int api_branch_list(request *rq, bough_error *err) {
     const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
     (void)json_object_set_new(pagination, "sort_by", json_string(by ? by : "updated_at"));
     (void)json_object_set_new(pagination, "sort_order", json_string(order ? order : "desc"));
-    rq->answer = json_pack("{s:o?,s:{},s:o?}", "branches", array, "annotations", "pagination", pagination);
+    rq->answer =
+        json_pack("{s:o?,s:{},s:o?}", "branches", array, "annotations", "pagination", pagination);
     free(rows);
     return BOUGH_OK;
 }
@@ -103,8 +110,9 @@ int api_branch_get(request *rq, bough_error *err) {
     bough_branch_row row;
     int rc = api_branch_of(&row, rq, err);
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:{s:{},s:{s:s,s:s}}}", "branch", answer_branch(rq->srv, &row, false),
-                               "annotation", "value", "object", "type", "console/branch", "id", row.id);
+        rq->answer =
+            json_pack("{s:o?,s:{s:{},s:{s:s,s:s}}}", "branch", answer_branch(rq->srv, &row, false),
+                      "annotation", "value", "object", "type", "console/branch", "id", row.id);
     return rc;
 }
 
@@ -112,14 +120,16 @@ int api_branch_get(request *rq, bough_error *err) {
 
 /* A moment of the past is another matter; so are branches without data. */
 static int check_branch_fields(json_t *branch, bough_error *err) {
-    static const char *const known[] = {"name", "parent_id", "parent_lsn", "parent_timestamp", "init_source",
-                                        "expires_at", "protected", "archived", NULL};
+    static const char *const known[] = {
+        "name",      "parent_id", "parent_lsn", "parent_timestamp", "init_source", "expires_at",
+        "protected", "archived",  NULL};
     static const char past[] = "branching from a moment of the past is not supported yet";
     const char *init = NULL;
     int rc = body_check(branch, "branch", known, err);
     if (!rc) rc = body_refuse(branch, "parent_lsn", past, err);
     if (!rc) rc = body_refuse(branch, "parent_timestamp", past, err);
-    if (!rc) rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
+    if (!rc)
+        rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
     if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
     if (!rc) rc = body_refuse(branch, "archived", "archived branches are not supported", err);
     if (!rc) rc = body_text(&init, branch, "init_source", err);
@@ -130,11 +140,17 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
 
 /* At most one endpoint, of type read_write. */
 static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *err) {
-    static const char *const known[] = {"type", "autoscaling_limit_min_cu", "autoscaling_limit_max_cu",
-                                        "suspend_timeout_seconds", "provisioner", "settings", NULL};
+    static const char *const known[] = {"type",
+                                        "autoscaling_limit_min_cu",
+                                        "autoscaling_limit_max_cu",
+                                        "suspend_timeout_seconds",
+                                        "provisioner",
+                                        "settings",
+                                        NULL};
     const json_t *endpoints = json_object_get(body, "endpoints");
     if (!endpoints || json_is_null(endpoints)) return BOUGH_OK;
-    if (!json_is_array(endpoints)) return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
+    if (!json_is_array(endpoints))
+        return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
     if (json_array_size(endpoints) == 0) return BOUGH_OK;
     if (json_array_size(endpoints) > 1)
         return bough_fail(err, BOUGH_E_UNSUPPORTED, "a branch has one endpoint, not %zu",
@@ -142,12 +158,15 @@ static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *er
     const json_t *one = json_array_get(endpoints, 0);
     const char *type = NULL;
     long long seconds = 0;
-    if (!json_is_object(one)) return bough_fail(err, BOUGH_E_INVALID, "an endpoint must be an object");
+    if (!json_is_object(one))
+        return bough_fail(err, BOUGH_E_INVALID, "an endpoint must be an object");
     int rc = body_check(one, "endpoints", known, err);
     if (!rc) rc = body_text(&type, one, "type", err);
     if (!rc && type && strcmp(type, "read_write") != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported", type);
-    if (!rc) rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
+                        type);
+    if (!rc)
+        rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) rc = body_int(&seconds, one, "suspend_timeout_seconds", 0, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
     wish->with_endpoint = true;
@@ -209,7 +228,8 @@ int api_branch_update(request *rq, bough_error *err) {
     if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
     if (!rc) rc = body_check(branch, "branch", branch_known, err);
     if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
-    if (!rc) rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
+    if (!rc)
+        rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
     if (!rc) rc = body_text(&name, branch, "name", err);
     if (!rc && name) rc = bough_rule_name("branch", name, err);
     if (!rc && name && strcmp(name, row.name) != 0) {
@@ -218,7 +238,8 @@ int api_branch_update(request *rq, bough_error *err) {
     }
     if (!rc) rc = api_branch_of(&row, rq, err);
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
+        rq->answer =
+            json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
     json_decref(keep);
     return rc;
 }
@@ -234,8 +255,8 @@ int api_branch_delete(request *rq, bough_error *err) {
     if (!rc) rc = flow_branch_delete(&is_refused, &operation, rq->srv, &project, row.id, err);
     if (is_refused) rq->error_status = 422;
     if (rc) return api_deleted_already(rq, rc, err);
-    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true), "operations",
-                           answer_operations(&operation, 1));
+    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true),
+                           "operations", answer_operations(&operation, 1));
     return BOUGH_OK;
 }
 
@@ -253,7 +274,7 @@ int api_branch_export(request *rq, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_INVALID, "\"path\" must be an absolute path");
     if (!rc) rc = flow_branch_export(rq, &row, path, err);
     if (!rc)
-        rq->answer = json_pack("{s:s,s:s,s:{s:f}}", "branch_id", row.id, "path", path, "timings_ms", "total",
-                               bough_now_ms() - started_ms);
+        rq->answer = json_pack("{s:s,s:s,s:{s:f}}", "branch_id", row.id, "path", path, "timings_ms",
+                               "total", bough_now_ms() - started_ms);
     return rc;
 }

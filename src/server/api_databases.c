@@ -1,6 +1,6 @@
 /*
- * Handlers: databases and roles of a branch. They are really made in PostgreSQL, with the branch's lock held,
- * so that no branch is taken between the statement and the record of it.
+ * Handlers: databases and roles of a branch. They are really made in PostgreSQL, with the branch's
+ * lock held, so that no branch is taken between the statement and the record of it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,10 +41,11 @@ static void leave(inner *in, request *rq) {
 }
 
 /* {KIND: value, operations: [...]}; takes `value`. */
-static int answer_changed(request *rq, const inner *in, const char *kind, json_t *value, const char *action,
-                          bough_error *err) {
+static int answer_changed(request *rq, const inner *in, const char *kind, json_t *value,
+                          const char *action, bough_error *err) {
     json_t *operations = NULL;
-    int rc = api_record(&operations, rq, action, in->branch.project_id, in->branch.id, in->endpoint.id, err);
+    int rc = api_record(&operations, rq, action, in->branch.project_id, in->branch.id,
+                        in->endpoint.id, err);
     rq->answer = rc ? NULL : json_pack("{s:O?,s:O?}", kind, value, "operations", operations);
     json_decref(value);
     json_decref(operations);
@@ -73,8 +74,10 @@ int api_database_get(request *rq, bough_error *err) {
     return rc;
 }
 
-static int read_database(const char **name, const char **owner, json_t **keep, request *rq, bough_error *err) {
-    static const char *const known[] = {"database", NULL}, *const fields[] = {"name", "owner_name", NULL};
+static int read_database(const char **name, const char **owner, json_t **keep, request *rq,
+                         bough_error *err) {
+    static const char *const known[] = {"database", NULL}, *const fields[] = {"name", "owner_name",
+                                                                              NULL};
     json_t *database = NULL;
     int rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&database, keep, rq->body, "database", err);
@@ -85,8 +88,8 @@ static int read_database(const char **name, const char **owner, json_t **keep, r
     return rc;
 }
 
-static int create_database(bough_database_row *row, request *rq, inner *in, const char *name, const char *owner,
-                           bough_error *err) {
+static int create_database(bough_database_row *row, request *rq, inner *in, const char *name,
+                           const char *owner, bough_error *err) {
     bough_role_row role;
     server *srv = rq->srv;
     row->created_ms = row->updated_ms = bough_now_epoch_ms();
@@ -111,7 +114,8 @@ int api_database_create(request *rq, bough_error *err) {
     inner in = {0};
     int rc = read_database(&name, &owner, &keep, rq, err);
     if (!rc && (!name || !owner))
-        rc = bough_fail(err, BOUGH_E_INVALID, "\"database.%s\" is missing", name ? "owner_name" : "name");
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"database.%s\" is missing",
+                        name ? "owner_name" : "name");
     if (!rc) rc = enter(&in, rq, err);
     if (!rc) rc = create_database(&row, rq, &in, name, owner, err);
     leave(&in, rq);
@@ -121,8 +125,8 @@ int api_database_create(request *rq, bough_error *err) {
     return rc;
 }
 
-static int update_database(bough_database_row *row, request *rq, inner *in, const char *name, const char *owner,
-                           bough_error *err) {
+static int update_database(bough_database_row *row, request *rq, inner *in, const char *name,
+                           const char *owner, bough_error *err) {
     bough_role_row role;
     bough_catalogue *cat = rq->srv->cat;
     int rc = bough_databases_get(row, cat, in->branch.id, rq->params[2], err);
@@ -160,7 +164,8 @@ int api_database_delete(request *rq, bough_error *err) {
     if (!rc) rc = bough_databases_delete(rq->srv->cat, in.branch.id, row.name, err);
     leave(&in, rq);
     if (found) return api_deleted_already(rq, found, err);
-    return rc ? rc : answer_changed(rq, &in, "database", answer_database(&row), "apply_config", err);
+    return rc ? rc
+              : answer_changed(rq, &in, "database", answer_database(&row), "apply_config", err);
 }
 
 /* ---- roles ---- */
@@ -199,7 +204,8 @@ int api_role_reveal(request *rq, bough_error *err) {
     return rc;
 }
 
-static int read_role(const char **name, bool *no_login, json_t **keep, request *rq, bough_error *err) {
+static int read_role(const char **name, bool *no_login, json_t **keep, request *rq,
+                     bough_error *err) {
     static const char *const known[] = {"role", NULL}, *const fields[] = {"name", "no_login", NULL};
     json_t *role = NULL;
     int rc = body_check(rq->body, "", known, err);

@@ -48,17 +48,29 @@ static int get(bough_endpoint_row *row, bough_branch_row *branch, request *rq, b
 static int answer_with_operation(request *rq, const bough_endpoint_row *row, const char *action,
                                  bough_error *err) {
     json_t *operations = NULL;
-    int rc = action ? api_record(&operations, rq, action, row->project_id, row->branch_id, row->id, err)
-                    : BOUGH_OK;
+    int rc =
+        action ? api_record(&operations, rq, action, row->project_id, row->branch_id, row->id, err)
+               : BOUGH_OK;
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?}", "endpoint", answer_endpoint(rq->srv, row), "operations",
-                               operations ? operations : json_array());
+        rq->answer = json_pack("{s:o?,s:o?}", "endpoint", answer_endpoint(rq->srv, row),
+                               "operations", operations ? operations : json_array());
     return rc;
 }
 
-static const char *const fields[] = {"branch_id", "type", "suspend_timeout_seconds", "autoscaling_limit_min_cu",
-                                     "autoscaling_limit_max_cu", "region_id", "provisioner", "name", "disabled",
-                                     "pooler_enabled", "pooler_mode", "passwordless_access", "settings", NULL};
+static const char *const fields[] = {"branch_id",
+                                     "type",
+                                     "suspend_timeout_seconds",
+                                     "autoscaling_limit_min_cu",
+                                     "autoscaling_limit_max_cu",
+                                     "region_id",
+                                     "provisioner",
+                                     "name",
+                                     "disabled",
+                                     "pooler_enabled",
+                                     "pooler_mode",
+                                     "passwordless_access",
+                                     "settings",
+                                     NULL};
 
 /* What would act and does not is refused. */
 static int check_fields(json_t *endpoint, bough_error *err) {
@@ -66,16 +78,19 @@ static int check_fields(json_t *endpoint, bough_error *err) {
     int rc = body_check(endpoint, "endpoint", fields, err);
     if (!rc) rc = body_refuse(endpoint, "disabled", "endpoints cannot be disabled yet", err);
     if (!rc) rc = body_refuse(endpoint, "pooler_enabled", "there is no pooler yet", err);
-    if (!rc) rc = body_refuse(endpoint, "settings", "settings of an endpoint are not supported yet", err);
+    if (!rc)
+        rc =
+            body_refuse(endpoint, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) rc = body_text(&type, endpoint, "type", err);
     if (!rc && type && strcmp(type, "read_write") != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported", type);
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
+                        type);
     return rc;
 }
 
 /* Make the row, with the branch's lock held. */
-static int create_locked(bough_endpoint_row *row, request *rq, const bough_branch_row *branch, long long seconds,
-                         bough_error *err) {
+static int create_locked(bough_endpoint_row *row, request *rq, const bough_branch_row *branch,
+                         long long seconds, bough_error *err) {
     bough_branch_row fresh;
     int rc = bough_branches_get(&fresh, rq->srv->cat, branch->project_id, branch->id, err);
     if (!rc) rc = bough_ids_new(row->id, rq->srv->cat, "ep-", err);
@@ -104,7 +119,8 @@ int api_endpoint_create(request *rq, bough_error *err) {
     if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
     if (!rc) rc = check_fields(endpoint, err);
     if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
-    if (!rc && !branch_id) rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
+    if (!rc && !branch_id)
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
     if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
@@ -141,7 +157,9 @@ int api_endpoint_update(request *rq, bough_error *err) {
     if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
     if (!rc && branch_id && strcmp(branch_id, row.branch_id) != 0)
         rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "an endpoint cannot move to another branch");
-    if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds, err);
+    if (!rc)
+        rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds,
+                      err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
     if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row.id, (int)seconds, err);
     if (!rc) rc = bough_endpoints_get(&row, rq->srv->cat, row.project_id, row.id, err);
@@ -151,7 +169,8 @@ int api_endpoint_update(request *rq, bough_error *err) {
 }
 
 /* Stop with the branch's lock, then start again or delete the row. */
-static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_deletion, bough_error *err) {
+static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_deletion,
+                bough_error *err) {
     bough_branch_row branch;
     server *srv = rq->srv;
     int rc = get(row, &branch, rq, err);

@@ -31,8 +31,8 @@ int api_deleted_already(request *rq, int rc, bough_error *err) {
     return BOUGH_OK;
 }
 
-int api_query_int(long long *out, const request *rq, const char *name, long long otherwise, long long least,
-                  long long most, bough_error *err) {
+int api_query_int(long long *out, const request *rq, const char *name, long long otherwise,
+                  long long least, long long most, bough_error *err) {
     const char *text = request_query(rq, name);
     *out = otherwise;
     if (!text || !*text) return BOUGH_OK;
@@ -40,12 +40,13 @@ int api_query_int(long long *out, const request *rq, const char *name, long long
     errno = 0;
     *out = strtoll(text, &end, 10);
     if (errno || *end || *out < least || *out > most)
-        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be a number from %lld to %lld", name, least, most);
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be a number from %lld to %lld", name,
+                          least, most);
     return BOUGH_OK;
 }
 
-int api_record(json_t **operations, request *rq, const char *action, const char *project, const char *branch,
-               const char *endpoint, bough_error *err) {
+int api_record(json_t **operations, request *rq, const char *action, const char *project,
+               const char *branch, const char *endpoint, bough_error *err) {
     bough_operation_row row;
     *operations = NULL;
     int rc = flow_operation(&row, action, project, branch, endpoint, rq->received_ms, err);
@@ -56,30 +57,35 @@ int api_record(json_t **operations, request *rq, const char *action, const char 
 
 /* Neon's clients take it as the sign of a personal account; nothing is billed. */
 static json_t *no_billing(const server *srv) {
-    static const char *const empty[] = {"name", "address_city", "address_country", "address_line1", "address_line2",
-                                        "address_postal_code", "address_state", NULL};
-    json_t *account = json_pack("{s:s,s:s,s:s,s:s,s:s,s:{s:s}}", "state", "active", "subscription_type", "UNKNOWN",
-                                "payment_method", "none", "email", "bough@localhost", "quota_reset_at_last",
-                                srv->started_at, "payment_source", "type", "none");
-    for (size_t i = 0; account && empty[i]; i++) (void)json_object_set_new(account, empty[i], json_string(""));
+    static const char *const empty[] = {
+        "name",          "address_city",        "address_country", "address_line1",
+        "address_line2", "address_postal_code", "address_state",   NULL};
+    json_t *account =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:{s:s}}", "state", "active", "subscription_type",
+                  "UNKNOWN", "payment_method", "none", "email", "bough@localhost",
+                  "quota_reset_at_last", srv->started_at, "payment_source", "type", "none");
+    for (size_t i = 0; account && empty[i]; i++)
+        (void)json_object_set_new(account, empty[i], json_string(""));
     return account;
 }
 
 int api_user(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:o?,s:[]}", "id", "local", "login",
-                           rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user, "last_name",
-                           "", "image", "", "projects_limit", 1000000, "branches_limit", 1000000,
-                           "active_seconds_limit", 0, "max_autoscaling_limit", 1, "plan", "local",
-                           "billing_account", no_billing(rq->srv), "auth_accounts");
+    rq->answer =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:o?,s:[]}", "id", "local", "login",
+                  rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user,
+                  "last_name", "", "image", "", "projects_limit", 1000000, "branches_limit",
+                  1000000, "active_seconds_limit", 0, "max_autoscaling_limit", 1, "plan", "local",
+                  "billing_account", no_billing(rq->srv), "auth_accounts");
     return BOUGH_OK;
 }
 
 int api_organizations(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[{s:s,s:s,s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name", "Local",
-                           "handle", "local", "plan", "local", "managed_by", "console", "created_at",
-                           rq->srv->started_at, "updated_at", rq->srv->started_at);
+    rq->answer =
+        json_pack("{s:[{s:s,s:s,s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name",
+                  "Local", "handle", "local", "plan", "local", "managed_by", "console",
+                  "created_at", rq->srv->started_at, "updated_at", rq->srv->started_at);
     return BOUGH_OK;
 }
 
@@ -101,9 +107,10 @@ static json_t *list_postgresql(void) {
     size_t n = bough_pg_list(list, sizeof list / sizeof list[0]);
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++)
-        (void)json_array_append_new(array, json_pack("{s:i,s:s,s:s,s:b}", "major", list[i].major, "version",
-                                                     list[i].version, "bindir", list[i].bindir, "has_tools",
-                                                     list[i].has_tools));
+        (void)json_array_append_new(array,
+                                    json_pack("{s:i,s:s,s:s,s:b}", "major", list[i].major,
+                                              "version", list[i].version, "bindir", list[i].bindir,
+                                              "has_tools", list[i].has_tools));
     return array;
 }
 
@@ -119,23 +126,26 @@ int api_status(request *rq, bough_error *err) {
     int abi = bough_landlock_abi();
     json_t *warnings = json_array(), *postgresql = list_postgresql();
     if (abi == 0)
-        (void)json_array_append_new(warnings, json_string("this kernel has no Landlock: computes are not confined "
-                                                          "to their own files"));
+        (void)json_array_append_new(
+            warnings, json_string("this kernel has no Landlock: computes are not confined "
+                                  "to their own files"));
     else if (abi < 4)
-        (void)json_array_append_new(warnings, json_string("this kernel's Landlock knows no network rules: computes "
-                                                          "may open TCP connections"));
+        (void)json_array_append_new(
+            warnings, json_string("this kernel's Landlock knows no network rules: computes "
+                                  "may open TCP connections"));
     if (json_array_size(postgresql) == 0)
         (void)json_array_append_new(warnings, json_string("PostgreSQL is not installed"));
     if (failed) {
         char text[96];
-        (void)snprintf(text, sizeof text, "%zu branches have failed: their files are missing", failed);
+        (void)snprintf(text, sizeof text, "%zu branches have failed: their files are missing",
+                       failed);
         (void)json_array_append_new(warnings, json_string(text));
     }
-    rq->answer = json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
-                           srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url, "api_key_file",
-                           srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)n,
-                           "computes", computes_count(srv), "landlock_abi", abi, "warnings", warnings,
-                           "postgresql", postgresql);
+    rq->answer = json_pack(
+        "{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
+        srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url, "api_key_file",
+        srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)n, "computes",
+        computes_count(srv), "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
     return BOUGH_OK;
 }
 
@@ -160,13 +170,15 @@ int api_operation_list(request *rq, bough_error *err) {
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 1000, 1, 1000, err);
     if (!rc) rc = api_query_int(&before, rq, "cursor", 0, 0, INT64_MAX, err);
-    if (!rc) rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
+    if (!rc)
+        rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
     if (rc) return rc;
     rq->answer = json_pack("{s:o?,s:{}}", "operations", answer_operations(rows, n), "pagination");
     char cursor[32] = ""; /* "" for an empty page: the member is required */
     if (n > 0) (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
     if (rq->answer)
-        (void)json_object_set_new(json_object_get(rq->answer, "pagination"), "cursor", json_string(cursor));
+        (void)json_object_set_new(json_object_get(rq->answer, "pagination"), "cursor",
+                                  json_string(cursor));
     free(rows);
     return BOUGH_OK;
 }
@@ -181,15 +193,16 @@ int api_operation_get(request *rq, bough_error *err) {
 }
 
 /* The branch and endpoint that a connection_uri request means. */
-static int find_target(bough_branch_row *branch, bough_endpoint_row *endpoint, request *rq, const char *project,
-                       bough_error *err) {
+static int find_target(bough_branch_row *branch, bough_endpoint_row *endpoint, request *rq,
+                       const char *project, bough_error *err) {
     bough_catalogue *cat = rq->srv->cat;
-    const char *branch_id = request_query(rq, "branch_id"), *endpoint_id = request_query(rq, "endpoint_id");
+    const char *branch_id = request_query(rq, "branch_id"),
+               *endpoint_id = request_query(rq, "endpoint_id");
     int rc = endpoint_id ? bough_endpoints_get(endpoint, cat, project, endpoint_id, err) : BOUGH_OK;
     if (rc) return rc;
     if (endpoint_id && branch_id && strcmp(endpoint->branch_id, branch_id) != 0)
-        return bough_fail(err, BOUGH_E_NOTFOUND, "endpoint \"%.60s\" is not of branch \"%.60s\"", endpoint_id,
-                          branch_id);
+        return bough_fail(err, BOUGH_E_NOTFOUND, "endpoint \"%.60s\" is not of branch \"%.60s\"",
+                          endpoint_id, branch_id);
     if (endpoint_id) return bough_branches_get(branch, cat, project, endpoint->branch_id, err);
     rc = branch_id ? bough_branches_get(branch, cat, project, branch_id, err)
                    : bough_branches_get_default(branch, cat, project, err);
@@ -197,10 +210,11 @@ static int find_target(bough_branch_row *branch, bough_endpoint_row *endpoint, r
 }
 
 /* The database and role: those named, else the first database and its owner. */
-static int find_login(bough_database_row *database, bough_role_row *role, request *rq, const char *branch,
-                      bough_error *err) {
+static int find_login(bough_database_row *database, bough_role_row *role, request *rq,
+                      const char *branch, bough_error *err) {
     bough_catalogue *cat = rq->srv->cat;
-    const char *database_name = request_query(rq, "database_name"), *role_name = request_query(rq, "role_name");
+    const char *database_name = request_query(rq, "database_name"),
+               *role_name = request_query(rq, "role_name");
     int rc = BOUGH_OK;
     if (database_name) {
         rc = bough_databases_get(database, cat, branch, database_name, err);
@@ -212,7 +226,8 @@ static int find_login(bough_database_row *database, bough_role_row *role, reques
         if (!rc) *database = rows[0];
         free(rows);
     }
-    return rc ? rc : bough_roles_get(role, cat, branch, role_name ? role_name : database->owner, err);
+    return rc ? rc
+              : bough_roles_get(role, cat, branch, role_name ? role_name : database->owner, err);
 }
 
 int api_connection_uri(request *rq, bough_error *err) {

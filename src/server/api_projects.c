@@ -22,32 +22,47 @@ int api_project_list(request *rq, bough_error *err) {
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
     /* the cursor of an empty page is "": the member is required */
-    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:{s:s}}", "projects", array, "applications", "integrations",
-                           "unavailable_project_ids", "pagination", "cursor", n > 0 ? rows[n - 1].id : "");
+    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:{s:s}}", "projects", array, "applications",
+                           "integrations", "unavailable_project_ids", "pagination", "cursor",
+                           n > 0 ? rows[n - 1].id : "");
     free(rows);
     return BOUGH_OK;
 }
 
 int api_project_list_shared(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[],s:{s:s},s:{},s:{}}", "projects", "pagination", "cursor", "", "applications",
-                           "integrations");
+    rq->answer = json_pack("{s:[],s:{s:s},s:{},s:{}}", "projects", "pagination", "cursor", "",
+                           "applications", "integrations");
     return BOUGH_OK;
 }
 
-/* Harmless: what Neon's clients send about machines and accounts. What would restrict access is refused. */
+/* Harmless: what Neon's clients send about machines and accounts. What would restrict access is
+ * refused. */
 static int check_fields(json_t *project, bough_error *err) {
-    static const char *const known[] = {
-        "name", "source", "pg_version", "branch", "region_id", "org_id", "provisioner", "compute_provisioner",
-        "autoscaling_limit_min_cu", "autoscaling_limit_max_cu", "default_endpoint_settings", "settings",
-        "store_passwords", "history_retention_seconds", "platform_id", NULL};
+    static const char *const known[] = {"name",
+                                        "source",
+                                        "pg_version",
+                                        "branch",
+                                        "region_id",
+                                        "org_id",
+                                        "provisioner",
+                                        "compute_provisioner",
+                                        "autoscaling_limit_min_cu",
+                                        "autoscaling_limit_max_cu",
+                                        "default_endpoint_settings",
+                                        "settings",
+                                        "store_passwords",
+                                        "history_retention_seconds",
+                                        "platform_id",
+                                        NULL};
     static const char *const branch_known[] = {"name", "role_name", "database_name", NULL};
     bool store_passwords = true;
     int rc = body_check(project, "project", known, err);
     if (!rc) rc = body_refuse(project, "settings", "project settings are not supported yet", err);
     if (!rc) rc = body_bool(&store_passwords, project, "store_passwords", true, err);
     if (!rc && !store_passwords)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "\"store_passwords\": passwords are always stored, encrypted");
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
+                        "\"store_passwords\": passwords are always stored, encrypted");
     const json_t *branch = json_object_get(project, "branch");
     if (!rc && json_is_object(branch)) rc = body_check(branch, "project.branch", branch_known, err);
     return rc;
@@ -65,10 +80,12 @@ static int read_wish(project_wish *wish, json_t *project, json_t *branch, bough_
     if (wish->source && !*wish->source)
         return bough_fail(err, BOUGH_E_INVALID, "\"source\" must not be empty");
     if (wish->source && strlen(wish->source) >= BOUGH_SOURCE_SIZE)
-        return bough_fail(err, BOUGH_E_INVALID, "\"source\" is longer than %d bytes", BOUGH_SOURCE_SIZE - 1);
+        return bough_fail(err, BOUGH_E_INVALID, "\"source\" is longer than %d bytes",
+                          BOUGH_SOURCE_SIZE - 1);
     if (major && (major < BOUGH_PG_OLDEST || major > BOUGH_PG_NEWEST)) {
         (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "PostgreSQL %lld is not supported", major);
-        return bough_hint(err, "Bough knows the versions %d to %d.", BOUGH_PG_OLDEST, BOUGH_PG_NEWEST);
+        return bough_hint(err, "Bough knows the versions %d to %d.", BOUGH_PG_OLDEST,
+                          BOUGH_PG_NEWEST);
     }
     wish->pg_major = (int)major;
     if (!wish->branch) wish->branch = "main";

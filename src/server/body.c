@@ -5,7 +5,8 @@
 
 #include "util/error.h"
 
-int body_check(const json_t *object, const char *where, const char *const *known, bough_error *err) {
+int body_check(const json_t *object, const char *where, const char *const *known,
+               bough_error *err) {
     json_t *copy = json_deep_copy(object); /* the iterator wants one that is not const */
     int rc = copy ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (void *at = json_object_iter(copy); at && !rc; at = json_object_iter_next(copy, at)) {
@@ -20,7 +21,8 @@ int body_check(const json_t *object, const char *where, const char *const *known
     return rc;
 }
 
-int body_object(json_t **out, json_t **keep, const json_t *object, const char *name, bough_error *err) {
+int body_object(json_t **out, json_t **keep, const json_t *object, const char *name,
+                bough_error *err) {
     json_t *value = json_object_get(object, name);
     *keep = NULL;
     if (value && !json_is_null(value) && !json_is_object(value))
@@ -40,11 +42,13 @@ int body_text(const char **out, const json_t *object, const char *name, bough_er
     return BOUGH_OK;
 }
 
-int body_int(long long *out, const json_t *object, const char *name, long long otherwise, bough_error *err) {
+int body_int(long long *out, const json_t *object, const char *name, long long otherwise,
+             bough_error *err) {
     const json_t *value = json_object_get(object, name);
     *out = otherwise;
     if (!value || json_is_null(value)) return BOUGH_OK;
-    if (!json_is_integer(value)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be an integer", name);
+    if (!json_is_integer(value))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be an integer", name);
     *out = json_integer_value(value);
     return BOUGH_OK;
 }
@@ -53,7 +57,8 @@ int body_bool(bool *out, const json_t *object, const char *name, bool otherwise,
     const json_t *value = json_object_get(object, name);
     *out = otherwise;
     if (!value || json_is_null(value)) return BOUGH_OK;
-    if (!json_is_boolean(value)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be true or false", name);
+    if (!json_is_boolean(value))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be true or false", name);
     *out = json_is_true(value);
     return BOUGH_OK;
 }

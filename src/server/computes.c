@@ -1,12 +1,13 @@
 /*
  * The supervisor.
  *
- * Entries are one per branch that has had a compute; the list and its plain fields are guarded by the mutex,
- * `compute` and `shm` by the branch's lock. An entry is active from computes_wait() or adoption on.
+ * Entries are one per branch that has had a compute; the list and its plain fields are guarded by
+ * the mutex, `compute` and `shm` by the branch's lock. An entry is active from computes_wait() or
+ * adoption on.
  *
- * A compute's pidfd is watched by the loop through a duplicate. When it fires, a background job takes the
- * branch's lock and looks whether the process it was told about is still the current one and has ended; so a
- * stop that was asked for is never taken for a crash.
+ * A compute's pidfd is watched by the loop through a duplicate. When it fires, a background job
+ * takes the branch's lock and looks whether the process it was told about is still the current one
+ * and has ended; so a stop that was asked for is never taken for a crash.
  */
 #include "server/computes.h"
 
@@ -57,7 +58,8 @@ struct computes {
     pthread_mutex_t mutex;
     entry *first;
     uint64_t generation;
-    sem_t starts; /* taken by computes_begin(), given by computes_wait(): starting is bound to the processors */
+    sem_t starts; /* taken by computes_begin(), given by computes_wait(): starting is bound to the
+                     processors */
 };
 
 int computes_new(struct computes **out, bough_error *err) {
@@ -105,7 +107,8 @@ static entry *get(const server *srv, const char *branch) {
 }
 
 /* The entry of a branch, made where there is none. */
-static entry *obtain(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, int major) {
+static entry *obtain(server *srv, const bough_branch_row *branch,
+                     const bough_endpoint_row *endpoint, int major) {
     struct computes *c = srv->computes;
     pthread_mutex_lock(&c->mutex);
     entry *e = find(c, branch->id);
@@ -142,7 +145,6 @@ int computes_count(const server *srv) {
     return n;
 }
 
-
 int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err) {
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/run/%s", srv->store_dir, endpoint);
 }
@@ -152,8 +154,11 @@ static void let_go(server *srv, entry *e) {
     char pgdata[BOUGH_PATH_MAX];
     bough_error err;
     if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
-        if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK) bough_dynshm_end(pgdata, e->branch.id);
-        else bough_log(BOUGH_LOG_WARN, "backends remain", "branch", e->branch.id, "error", err.message, NULL);
+        if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
+            bough_dynshm_end(pgdata, e->branch.id);
+        else
+            bough_log(BOUGH_LOG_WARN, "backends remain", "branch", e->branch.id, "error",
+                      err.message, NULL);
     }
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = false;
@@ -184,8 +189,10 @@ static void note_end(server *srv, entry *e) {
     e->ends_ms[oldest] = now;
     let_go(srv, e);
     bough_error err;
-    if (bough_endpoints_set_error(srv->cat, e->endpoint.id, "the compute ended unexpectedly", &err) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "could not record the end of a compute", "error", err.message, NULL);
+    if (bough_endpoints_set_error(srv->cat, e->endpoint.id, "the compute ended unexpectedly",
+                                  &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not record the end of a compute", "error", err.message,
+                  NULL);
     bough_log(BOUGH_LOG_WARN, "compute ended unexpectedly", "branch", e->branch.id, "endpoint",
               e->endpoint.id, NULL);
 }
@@ -209,7 +216,8 @@ static void on_ended_job(void *arg) {
     bough_error err;
     if (lock_take(srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
         entry *e = get(srv, job->branch);
-        if (e && e->compute && e->generation == job->generation && !bough_compute_running(e->compute))
+        if (e && e->compute && e->generation == job->generation &&
+            !bough_compute_running(e->compute))
             note_end(srv, e);
         lock_drop(srv->locks, job->branch);
     }
@@ -254,27 +262,35 @@ static bough_conf conf_of(const server *srv, int major, const char *socket_dir, 
                           const char *const *carried) {
     bough_pg pg;
     bool has_lz4 = bough_pg_find(&pg, major, NULL) == BOUGH_OK && pg.has_lz4;
-    return (bough_conf){.major = major, .has_lz4 = has_lz4, .socket_dir = socket_dir,
-                        .hold_wal = bough_store_sync_pending(srv->store, branch), .carried = carried};
+    return (bough_conf){.major = major,
+                        .has_lz4 = has_lz4,
+                        .socket_dir = socket_dir,
+                        .hold_wal = bough_store_sync_pending(srv->store, branch),
+                        .carried = carried};
 }
 
 /* Shared memory, then the process. */
-static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata, const char *socket_dir,
-                 bough_error *err) {
+static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
+                 const char *socket_dir, bough_error *err) {
     char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], **layers = NULL;
     int fd = -1;
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
     if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
     if (!rc)
-        rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log", srv->store_dir,
-                        e->branch.id);
+        rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log",
+                        srv->store_dir, e->branch.id);
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
     if (!rc) {
         const char *const rw[] = {*dynshm ? dynshm : NULL, NULL};
-        bough_compute_spec spec = {.pg = pg, .pgdata = pgdata, .socket_dir = socket_dir, .log_path = log_path,
-                                   .preload = srv->preload, .shm_fd = fd,
-                                   .ro_paths = (const char *const *)layers, .rw_paths = rw};
+        bough_compute_spec spec = {.pg = pg,
+                                   .pgdata = pgdata,
+                                   .socket_dir = socket_dir,
+                                   .log_path = log_path,
+                                   .preload = srv->preload,
+                                   .shm_fd = fd,
+                                   .ro_paths = (const char *const *)layers,
+                                   .rw_paths = rw};
         rc = bough_compute_start(&e->compute, &spec, err);
     }
     if (!rc) bough_shm_set_postmaster(e->shm, bough_compute_pid(e->compute));
@@ -283,8 +299,8 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata, 
     return rc;
 }
 
-int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, int major,
-                   const char *const *carried, bough_error *err) {
+int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
+                   int major, const char *const *carried, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
     bough_pg pg;
     entry *e = obtain(srv, branch, endpoint, major);
@@ -302,7 +318,8 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
     rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
     if (!rc) {
         rc = watch_begin(srv, e, err);
-        if (rc && bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
+        if (rc &&
+            bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch->id, NULL);
     }
     if (rc) {
@@ -330,8 +347,8 @@ int computes_wait(server *srv, const char *branch, bough_error *err) {
     return BOUGH_OK;
 }
 
-int computes_adopt(bool *found, server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
-                   bough_error *err) {
+int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
+                   const bough_endpoint_row *endpoint, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_project_row project;
     *found = false;
@@ -366,9 +383,11 @@ static int check_restarts(const entry *e, bough_error *err) {
     if (!e) return BOUGH_OK;
     for (int i = 0; i < RESTARTS; i++)
         if (e->ends_ms[i] <= 0 || now - e->ends_ms[i] > RESTARTS_MS) return BOUGH_OK;
-    (void)bough_fail(err, BOUGH_E_PRECONDITION, "the compute of branch \"%.200s\" ended %d times within a minute",
+    (void)bough_fail(err, BOUGH_E_PRECONDITION,
+                     "the compute of branch \"%.200s\" ended %d times within a minute",
                      e->branch.name, RESTARTS);
-    return bough_hint(err, "Read its log, branches/%s/postgres.log; then start its endpoint.", e->branch.id);
+    return bough_hint(err, "Read its log, branches/%s/postgres.log; then start its endpoint.",
+                      e->branch.id);
 }
 
 int computes_use_locked(bool *started, server *srv, const bough_branch_row *branch,
@@ -381,8 +400,8 @@ int computes_use_locked(bool *started, server *srv, const bough_branch_row *bran
         note_end(srv, e);
     }
     if (strcmp(branch->state, "ready") != 0)
-        return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"", branch->name,
-                          branch->state);
+        return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
+                          branch->name, branch->state);
     int rc = is_asked ? BOUGH_OK : check_restarts(e, err);
     if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
     if (!rc) rc = computes_begin(srv, branch, endpoint, project.pg_major, NULL, err);
@@ -391,13 +410,14 @@ int computes_use_locked(bool *started, server *srv, const bough_branch_row *bran
     if (started) *started = true;
     if (*endpoint->last_error &&
         bough_endpoints_set_error(srv->cat, endpoint->id, "", NULL) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "could not clear an endpoint's error", "endpoint", endpoint->id, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not clear an endpoint's error", "endpoint", endpoint->id,
+                  NULL);
     if (bough_store_sync_pending(srv->store, branch->id)) computes_sync_later(srv, branch);
     return BOUGH_OK;
 }
 
-int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint, bool is_asked,
-                 bough_error *err) {
+int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
+                 bool is_asked, bough_error *err) {
     bough_branch_row fresh;
     if (computes_is_active(srv, branch->id)) return BOUGH_OK;
     int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
@@ -437,7 +457,9 @@ static void *stop_one(void *arg) {
         (void)(computes_stop(job->srv, job->branch, false, &err) == BOUGH_OK);
         lock_drop(job->srv->locks, job->branch);
     }
-    if (err.code) bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", job->branch, "error", err.message, NULL);
+    if (err.code)
+        bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", job->branch, "error",
+                  err.message, NULL);
     return NULL;
 }
 
@@ -492,8 +514,8 @@ static void on_sync_job(void *arg) {
         lock_drop(job->srv->locks, job->branch);
     }
     if (err.code)
-        bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->branch, "error",
-                  err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->branch,
+                  "error", err.message, NULL);
     free(job);
 }
 
@@ -507,7 +529,8 @@ void computes_sync_later(server *srv, const bough_branch_row *branch) {
 
 /* ---- suspending ---- */
 
-/* How long no client has used it: seconds since the last session did something; 0 while one is there. */
+/* How long no client has used it: seconds since the last session did something; 0 while one is
+ * there. */
 static int idle_seconds(long long *seconds, const server *srv, const entry *e, bough_error *err) {
     char socket_dir[BOUGH_PATH_MAX];
     PGconn *conn = NULL;
@@ -516,9 +539,11 @@ static int idle_seconds(long long *seconds, const server *srv, const entry *e, b
     int rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
     if (!rc) rc = bough_sql_connect(&conn, socket_dir, "postgres", err);
     if (!rc)
-        rc = bough_sql_query(&result, conn,
-                             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-                             " AND pid <> pg_backend_pid()", 0, NULL, err);
+        rc = bough_sql_query(
+            &result, conn,
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND pid <> pg_backend_pid()",
+            0, NULL, err);
     if (!rc && strcmp(PQgetvalue(result, 0, 0), "0") == 0)
         *seconds = (bough_now_epoch_ms() - e->idle_since_ms) / 1000;
     PQclear(result);
@@ -532,7 +557,8 @@ static void suspend_if_idle(server *srv, const char *branch) {
     bough_endpoint_row endpoint;
     if (lock_take(srv->locks, branch, 0, &err) != BOUGH_OK) return; /* in use */
     entry *e = get(srv, branch);
-    if (e && e->is_active && bough_endpoints_of_branch(&endpoint, srv->cat, branch, &err) == BOUGH_OK &&
+    if (e && e->is_active &&
+        bough_endpoints_of_branch(&endpoint, srv->cat, branch, &err) == BOUGH_OK &&
         endpoint.suspend_timeout_seconds > 0 && idle_seconds(&seconds, srv, e, &err) == BOUGH_OK) {
         if (seconds == 0) {
             e->idle_since_ms = bough_now_epoch_ms();

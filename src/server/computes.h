@@ -1,8 +1,9 @@
 /**
- * The supervisor: which branches have a running compute, starting and stopping them, noticing their end.
+ * The supervisor: which branches have a running compute, starting and stopping them, noticing their
+ * end.
  *
- * Any thread. Functions marked (locked) need the branch's lock (server/locks.h), which makes the calling
- * thread the only one to use that branch's bough_compute and bough_shm.
+ * Any thread. Functions marked (locked) need the branch's lock (server/locks.h), which makes the
+ * calling thread the only one to use that branch's bough_compute and bough_shm.
  */
 #ifndef BOUGH_SERVER_COMPUTES_H
 #define BOUGH_SERVER_COMPUTES_H
@@ -25,20 +26,24 @@ int computes_count(const server *srv);
 
 /**
  * (locked) Look at what writes to a branch now.
- * @param[out] shm  The shared memory of the running compute; NULL: none runs, and no process of one is left.
+ * @param[out] shm  The shared memory of the running compute; NULL: none runs, and no process of one
+ * is left.
  */
 BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err);
 
 /** Socket directory of an endpoint, into BOUGH_PATH_MAX bytes. */
-BOUGH_CHECK int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err);
+BOUGH_CHECK int computes_socket_dir(char *out, const server *srv, const char *endpoint,
+                                    bough_error *err);
 
 /**
- * (locked) Exec postgres: configuration, shared memory, process. Not ready yet: call computes_wait().
+ * (locked) Exec postgres: configuration, shared memory, process. Not ready yet: call
+ * computes_wait().
  * @param major    Of the branch's project.
  * @param carried  "name=value" settings; NULL: those that the branch has already.
  */
-BOUGH_CHECK int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
-                               int major, const char *const *carried, bough_error *err);
+BOUGH_CHECK int computes_begin(server *srv, const bough_branch_row *branch,
+                               const bough_endpoint_row *endpoint, int major,
+                               const char *const *carried, bough_error *err);
 
 /** (locked) Wait until it accepts connections. On failure it has been stopped and forgotten. */
 BOUGH_CHECK int computes_wait(server *srv, const char *branch, bough_error *err);
@@ -50,11 +55,12 @@ BOUGH_CHECK int computes_stop(server *srv, const char *branch, bool is_urgent, b
  * Make sure the compute of a branch runs; takes the branch's lock when it does not.
  * @param is_asked  The user asked for the start: the limit of automatic restarts does not count.
  */
-BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
-                             bool is_asked, bough_error *err);
+BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch,
+                             const bough_endpoint_row *endpoint, bool is_asked, bough_error *err);
 /** (locked) The same for a caller that has the lock. `started` may be NULL. */
 BOUGH_CHECK int computes_use_locked(bool *started, server *srv, const bough_branch_row *branch,
-                                    const bough_endpoint_row *endpoint, bool is_asked, bough_error *err);
+                                    const bough_endpoint_row *endpoint, bool is_asked,
+                                    bough_error *err);
 
 /** Find the compute of a branch that an earlier server started. At start-up. */
 BOUGH_CHECK int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
@@ -66,7 +72,8 @@ void computes_sync_later(server *srv, const bough_branch_row *branch);
 /** Stop all, in parallel. At the end. */
 void computes_stop_all(server *srv);
 
-/** Suspend those whose endpoint says so and that no client uses. Called by the clock, on a worker. */
+/** Suspend those whose endpoint says so and that no client uses. Called by the clock, on a worker.
+ */
 void computes_suspend_idle(server *srv);
 
 #endif

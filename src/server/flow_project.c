@@ -17,7 +17,8 @@
 #include "server/inside.h"
 #include "util/log.h"
 
-/** How long one waits for another project of that name: an empty one is made meanwhile, or a cancelled one undone. */
+/** How long one waits for another project of that name: an empty one is made meanwhile, or a
+ * cancelled one undone. */
 #define NAME_WAIT_MS 3000
 
 typedef struct making {
@@ -55,7 +56,8 @@ static int fork_template(making *m, bough_error *err) {
     server *srv = m->srv;
     bough_fork_result forked;
     int n = snprintf(id, sizeof id, "pg%d-%.30s", m->pg.major, m->pg.version);
-    for (int i = 0; i < n && id[i]; i++) id[i] = isalnum((unsigned char)id[i]) ? (char)tolower((unsigned char)id[i]) : '-';
+    for (int i = 0; i < n && id[i]; i++)
+        id[i] = isalnum((unsigned char)id[i]) ? (char)tolower((unsigned char)id[i]) : '-';
     const char *const locks[] = {id, m->branch.id};
     int rc = locks_take(srv->locks, locks, 2, LOCK_WAIT_MS, err);
     if (rc) return rc;
@@ -73,7 +75,8 @@ static int fork_template(making *m, bough_error *err) {
 }
 
 static int import(making *m, bough_error *err) {
-    int rc = bough_path(m->workdir, sizeof m->workdir, err, "%s/tmp/%s", m->srv->store_dir, m->branch.id);
+    int rc = bough_path(m->workdir, sizeof m->workdir, err, "%s/tmp/%s", m->srv->store_dir,
+                        m->branch.id);
     if (rc) return rc;
     m->has_workdir = true;
     rc = bough_cluster_import(&m->pg, m->wish->source, m->workdir, flow_progress, m->rq, err);
@@ -89,12 +92,15 @@ static int seal_role(bough_role_row *row, making *m, const char *name, bough_err
     return flow_role(row, m->srv, m->branch.id, name, m->password, err);
 }
 
-/* The role that users get: as wished, else DATABASE_owner, cut between characters where that is too long. */
+/* The role that users get: as wished, else DATABASE_owner, cut between characters where that is too
+ * long. */
 static void owner_name(char *role, const project_wish *wish, const char *database) {
     int n = (int)strnlen(database, BOUGH_PG_NAME_SIZE - sizeof "_owner");
     while (n > 0 && (database[n] & 0xc0) == 0x80) n--;
-    if (wish->role) (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%s", wish->role);
-    else (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%.*s_owner", n, database);
+    if (wish->role)
+        (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%s", wish->role);
+    else
+        (void)snprintf(role, BOUGH_PG_NAME_SIZE, "%.*s_owner", n, database);
 }
 
 /* Role and database of an empty project or for a dump. */
@@ -124,9 +130,11 @@ static int restore(making *m, bough_error *err) {
     char socket_dir[BOUGH_PATH_MAX];
     int rc = computes_socket_dir(socket_dir, m->srv, m->endpoint.id, err);
     if (rc) return rc;
-    bough_restore_target target = {.socket_dir = socket_dir, .database = m->contents.databases[0].name,
+    bough_restore_target target = {.socket_dir = socket_dir,
+                                   .database = m->contents.databases[0].name,
                                    .owner = m->contents.databases[0].owner};
-    return bough_cluster_restore(&m->pg, m->kind, m->wish->source, &target, flow_progress, m->rq, err);
+    return bough_cluster_restore(&m->pg, m->kind, m->wish->source, &target, flow_progress, m->rq,
+                                 err);
 }
 
 static bough_role_row *find_role(const inside_contents *c, const char *name) {
@@ -139,7 +147,8 @@ static bough_role_row *find_role(const inside_contents *c, const char *name) {
 static int make_owner(making *m, char *role, const char *database, bough_error *err) {
     inside_contents *c = &m->contents;
     owner_name(role, m->wish, database);
-    if (find_role(c, role)) return inside_set_password(m->srv, m->endpoint.id, role, m->password, err);
+    if (find_role(c, role))
+        return inside_set_password(m->srv, m->endpoint.id, role, m->password, err);
     int rc = inside_create_role(m->srv, m->endpoint.id, role, m->password, err);
     if (rc) return rc;
     bough_role_row *grown = realloc(c->roles, (c->n_roles + 1) * sizeof *grown);
@@ -157,7 +166,8 @@ static int settle(making *m, bough_error *err) {
     int rc = inside_discover(c, m->srv, m->endpoint.id, err);
     if (!rc) rc = bough_secret_password(m->password, err);
     if (!rc && c->n_databases == 0)
-        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the source has no database that one can connect to");
+        rc = bough_fail(err, BOUGH_E_PRECONDITION,
+                        "the source has no database that one can connect to");
     for (size_t i = 0; i < c->n_databases && !rc; i++) {
         if (!c->is_super[i]) continue;
         if (!*role) rc = make_owner(m, role, c->databases[i].name, err);
@@ -166,7 +176,8 @@ static int settle(making *m, bough_error *err) {
     }
     if (rc) return rc;
     (void)snprintf(first, sizeof first, "%s", c->databases[0].owner);
-    if (strcmp(first, role) != 0) rc = inside_set_password(m->srv, m->endpoint.id, first, m->password, err);
+    if (strcmp(first, role) != 0)
+        rc = inside_set_password(m->srv, m->endpoint.id, first, m->password, err);
     for (size_t i = 0; i < c->n_roles && !rc; i++) {
         char name[BOUGH_PG_NAME_SIZE];
         (void)snprintf(name, sizeof name, "%s", c->roles[i].name);
@@ -220,12 +231,13 @@ static int insert_rows(making *m, bough_error *err) {
 
 static int commit(making *m, bough_error *err) {
     double received_ms = m->rq->received_ms;
-    int rc = flow_operation(&m->operations[0], "create_timeline", m->project.id, m->branch.id, NULL, received_ms,
-                            err);
-    if (!rc)
-        rc = flow_operation(&m->operations[1], "start_compute", m->project.id, m->branch.id, m->endpoint.id,
+    int rc = flow_operation(&m->operations[0], "create_timeline", m->project.id, m->branch.id, NULL,
                             received_ms, err);
-    if (!rc) rc = flow_check(m->rq, err); /* the last moment at which a client may change its mind */
+    if (!rc)
+        rc = flow_operation(&m->operations[1], "start_compute", m->project.id, m->branch.id,
+                            m->endpoint.id, received_ms, err);
+    if (!rc)
+        rc = flow_check(m->rq, err); /* the last moment at which a client may change its mind */
     if (!rc) rc = bough_catalogue_begin(m->srv->cat, err);
     return rc ? rc : bough_catalogue_end(m->srv->cat, insert_rows(m, err), err);
 }
@@ -243,8 +255,10 @@ static int make_files(making *m, bough_error *err) {
         (void)flow_progress(m->rq, "checking the source", 0, 0);
         rc = bough_source_check(&m->info, w->source, err);
         if (!rc && major && major != m->info.major) {
-            (void)bough_fail(err, BOUGH_E_INVALID, "the source is PostgreSQL %d, not %d", m->info.major, major);
-            rc = bough_hint(err, "A physical copy keeps the version; leave out pg_version, or use a dump.");
+            (void)bough_fail(err, BOUGH_E_INVALID, "the source is PostgreSQL %d, not %d",
+                             m->info.major, major);
+            rc = bough_hint(
+                err, "A physical copy keeps the version; leave out pg_version, or use a dump.");
         }
         major = m->info.major;
     }
@@ -271,8 +285,9 @@ static void undo(making *m) {
     if (m->has_workdir) (void)(bough_rmtree(m->workdir, NULL) == BOUGH_OK);
 }
 
-static int answer_project_made(request *rq, const bough_project_row *project, const bough_operation_row *operations,
-                               size_t n_operations, bool existing, bough_error *err) {
+static int answer_project_made(request *rq, const bough_project_row *project,
+                               const bough_operation_row *operations, size_t n_operations,
+                               bool existing, bough_error *err) {
     server *srv = rq->srv;
     bough_branch_row branch;
     bough_endpoint_row endpoint;
@@ -285,11 +300,12 @@ static int answer_project_made(request *rq, const bough_project_row *project, co
         if (!rc) (void)json_array_append_new(endpoints, answer_endpoint(srv, &endpoint));
     }
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b,s:{s:f}}", "project", answer_project(project),
-                               "branch", answer_branch(srv, &branch, false), "endpoints", endpoints, "databases",
-                               databases, "roles", roles, "operations",
-                               answer_operations(operations, n_operations), "connection_uris", uris, "existing",
-                               existing, "timings_ms", "total", bough_now_ms() - rq->received_ms);
+        rq->answer = json_pack(
+            "{s:o?,s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b,s:{s:f}}", "project", answer_project(project),
+            "branch", answer_branch(srv, &branch, false), "endpoints", endpoints, "databases",
+            databases, "roles", roles, "operations", answer_operations(operations, n_operations),
+            "connection_uris", uris, "existing", existing, "timings_ms", "total",
+            bough_now_ms() - rq->received_ms);
     json_decref(databases);
     json_decref(roles);
     json_decref(uris);
@@ -298,9 +314,11 @@ static int answer_project_made(request *rq, const bough_project_row *project, co
 }
 
 /* The name is there: the same project again, or a conflict. */
-static int take_existing(request *rq, const bough_project_row *found, const project_wish *wish, bough_error *err) {
+static int take_existing(request *rq, const bough_project_row *found, const project_wish *wish,
+                         bough_error *err) {
     char hash[BOUGH_HASH_SIZE] = "";
-    if (wish->source && bough_secret_hash(hash, wish->source, strlen(wish->source), err) != BOUGH_OK)
+    if (wish->source &&
+        bough_secret_hash(hash, wish->source, strlen(wish->source), err) != BOUGH_OK)
         return err->code;
     bool same = strcmp(hash, found->source_hash) == 0;
     bool same_major = !wish->pg_major || wish->pg_major == found->pg_major;
@@ -308,10 +326,11 @@ static int take_existing(request *rq, const bough_project_row *found, const proj
         rq->status = 200;
         return answer_project_made(rq, found, NULL, 0, true, err);
     }
-    (void)bough_fail(err, BOUGH_E_CONFLICT, "project already exists; project_name:\"%.256s\"", wish->name);
+    (void)bough_fail(err, BOUGH_E_CONFLICT, "project already exists; project_name:\"%.256s\"",
+                     wish->name);
     if (wish->if_exists_return && !same)
-        (void)bough_hint(err, "It was made from another source%s%.150s.", *found->source ? ": " : "",
-                         found->source);
+        (void)bough_hint(err, "It was made from another source%s%.150s.",
+                         *found->source ? ": " : "", found->source);
     else if (wish->if_exists_return)
         (void)bough_hint(err, "It has PostgreSQL %d.", found->pg_major);
     return BOUGH_E_CONFLICT;
@@ -348,7 +367,8 @@ int flow_project_create(request *rq, const project_wish *wish, bough_error *err)
     }
     if (rc) goto out;
     if (bough_store_sync_pending(srv->store, m->branch.id)) computes_sync_later(srv, &m->branch);
-    bough_log(BOUGH_LOG_INFO, "project created", "project", m->project.id, "branch", m->branch.id, NULL);
+    bough_log(BOUGH_LOG_INFO, "project created", "project", m->project.id, "branch", m->branch.id,
+              NULL);
     rc = answer_project_made(rq, &m->project, m->operations, 2, false, err);
 out:
     lock_drop(srv->locks, name_lock);
@@ -362,8 +382,8 @@ out:
 /* ---- deleting ---- */
 
 /* Take the locks of all branches; retry while new ones appear. */
-static int lock_all(const char ***names, bough_branch_row **rows, size_t *n, server *srv, const char *project,
-                    bough_error *err) {
+static int lock_all(const char ***names, bough_branch_row **rows, size_t *n, server *srv,
+                    const char *project, bough_error *err) {
     for (int tries = 0; tries < 20; tries++) {
         bough_branch_row *again = NULL;
         size_t n_again = 0;
@@ -400,7 +420,8 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
     for (size_t i = 0; i < n && !rc; i++) rc = computes_stop(srv, rows[i].id, true, err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
-    if (!rc) rc = bough_catalogue_end(srv->cat, bough_projects_delete(srv->cat, project->id, err), err);
+    if (!rc)
+        rc = bough_catalogue_end(srv->cat, bough_projects_delete(srv->cat, project->id, err), err);
     /* newest first: children before their parents */
     for (size_t i = 0; i < n && !rc; i++) {
         const char *endpoint = NULL;

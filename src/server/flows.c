@@ -36,8 +36,10 @@ void flow_purge_later(server *srv) {
 }
 
 int flow_check(request *rq, bough_error *err) {
-    if (atomic_load(&rq->cancelled)) return bough_fail(err, BOUGH_E_CANCELLED, "the client has gone");
-    if (atomic_load(&rq->srv->stopping)) return bough_fail(err, BOUGH_E_CANCELLED, "the server is ending");
+    if (atomic_load(&rq->cancelled))
+        return bough_fail(err, BOUGH_E_CANCELLED, "the client has gone");
+    if (atomic_load(&rq->srv->stopping))
+        return bough_fail(err, BOUGH_E_CANCELLED, "the server is ending");
     return BOUGH_OK;
 }
 
@@ -47,8 +49,8 @@ int flow_progress(void *context, const char *phase, uint64_t done_bytes, uint64_
     return flow_check(rq, NULL) != BOUGH_OK;
 }
 
-int flow_operation(bough_operation_row *row, const char *action, const char *project, const char *branch,
-                   const char *endpoint, double started_ms, bough_error *err) {
+int flow_operation(bough_operation_row *row, const char *action, const char *project,
+                   const char *branch, const char *endpoint, double started_ms, bough_error *err) {
     *row = (bough_operation_row){.duration_ms = llround(bough_now_ms() - started_ms)};
     row->updated_ms = bough_now_epoch_ms();
     row->created_ms = row->updated_ms - row->duration_ms;
@@ -64,22 +66,25 @@ void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
     if (computes_stop(srv, branch, true, &err) != BOUGH_OK ||
-        (bough_store_has_branch(srv->store, branch) && bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
+        (bough_store_has_branch(srv->store, branch) &&
+         bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
         (endpoint && *endpoint &&
          (computes_socket_dir(socket_dir, srv, endpoint, &err) != BOUGH_OK ||
           bough_rmtree(socket_dir, &err) != BOUGH_OK)))
-        bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain until the next start", "branch", branch,
-                  "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain until the next start", "branch",
+                  branch, "error", err.message, NULL);
     flow_purge_later(srv);
 }
 
-int flow_role(bough_role_row *row, const server *srv, const char *branch, const char *name, const char *password,
-              bough_error *err) {
+int flow_role(bough_role_row *row, const server *srv, const char *branch, const char *name,
+              const char *password, bough_error *err) {
     *row = (bough_role_row){.created_ms = bough_now_epoch_ms()};
     row->updated_ms = row->created_ms;
     (void)snprintf(row->branch_id, sizeof row->branch_id, "%s", branch);
     (void)snprintf(row->name, sizeof row->name, "%s", name);
-    return password ? bough_secret_seal(row->secret, &row->secret_size, &srv->key, name, password, err) : BOUGH_OK;
+    return password
+               ? bough_secret_seal(row->secret, &row->secret_size, &srv->key, name, password, err)
+               : BOUGH_OK;
 }
 
 /* ---- making a branch ---- */
@@ -112,13 +117,14 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
     m->with_endpoint = wish->with_endpoint;
-    (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id, wish->name);
+    (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id,
+                   wish->name);
     return BOUGH_OK;
 }
 
 /*
- * A parent with much WAL since its last checkpoint is asked for one first: the child would replay that WAL, write
- * out what it replayed, and keep both as bytes of its own. Figures: docs/adr/0004.
+ * A parent with much WAL since its last checkpoint is asked for one first: the child would replay
+ * that WAL, write out what it replayed, and keep both as bytes of its own. Figures: docs/adr/0004.
  */
 static double checkpoint_parent(server *srv, const char *parent, const bough_shm *live) {
     uint64_t bytes = 0;
@@ -130,13 +136,14 @@ static double checkpoint_parent(server *srv, const char *parent, const bough_shm
     rc = bough_endpoints_of_branch(&endpoint, srv->cat, parent, &err);
     if (!rc) rc = inside_checkpoint(srv, endpoint.id, CHECKPOINT_MS, &err);
     if (rc) /* the child replays more, nothing else */
-        bough_log(BOUGH_LOG_WARN, "no checkpoint before branching", "branch", parent, "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "no checkpoint before branching", "branch", parent, "error",
+                  err.message, NULL);
     return bough_now_ms() - before;
 }
 
 /* (parent locked) The files of a child, and the settings that its parent carries. */
-static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***carried, server *srv,
-                      const char *parent, const char *child, bough_error *err) {
+static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***carried,
+                      server *srv, const char *parent, const char *child, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_shm *live;
     int rc = computes_shm(&live, srv, parent, err);
@@ -148,12 +155,14 @@ static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***
 }
 
 /* Configuration where no compute is started. */
-static int write_conf(server *srv, int major, const char *branch, const char *endpoint, char **carried,
-                      bough_error *err) {
+static int write_conf(server *srv, int major, const char *branch, const char *endpoint,
+                      char **carried, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
     int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
     if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch, err);
-    bough_conf conf = {.major = major, .socket_dir = socket_dir, .hold_wal = true,
+    bough_conf conf = {.major = major,
+                       .socket_dir = socket_dir,
+                       .hold_wal = true,
                        .carried = (const char *const *)carried};
     return rc ? rc : bough_conf_write(pgdata, &conf, err);
 }
@@ -164,7 +173,8 @@ static void free_carried(char **carried) {
 }
 
 static int make_files(making *m, char ***carried, bough_error *err) {
-    int rc = fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id, m->branch.id, err);
+    int rc =
+        fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id, m->branch.id, err);
     m->has_files = rc == BOUGH_OK;
     if (rc || m->with_endpoint) return rc;
     return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
@@ -175,11 +185,11 @@ static int commit(making *m, double received_ms, bough_error *err) {
     bough_catalogue *cat = m->srv->cat;
     const char *endpoint = m->with_endpoint ? m->endpoint.id : NULL;
     m->n_operations = m->with_endpoint ? 2 : 1;
-    int rc = flow_operation(&m->operations[0], "create_branch", m->project->id, m->branch.id, NULL, received_ms,
-                            err);
-    if (!rc)
-        rc = flow_operation(&m->operations[1], "start_compute", m->project->id, m->branch.id, endpoint,
+    int rc = flow_operation(&m->operations[0], "create_branch", m->project->id, m->branch.id, NULL,
                             received_ms, err);
+    if (!rc)
+        rc = flow_operation(&m->operations[1], "start_compute", m->project->id, m->branch.id,
+                            endpoint, received_ms, err);
     if (!rc) rc = bough_catalogue_begin(cat, err);
     if (rc) return rc;
     rc = bough_branches_insert(cat, &m->branch, err);
@@ -199,22 +209,25 @@ static void undo(making *m, const bough_error *cause) {
     if (m->is_committed && bough_catalogue_begin(cat, NULL) == BOUGH_OK) {
         int rc = bough_branches_delete(cat, m->branch.id, NULL);
         if (!rc)
-            rc = flow_operation(&failed, "create_branch", m->project->id, NULL, NULL, bough_now_ms(), NULL);
+            rc = flow_operation(&failed, "create_branch", m->project->id, NULL, NULL,
+                                bough_now_ms(), NULL);
         (void)snprintf(failed.status, sizeof failed.status, "failed");
         (void)snprintf(failed.failure, sizeof failed.failure, "%s", cause->message);
         if (!rc) rc = bough_operations_insert(cat, &failed, NULL);
         if (bough_catalogue_end(cat, rc, NULL) != BOUGH_OK)
-            bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", m->branch.id, NULL);
+            bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", m->branch.id,
+                      NULL);
     }
     if (m->has_files) flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
 }
 
 /* An existing name: the same branch again, or a conflict. */
-static int take_existing(request *rq, making *m, const bough_branch_row *existing, const branch_wish *wish,
-                         bough_error *err) {
+static int take_existing(request *rq, making *m, const bough_branch_row *existing,
+                         const branch_wish *wish, bough_error *err) {
     if (!wish->if_exists_return || strcmp(existing->parent_id, wish->parent) != 0) {
         rq->slug = "BRANCH_ALREADY_EXISTS";
-        int rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", wish->name);
+        int rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
+                            wish->name);
         if (wish->if_exists_return) {
             if (*existing->parent_name)
                 (void)bough_hint(err, "It has another parent: \"%.150s\".", existing->parent_name);
@@ -228,7 +241,8 @@ static int take_existing(request *rq, making *m, const bough_branch_row *existin
     return BOUGH_OK;
 }
 
-/* Parent, child and name are locked; on return only the child is, and `*existing` says whether it was there. */
+/* Parent, child and name are locked; on return only the child is, and `*existing` says whether it
+ * was there. */
 static int make(request *rq, making *m, const branch_wish *wish, bool *existing, bough_error *err) {
     server *srv = m->srv;
     bough_branch_row found;
@@ -236,12 +250,13 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
     const char *const parent_locks[] = {m->parent.id, m->name_lock};
     int rc = bough_branches_get(&m->parent, srv->cat, m->project->id, wish->parent, err);
     *existing = false;
-    if (!rc && bough_branches_find(&found, srv->cat, m->project->id, wish->name, NULL) == BOUGH_OK) {
+    if (!rc &&
+        bough_branches_find(&found, srv->cat, m->project->id, wish->name, NULL) == BOUGH_OK) {
         *existing = true;
         rc = take_existing(rq, m, &found, wish, err);
     } else if (!rc && strcmp(m->parent.state, "ready") != 0) {
-        rc = bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"", m->parent.name,
-                        m->parent.state);
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
+                        m->parent.name, m->parent.state);
     }
     if (!rc && !*existing) {
         (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", m->parent.name);
@@ -263,18 +278,21 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
 static int answer_created(request *rq, making *m, bool existing, bough_error *err) {
     server *srv = m->srv;
     json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
-    if (m->with_endpoint) (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
+    if (m->with_endpoint)
+        (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
     int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
-    if (!rc && m->with_endpoint) rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
+    if (!rc && m->with_endpoint)
+        rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
     if (!rc) {
         rq->answer = json_pack("{s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b}", "branch",
                                answer_branch(srv, &m->branch, false), "endpoints", endpoints,
                                "databases", databases, "roles", roles, "operations",
-                               answer_operations(m->operations, m->n_operations), "connection_uris", uris,
-                               "existing", existing);
-        json_t *timings = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "checkpoint", m->checkpoint_ms, "seal", m->forked.seal_ms, "gate",
-                                    m->forked.gate_ms, "create", m->forked.create_ms, "start", m->start_ms,
-                                    "ready", m->ready_ms, "total", bough_now_ms() - rq->received_ms);
+                               answer_operations(m->operations, m->n_operations), "connection_uris",
+                               uris, "existing", existing);
+        json_t *timings = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "checkpoint", m->checkpoint_ms,
+                                    "seal", m->forked.seal_ms, "gate", m->forked.gate_ms, "create",
+                                    m->forked.create_ms, "start", m->start_ms, "ready", m->ready_ms,
+                                    "total", bough_now_ms() - rq->received_ms);
         if (rq->answer && !existing) (void)json_object_set(rq->answer, "timings_ms", timings);
         json_decref(timings);
     }
@@ -289,12 +307,15 @@ static int answer_created(request *rq, making *m, bool existing, bough_error *er
 static int wake_existing(request *rq, making *m, bough_error *err) {
     bough_error none;
     m->n_operations = 0;
-    m->with_endpoint = bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, &none) == BOUGH_OK;
-    int rc = m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, false, err) : BOUGH_OK;
+    m->with_endpoint =
+        bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, &none) == BOUGH_OK;
+    int rc =
+        m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, false, err) : BOUGH_OK;
     return rc ? rc : answer_created(rq, m, true, err);
 }
 
-int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish, bough_error *err) {
+int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish,
+                       bough_error *err) {
     server *srv = rq->srv;
     bool existing = false;
     making *m = calloc(1, sizeof *m);
@@ -326,8 +347,8 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     }
     rc = answer_created(rq, m, false, err);
     if (bough_store_sync_pending(srv->store, m->branch.id)) computes_sync_later(srv, &m->branch);
-    bough_log(BOUGH_LOG_INFO, "branch created", "branch", m->branch.id, "parent", m->parent.id, "request", rq->id,
-              NULL);
+    bough_log(BOUGH_LOG_INFO, "branch created", "branch", m->branch.id, "parent", m->parent.id,
+              "request", rq->id, NULL);
 out:
     free(m);
     return rc;
@@ -340,7 +361,8 @@ static int export_progress(void *context, uint64_t done_bytes, uint64_t total_by
 }
 
 /* A child that no catalogue names: gone at the end, or at the next start-up. */
-static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_row *branch, bough_error *err) {
+static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_row *branch,
+                       bough_error *err) {
     static atomic_uint counter;
     bough_project_row project;
     bough_branch_row fresh;
@@ -359,12 +381,15 @@ static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_ro
 }
 
 static int refuse_target(const server *srv, const char *path, int failed, bough_error *err) {
-    (void)bough_fail(err, failed == ENOENT ? BOUGH_E_NOTFOUND : BOUGH_E_PRECONDITION, "could not use \"%s\": %s", path,
-                     strerror(failed));
-    return bough_hint(err, "Name a directory that is empty or missing and that user \"%s\" can write.", srv->os_user);
+    (void)bough_fail(err, failed == ENOENT ? BOUGH_E_NOTFOUND : BOUGH_E_PRECONDITION,
+                     "could not use \"%s\": %s", path, strerror(failed));
+    return bough_hint(err,
+                      "Name a directory that is empty or missing and that user \"%s\" can write.",
+                      srv->os_user);
 }
 
-/* Make the directory, or see that it is empty: a failed export empties it, so it must have been ours from the start. */
+/* Make the directory, or see that it is empty: a failed export empties it, so it must have been
+ * ours from the start. */
 static int claim_target(bool *is_made, const server *srv, const char *path, bough_error *err) {
     char real[PATH_MAX];
     size_t n = strlen(srv->store_dir);
@@ -385,7 +410,8 @@ static int claim_target(bool *is_made, const server *srv, const char *path, boug
     return rc;
 }
 
-int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err) {
+int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path,
+                       bough_error *err) {
     char id[BOUGH_ID_SIZE] = "";
     bool is_made;
     server *srv = rq->srv;
@@ -400,16 +426,18 @@ int flow_branch_export(request *rq, const bough_branch_row *branch, const char *
 
 /* ---- deleting a branch ---- */
 
-static int check_deletable(bool *is_refused, server *srv, const bough_branch_row *branch, bough_error *err) {
+static int check_deletable(bool *is_refused, server *srv, const bough_branch_row *branch,
+                           bough_error *err) {
     int64_t children = 0;
     *is_refused = branch->is_default || !*branch->parent_id;
     if (branch->is_default)
         return bough_fail(err, BOUGH_E_PRECONDITION, "the default branch cannot be deleted");
-    if (!*branch->parent_id) return bough_fail(err, BOUGH_E_PRECONDITION, "the root branch cannot be deleted");
+    if (!*branch->parent_id)
+        return bough_fail(err, BOUGH_E_PRECONDITION, "the root branch cannot be deleted");
     int rc = bough_branches_count_children(&children, srv->cat, branch->id, err);
     if (rc || children == 0) return rc;
-    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s", branch->name,
-                     (long long)children, children == 1 ? "" : "es");
+    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s",
+                     branch->name, (long long)children, children == 1 ? "" : "es");
     return bough_hint(err, "Delete the branches made from it first.");
 }
 
@@ -423,9 +451,12 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
     if (rc) return rc;
     rc = bough_branches_get(&branch, srv->cat, project->id, id, err);
     if (!rc) rc = check_deletable(is_refused, srv, &branch, err);
-    if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK) endpoint.id[0] = '\0';
+    if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK)
+        endpoint.id[0] = '\0';
     if (!rc) rc = computes_stop(srv, id, true, err);
-    if (!rc) rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms, err);
+    if (!rc)
+        rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms,
+                            err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (rc) goto out;
     rc = bough_branches_delete(srv->cat, id, err);

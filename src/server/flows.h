@@ -1,6 +1,7 @@
 /**
- * The long ways: making and deleting projects and branches. Each either does everything or leaves nothing;
- * a crash in the middle leaves a directory that reconciliation at start-up removes. Worker threads.
+ * The long ways: making and deleting projects and branches. Each either does everything or leaves
+ * nothing; a crash in the middle leaves a directory that reconciliation at start-up removes. Worker
+ * threads.
  */
 #ifndef BOUGH_SERVER_FLOWS_H
 #define BOUGH_SERVER_FLOWS_H
@@ -10,47 +11,52 @@
 /** What POST /projects asks for; names are checked already. */
 typedef struct project_wish {
     const char *name;
-    const char *source;       /**< NULL: empty */
-    int pg_major;             /**< 0: any */
-    const char *branch;       /**< name of the root branch */
-    const char *database;     /**< for empty ones and dumps */
-    const char *role;         /**< NULL: database_owner */
+    const char *source;   /**< NULL: empty */
+    int pg_major;         /**< 0: any */
+    const char *branch;   /**< name of the root branch */
+    const char *database; /**< for empty ones and dumps */
+    const char *role;     /**< NULL: database_owner */
     bool if_exists_return;
 } project_wish;
 
 /** Make a project; sets the request's status and answer. */
 BOUGH_CHECK int flow_project_create(request *rq, const project_wish *wish, bough_error *err);
-BOUGH_CHECK int flow_project_delete(server *srv, const bough_project_row *project, bough_error *err);
+BOUGH_CHECK int flow_project_delete(server *srv, const bough_project_row *project,
+                                    bough_error *err);
 
 /** What POST /projects/{}/branches asks for. */
 typedef struct branch_wish {
     const char *name;
-    const char *parent;       /**< id */
+    const char *parent; /**< id */
     bool with_endpoint;
     int suspend_timeout_seconds;
     bool if_exists_return;
 } branch_wish;
 
-BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project, const branch_wish *wish,
-                                   bough_error *err);
+BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project,
+                                   const branch_wish *wish, bough_error *err);
 /**
  * Write a branch out as a plain PGDATA. The branch is locked only for a moment.
  * @param path  Absolute. Missing, or an empty directory, outside the store; left so on failure.
  */
-BOUGH_CHECK int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path, bough_error *err);
+BOUGH_CHECK int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path,
+                                   bough_error *err);
 
 /** Sets `*is_refused` where the branch must not be deleted for what it is. */
 BOUGH_CHECK int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
-                                   const bough_project_row *project, const char *branch, bough_error *err);
+                                   const bough_project_row *project, const char *branch,
+                                   bough_error *err);
 
 /** Fill in an operation that has just been finished. `started_ms` is of bough_now_ms(). */
 BOUGH_CHECK int flow_operation(bough_operation_row *row, const char *action, const char *project,
-                               const char *branch, const char *endpoint, double started_ms, bough_error *err);
+                               const char *branch, const char *endpoint, double started_ms,
+                               bough_error *err);
 
 /** Delete what is in the trash, in the background. */
 void flow_purge_later(server *srv);
 
-/** For callbacks of long work: tells the client, and says whether to stop. `context` is the request. */
+/** For callbacks of long work: tells the client, and says whether to stop. `context` is the
+ * request. */
 int flow_progress(void *context, const char *phase, uint64_t done_bytes, uint64_t total_bytes);
 
 /** BOUGH_E_CANCELLED when the client has gone or the server is ending. */
@@ -61,7 +67,7 @@ BOUGH_CHECK int flow_check(request *rq, bough_error *err);
 /** Remove all files of a branch that the catalogue does not know (any more). Its lock is held. */
 void flow_remove_files(server *srv, const char *branch, const char *endpoint);
 /** A role record with its password encrypted. */
-BOUGH_CHECK int flow_role(bough_role_row *row, const server *srv, const char *branch, const char *name,
-                          const char *password, bough_error *err);
+BOUGH_CHECK int flow_role(bough_role_row *row, const server *srv, const char *branch,
+                          const char *name, const char *password, bough_error *err);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * evhttp on the loop thread. Workers hand their results over by a queue and a user event.
  *
- * libevent detail: while a request is being handled, evhttp does not read from its connection (2.1.12,
- * http.c), so a client that goes away is noticed by an event of our own for EV_CLOSED. When the connection
- * breaks meanwhile, evhttp detaches the request, and sending to it only frees it.
+ * libevent detail: while a request is being handled, evhttp does not read from its connection
+ * (2.1.12, http.c), so a client that goes away is noticed by an event of our own for EV_CLOSED.
+ * When the connection breaks meanwhile, evhttp detaches the request, and sending to it only frees
+ * it.
  */
 #include "server/http.h"
 
@@ -56,7 +57,8 @@ static void request_free(request *rq) {
 
 static json_t *error_body(const request *rq, const bough_error *err) {
     const char *slug = rq->slug ? rq->slug : bough_code_get(err->code)->slug;
-    json_t *body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", err->message);
+    json_t *body =
+        json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", err->message);
     if (!body) /* a message that is no UTF-8 */
         body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", slug);
     if (body && err->hint[0]) (void)json_object_set_new(body, "hint", json_string(err->hint));
@@ -98,7 +100,8 @@ static void finish(request *rq, int status, const json_t *body) {
         if (buffer) evbuffer_free(buffer);
         json_decref(line);
     } else {
-        bool is_head = evhttp_request_get_command(rq->http) == EVHTTP_REQ_HEAD; /* evhttp would send the body */
+        bool is_head = evhttp_request_get_command(rq->http) ==
+                       EVHTTP_REQ_HEAD; /* evhttp would send the body */
         struct evbuffer *buffer = body && !is_head ? json_buffer(body) : NULL;
         add_headers(rq, "application/json");
         evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
@@ -116,7 +119,8 @@ static void finish_error(request *rq, const bough_error *err, int status) {
 static void refuse(request *rq, int status, int code, const char *slug, const char *text) {
     bough_error err;
     (void)bough_fail(&err, code, "%s", text);
-    if (code == BOUGH_E_AUTH) (void)bough_hint(&err, "Send the header \"Authorization: Bearer KEY\".");
+    if (code == BOUGH_E_AUTH)
+        (void)bough_hint(&err, "Send the header \"Authorization: Bearer KEY\".");
     rq->slug = slug;
     finish_error(rq, &err, status);
 }
@@ -164,8 +168,10 @@ static void on_posted(evutil_socket_t fd, short what, void *arg) {
     pthread_mutex_unlock(&h->mutex);
     while (m) {
         message *next = m->next;
-        if (m->line) send_progress(m->rq, m->line);
-        else finish(m->rq, m->rq->status, m->rq->answer);
+        if (m->line)
+            send_progress(m->rq, m->line);
+        else
+            finish(m->rq, m->rq->status, m->rq->answer);
         free(m->line);
         free(m);
         m = next;
@@ -191,8 +197,8 @@ static void run_handler(void *arg) {
         rq->answer = error_body(rq, &err);
         rq->status = rq->error_status ? rq->error_status : bough_code_get(rc)->http_status;
         if (rq->status >= 500)
-            bough_log(BOUGH_LOG_ERROR, "request failed", "request", rq->id, "route", rq->route->pattern,
-                      "error", err.message, NULL);
+            bough_log(BOUGH_LOG_ERROR, "request failed", "request", rq->id, "route",
+                      rq->route->pattern, "error", err.message, NULL);
     } else if (!rq->answer && rq->status != 204) {
         (void)bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
         rq->answer = error_body(rq, &err);
@@ -209,7 +215,8 @@ static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
 }
 
 static bool is_authorized(const server *srv, struct evhttp_request *http) {
-    const char *header = evhttp_find_header(evhttp_request_get_input_headers(http), "Authorization");
+    const char *header =
+        evhttp_find_header(evhttp_request_get_input_headers(http), "Authorization");
     char hash[BOUGH_HASH_SIZE];
     if (!header || strncasecmp(header, "Bearer ", 7) != 0) return false;
     header += 7;
@@ -253,7 +260,8 @@ static void watch_client(request *rq) {
 static void refuse_route(request *rq, const char *path) {
     char methods[64];
     if (!router_methods(methods, sizeof methods, path)) {
-        refuse(rq, 404, BOUGH_E_NOTFOUND, NULL, "this route does not exist"); /* the words that Neon's clients know */
+        refuse(rq, 404, BOUGH_E_NOTFOUND, NULL,
+               "this route does not exist"); /* the words that Neon's clients know */
         return;
     }
     (void)evhttp_add_header(evhttp_request_get_output_headers(rq->http), "Allow", methods);
@@ -268,7 +276,8 @@ static void dispatch(request *rq, const char *path) {
         return;
     }
     size_t prefix = strlen(PREFIX);
-    if (strncmp(path, PREFIX "/", prefix + 1) == 0) rq->route = router_find(method, path + prefix, rq->params);
+    if (strncmp(path, PREFIX "/", prefix + 1) == 0)
+        rq->route = router_find(method, path + prefix, rq->params);
     if (!rq->route) {
         refuse_route(rq, strncmp(path, PREFIX "/", prefix + 1) == 0 ? path + prefix : "");
         return;
@@ -284,12 +293,14 @@ static void dispatch(request *rq, const char *path) {
     }
     bool is_long = rq->route->flags & ROUTE_LONG;
     if (is_long) {
-        const char *accept = evhttp_find_header(evhttp_request_get_input_headers(rq->http), "Accept");
+        const char *accept =
+            evhttp_find_header(evhttp_request_get_input_headers(rq->http), "Accept");
         rq->is_stream = accept && strstr(accept, "application/x-ndjson");
         watch_client(rq);
     }
     bough_error err;
-    if (job_pool_add(is_long ? rq->srv->longs : rq->srv->requests, run_handler, rq, &err) != BOUGH_OK)
+    if (job_pool_add(is_long ? rq->srv->longs : rq->srv->requests, run_handler, rq, &err) !=
+        BOUGH_OK)
         finish_error(rq, &err, 503);
 }
 
@@ -333,7 +344,8 @@ int http_open(struct http **out, server *srv, int port, bough_error *err) {
                                               EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD |
                                               EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE);
     evhttp_set_max_headers_size(h->evhttp, 65536);
-    evhttp_set_max_body_size(h->evhttp, (ev_ssize_t)(2 * BODY_MAX)); /* beyond, evhttp itself answers 413 */
+    evhttp_set_max_body_size(h->evhttp,
+                             (ev_ssize_t)(2 * BODY_MAX)); /* beyond, evhttp itself answers 413 */
     evhttp_set_timeout(h->evhttp, IDLE_SECONDS);
     evhttp_set_gencb(h->evhttp, on_request, h);
     h->socket = evhttp_bind_socket_with_handle(h->evhttp, "127.0.0.1", (ev_uint16_t)port);

@@ -1,8 +1,8 @@
 /**
  * The HTTP side of boughd: libevent's evhttp on the loop thread, handlers on worker threads.
  *
- * A request is the loop thread's until its handler is queued, then the worker's until http_done() posts it
- * back. While a handler runs, the loop thread only sets `cancelled`.
+ * A request is the loop thread's until its handler is queued, then the worker's until http_done()
+ * posts it back. While a handler runs, the loop thread only sets `cancelled`.
  */
 #ifndef BOUGH_SERVER_HTTP_H
 #define BOUGH_SERVER_HTTP_H
@@ -23,7 +23,7 @@ enum { ROUTE_BODY = 1, ROUTE_LONG = 2 };
 
 typedef struct route {
     enum evhttp_cmd_type method;
-    const char *pattern;  /**< below /api/v2; a segment "{}" matches any and is given in params */
+    const char *pattern; /**< below /api/v2; a segment "{}" matches any and is given in params */
     request_handler handle;
     unsigned flags;
 } route;
@@ -33,20 +33,20 @@ typedef struct route {
 struct request {
     server *srv;
     struct evhttp_request *http;
-    struct event *closed;          /**< watches for the client going away; may be NULL */
+    struct event *closed; /**< watches for the client going away; may be NULL */
     const route *route;
     char *params[REQUEST_PARAMS_MAX];
     struct evkeyvalq query;
-    json_t *body;                  /**< an object, with ROUTE_BODY */
+    json_t *body; /**< an object, with ROUTE_BODY */
     char id[BOUGH_ID_SIZE];
     double received_ms;
-    bool is_stream;                /**< the client wants lines of JSON with progress */
-    bool is_started;               /**< the head of a stream has been sent; loop thread */
-    atomic_bool cancelled;         /**< the client has gone */
-    int status;                    /**< HTTP status of success */
+    bool is_stream;        /**< the client wants lines of JSON with progress */
+    bool is_started;       /**< the head of a stream has been sent; loop thread */
+    atomic_bool cancelled; /**< the client has gone */
+    int status;            /**< HTTP status of success */
     json_t *answer;
-    const char *slug;              /**< overrides the error's code in the answer */
-    int error_status;              /**< overrides the error's HTTP status; 0: does not */
+    const char *slug; /**< overrides the error's code in the answer */
+    int error_status; /**< overrides the error's HTTP status; 0: does not */
 };
 
 /** Find the route of a request; fills params. NULL when there is none. (router.c) */

@@ -1,4 +1,5 @@
-/* SQL inside a compute. Names are always quoted by libpq, passwords sent as SCRAM verifiers only. */
+/* SQL inside a compute. Names are always quoted by libpq, passwords sent as SCRAM verifiers only.
+ */
 #include "server/inside.h"
 
 #include <stdarg.h>
@@ -19,11 +20,13 @@ static int connect_to(PGconn **conn, const server *srv, const char *endpoint, co
     return rc ? rc : bough_sql_connect(conn, socket_dir, database, err);
 }
 
-/* For statements about the cluster: "postgres", or where that is missing or meant itself, "template1". */
+/* For statements about the cluster: "postgres", or where that is missing or meant itself,
+ * "template1". */
 static int connect_any(PGconn **conn, const server *srv, const char *endpoint, const char *not_to,
                        bough_error *err) {
     int rc = BOUGH_E_NOTFOUND;
-    if (!not_to || strcmp(not_to, "postgres") != 0) rc = connect_to(conn, srv, endpoint, "postgres", err);
+    if (!not_to || strcmp(not_to, "postgres") != 0)
+        rc = connect_to(conn, srv, endpoint, "postgres", err);
     if (rc == BOUGH_E_NOTFOUND) rc = connect_to(conn, srv, endpoint, "template1", err);
     return rc;
 }
@@ -43,12 +46,15 @@ static int run(PGconn *conn, bough_error *err, const char *fmt, ...) {
         const char *text = va_arg(ap, const char *);
         char *quoted = *++fmt == 'I' ? PQescapeIdentifier(conn, text, strlen(text))
                                      : PQescapeLiteral(conn, text, strlen(text));
-        if (!quoted) rc = bough_fail(err, BOUGH_E_INVALID, "a name cannot be quoted");
-        else at += (size_t)snprintf(sql + at, sizeof sql - at, "%s", quoted);
+        if (!quoted)
+            rc = bough_fail(err, BOUGH_E_INVALID, "a name cannot be quoted");
+        else
+            at += (size_t)snprintf(sql + at, sizeof sql - at, "%s", quoted);
         PQfreemem(quoted);
     }
     va_end(ap);
-    if (!rc && at + 1 >= sizeof sql) rc = bough_fail(err, BOUGH_E_INVALID, "a statement is too long");
+    if (!rc && at + 1 >= sizeof sql)
+        rc = bough_fail(err, BOUGH_E_INVALID, "a statement is too long");
     if (rc) return rc;
     sql[at] = '\0';
     rc = bough_sql_exec(conn, sql, err);
@@ -64,8 +70,8 @@ static int alter_password(PGconn *conn, const char *role, const char *password, 
     return rc;
 }
 
-int inside_create_role(const server *srv, const char *endpoint, const char *role, const char *password,
-                       bough_error *err) {
+int inside_create_role(const server *srv, const char *endpoint, const char *role,
+                       const char *password, bough_error *err) {
     PGconn *conn = NULL;
     int rc = connect_any(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "BEGIN");
@@ -87,8 +93,8 @@ int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, b
     return rc;
 }
 
-int inside_set_password(const server *srv, const char *endpoint, const char *role, const char *password,
-                        bough_error *err) {
+int inside_set_password(const server *srv, const char *endpoint, const char *role,
+                        const char *password, bough_error *err) {
     PGconn *conn = NULL;
     int rc = connect_any(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = alter_password(conn, role, password, err);
@@ -104,8 +110,8 @@ int inside_drop_role(const server *srv, const char *endpoint, const char *role, 
     return rc;
 }
 
-int inside_create_database(const server *srv, const char *endpoint, const char *database, const char *owner,
-                           bough_error *err) {
+int inside_create_database(const server *srv, const char *endpoint, const char *database,
+                           const char *owner, bough_error *err) {
     PGconn *conn = NULL;
     int rc = connect_any(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "CREATE DATABASE %I OWNER %I", database, owner);
@@ -113,7 +119,8 @@ int inside_create_database(const server *srv, const char *endpoint, const char *
     if (rc) return rc;
     conn = NULL;
     rc = connect_to(&conn, srv, endpoint, database, err);
-    if (!rc) rc = run(conn, err, "GRANT CREATE, USAGE ON SCHEMA public TO %I WITH GRANT OPTION", owner);
+    if (!rc)
+        rc = run(conn, err, "GRANT CREATE, USAGE ON SCHEMA public TO %I WITH GRANT OPTION", owner);
     PQfinish(conn);
     return rc;
 }
@@ -123,14 +130,17 @@ int inside_alter_database(const server *srv, const char *endpoint, const bough_d
     PGconn *conn = NULL;
     int rc = connect_any(&conn, srv, endpoint, row->name, err);
     if (!rc) rc = run(conn, err, "BEGIN");
-    if (!rc && strcmp(owner, row->owner) != 0) rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", row->name, owner);
-    if (!rc && strcmp(name, row->name) != 0) rc = run(conn, err, "ALTER DATABASE %I RENAME TO %I", row->name, name);
+    if (!rc && strcmp(owner, row->owner) != 0)
+        rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", row->name, owner);
+    if (!rc && strcmp(name, row->name) != 0)
+        rc = run(conn, err, "ALTER DATABASE %I RENAME TO %I", row->name, name);
     if (!rc) rc = run(conn, err, "COMMIT");
     PQfinish(conn);
     return rc;
 }
 
-int inside_drop_database(const server *srv, const char *endpoint, const char *database, bough_error *err) {
+int inside_drop_database(const server *srv, const char *endpoint, const char *database,
+                         bough_error *err) {
     PGconn *conn = NULL;
     int rc = connect_any(&conn, srv, endpoint, database, err);
     if (!rc) rc = run(conn, err, "DROP DATABASE IF EXISTS %I WITH (FORCE)", database);
@@ -147,11 +157,13 @@ void inside_contents_free(inside_contents *contents) {
 
 static int discover_databases(inside_contents *c, PGconn *conn, bough_error *err) {
     PGresult *result = NULL;
-    int rc = bough_sql_query(&result, conn,
-                             "SELECT datname, rolname, rolsuper FROM pg_database d JOIN pg_roles r ON"
-                             " r.oid = d.datdba WHERE datallowconn AND NOT datistemplate AND (datname <>"
-                             " 'postgres' OR NOT EXISTS (SELECT 1 FROM pg_database WHERE datallowconn AND NOT"
-                             " datistemplate AND datname <> 'postgres')) ORDER BY d.oid", 0, NULL, err);
+    int rc = bough_sql_query(
+        &result, conn,
+        "SELECT datname, rolname, rolsuper FROM pg_database d JOIN pg_roles r ON"
+        " r.oid = d.datdba WHERE datallowconn AND NOT datistemplate AND (datname <>"
+        " 'postgres' OR NOT EXISTS (SELECT 1 FROM pg_database WHERE datallowconn AND NOT"
+        " datistemplate AND datname <> 'postgres')) ORDER BY d.oid",
+        0, NULL, err);
     if (rc) return rc;
     c->n_databases = (size_t)PQntuples(result);
     c->databases = calloc(c->n_databases + 1, sizeof *c->databases);
@@ -176,13 +188,15 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
     if (!rc)
         rc = bough_sql_query(&result, conn,
                              "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <>"
-                             " '" BOUGH_ADMIN_ROLE "' AND NOT rolsuper ORDER BY oid", 0, NULL, err);
+                             " '" BOUGH_ADMIN_ROLE "' AND NOT rolsuper ORDER BY oid",
+                             0, NULL, err);
     if (!rc) {
         c->n_roles = (size_t)PQntuples(result);
         c->roles = calloc(c->n_roles + 1, sizeof *c->roles);
         if (!c->roles) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         for (size_t i = 0; !rc && i < c->n_roles; i++)
-            (void)snprintf(c->roles[i].name, sizeof c->roles[i].name, "%s", PQgetvalue(result, (int)i, 0));
+            (void)snprintf(c->roles[i].name, sizeof c->roles[i].name, "%s",
+                           PQgetvalue(result, (int)i, 0));
     }
     PQclear(result);
     PQfinish(conn);
@@ -191,29 +205,42 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
 }
 
 /*
- * Statements that give objects of superusers away, one a row. Objects of extensions and of the system stay:
- * whatever depends on an extension ('e' in pg_depend), and oids below 16384 (FirstNormalObjectId).
+ * Statements that give objects of superusers away, one a row. Objects of extensions and of the
+ * system stay: whatever depends on an extension ('e' in pg_depend), and oids below 16384
+ * (FirstNormalObjectId).
  */
 static const char give_away[] =
-    "WITH s AS (SELECT oid FROM pg_roles WHERE rolsuper), e AS (SELECT classid, objid FROM pg_depend WHERE"
+    "WITH s AS (SELECT oid FROM pg_roles WHERE rolsuper), e AS (SELECT classid, objid FROM "
+    "pg_depend WHERE"
     " deptype = 'e') "
-    "SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, $1::text) FROM pg_namespace n WHERE nspowner IN"
-    " (TABLE s) AND (n.oid >= 16384 OR nspname = 'public') AND nspname !~ '^pg_' AND NOT EXISTS (SELECT 1 FROM"
+    "SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, $1::text) FROM pg_namespace n WHERE "
+    "nspowner IN"
+    " (TABLE s) AND (n.oid >= 16384 OR nspname = 'public') AND nspname !~ '^pg_' AND NOT EXISTS "
+    "(SELECT 1 FROM"
     " e WHERE classid = 'pg_namespace'::regclass AND objid = n.oid) "
-    "UNION ALL SELECT format('ALTER %s %s OWNER TO %I', CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN"
-    " 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, c.oid::regclass,"
+    "UNION ALL SELECT format('ALTER %s %s OWNER TO %I', CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN "
+    "'v' THEN"
+    " 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, "
+    "c.oid::regclass,"
     " $1) FROM pg_class c WHERE relowner IN (TABLE s) AND c.oid >= 16384 AND relkind IN"
-    " ('r','p','S','v','m','f') AND relpersistence <> 't' AND NOT EXISTS (SELECT 1 FROM e WHERE classid ="
-    " 'pg_class'::regclass AND objid = c.oid) AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid ="
+    " ('r','p','S','v','m','f') AND relpersistence <> 't' AND NOT EXISTS (SELECT 1 FROM e WHERE "
+    "classid ="
+    " 'pg_class'::regclass AND objid = c.oid) AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE "
+    "d.classid ="
     " 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S') "
-    "UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, $1) FROM pg_proc p WHERE"
+    "UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, $1) FROM pg_proc "
+    "p WHERE"
     " proowner IN (TABLE s) AND p.oid >= 16384 AND NOT EXISTS (SELECT 1 FROM e WHERE classid ="
     " 'pg_proc'::regclass AND objid = p.oid) "
-    "UNION ALL SELECT format('ALTER %s %s OWNER TO %I', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,"
-    " t.oid::regtype, $1) FROM pg_type t WHERE typowner IN (TABLE s) AND t.oid >= 16384 AND (typtype IN ('d',"
-    " 'e', 'r') OR (typtype = 'c' AND EXISTS (SELECT 1 FROM pg_class WHERE oid = typrelid AND relkind = 'c')))"
+    "UNION ALL SELECT format('ALTER %s %s OWNER TO %I', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE "
+    "'TYPE' END,"
+    " t.oid::regtype, $1) FROM pg_type t WHERE typowner IN (TABLE s) AND t.oid >= 16384 AND "
+    "(typtype IN ('d',"
+    " 'e', 'r') OR (typtype = 'c' AND EXISTS (SELECT 1 FROM pg_class WHERE oid = typrelid AND "
+    "relkind = 'c')))"
     " AND NOT EXISTS (SELECT 1 FROM e WHERE classid = 'pg_type'::regclass AND objid = t.oid) "
-    "UNION ALL SELECT format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1) FROM pg_largeobject_metadata WHERE"
+    "UNION ALL SELECT format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $1) FROM "
+    "pg_largeobject_metadata WHERE"
     " lomowner IN (TABLE s)";
 
 /* Each in its own transaction, some at a time: one for all would need a lock for every object. */
@@ -226,7 +253,8 @@ static int run_all(PGconn *conn, const PGresult *statements, bough_error *err) {
         size_t size = 0;
         FILE *text = open_memstream(&sql, &size);
         if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-        for (int k = i; k < n && k < i + AT_ONCE; k++) (void)fprintf(text, "%s;\n", PQgetvalue(statements, k, 0));
+        for (int k = i; k < n && k < i + AT_ONCE; k++)
+            (void)fprintf(text, "%s;\n", PQgetvalue(statements, k, 0));
         if (fclose(text) != 0) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         if (!rc) rc = bough_sql_exec(conn, sql, err);
         free(sql);
@@ -234,8 +262,8 @@ static int run_all(PGconn *conn, const PGresult *statements, bough_error *err) {
     return rc;
 }
 
-int inside_take_over(const server *srv, const char *endpoint, const char *database, const char *owner,
-                     bough_error *err) {
+int inside_take_over(const server *srv, const char *endpoint, const char *database,
+                     const char *owner, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *statements = NULL;
     int rc = connect_to(&conn, srv, endpoint, database, err);

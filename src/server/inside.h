@@ -1,6 +1,6 @@
 /**
- * What Bough does inside a running compute, by SQL as its administrator: roles, databases, discovery. Worker
- * threads, with the branch's lock.
+ * What Bough does inside a running compute, by SQL as its administrator: roles, databases,
+ * discovery. Worker threads, with the branch's lock.
  */
 #ifndef BOUGH_SERVER_INSIDE_H
 #define BOUGH_SERVER_INSIDE_H
@@ -8,23 +8,26 @@
 #include "server/server.h"
 
 /** CREATE ROLE, with CREATEDB and CREATEROLE; `password` NULL: NOLOGIN. */
-BOUGH_CHECK int inside_create_role(const server *srv, const char *endpoint, const char *role, const char *password,
-                                   bough_error *err);
+BOUGH_CHECK int inside_create_role(const server *srv, const char *endpoint, const char *role,
+                                   const char *password, bough_error *err);
 /** Set the password and let it log in. */
-BOUGH_CHECK int inside_set_password(const server *srv, const char *endpoint, const char *role, const char *password,
-                                    bough_error *err);
-BOUGH_CHECK int inside_drop_role(const server *srv, const char *endpoint, const char *role, bough_error *err);
+BOUGH_CHECK int inside_set_password(const server *srv, const char *endpoint, const char *role,
+                                    const char *password, bough_error *err);
+BOUGH_CHECK int inside_drop_role(const server *srv, const char *endpoint, const char *role,
+                                 bough_error *err);
 /** CREATE DATABASE, and let its owner use the schema public fully. */
-BOUGH_CHECK int inside_create_database(const server *srv, const char *endpoint, const char *database,
-                                       const char *owner, bough_error *err);
+BOUGH_CHECK int inside_create_database(const server *srv, const char *endpoint,
+                                       const char *database, const char *owner, bough_error *err);
 /** Rename and change the owner; `name` and `owner` may be what they were. */
-BOUGH_CHECK int inside_alter_database(const server *srv, const char *endpoint, const bough_database_row *row,
-                                      const char *name, const char *owner, bough_error *err);
+BOUGH_CHECK int inside_alter_database(const server *srv, const char *endpoint,
+                                      const bough_database_row *row, const char *name,
+                                      const char *owner, bough_error *err);
 BOUGH_CHECK int inside_drop_database(const server *srv, const char *endpoint, const char *database,
                                      bough_error *err);
 
 /** CHECKPOINT, for at most `timeout_ms`. */
-BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, bough_error *err);
+BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms,
+                                  bough_error *err);
 
 /** What an imported cluster holds. */
 typedef struct inside_contents {
@@ -35,13 +38,14 @@ typedef struct inside_contents {
     bool *is_super; /**< per database: whether its owner is a superuser */
 } inside_contents;
 
-/** Read databases that one can connect to (without "postgres" where there are others) and roles that log in. */
+/** Read databases that one can connect to (without "postgres" where there are others) and roles
+ * that log in. */
 BOUGH_CHECK int inside_discover(inside_contents *contents, const server *srv, const char *endpoint,
                                 bough_error *err);
 void inside_contents_free(inside_contents *contents);
 
 /** Give `owner` the database and everything in it that a superuser owns. */
-BOUGH_CHECK int inside_take_over(const server *srv, const char *endpoint, const char *database, const char *owner,
-                                 bough_error *err);
+BOUGH_CHECK int inside_take_over(const server *srv, const char *endpoint, const char *database,
+                                 const char *owner, bough_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 /**
- * Worker threads: a pool takes jobs in order. Nothing that blocks may run on the loop thread; it runs here.
+ * Worker threads: a pool takes jobs in order. Nothing that blocks may run on the loop thread; it
+ * runs here.
  */
 #ifndef BOUGH_SERVER_JOBS_H
 #define BOUGH_SERVER_JOBS_H
@@ -14,13 +15,14 @@ typedef struct job_pool job_pool;
 /** Start `threads` threads with all signals blocked. */
 BOUGH_CHECK int job_pool_new(job_pool **pool, const char *name, int threads, bough_error *err);
 
-/** Have a thread call run(arg). Any thread. @retval BOUGH_E_BUSY  Too many wait, or the pool is ending. */
+/** Have a thread call run(arg). Any thread. @retval BOUGH_E_BUSY  Too many wait, or the pool is
+ * ending. */
 BOUGH_CHECK int job_pool_add(job_pool *pool, void (*run)(void *arg), void *arg, bough_error *err);
 
 /**
  * Take no more jobs and let the threads finish those that wait.
- * @return 0 when all threads have ended; the pool is freed. Else threads still work after timeout_ms, and the
- *         pool must be left alone: the process is about to exit.
+ * @return 0 when all threads have ended; the pool is freed. Else threads still work after
+ * timeout_ms, and the pool must be left alone: the process is about to exit.
  */
 int job_pool_end(job_pool *pool, int timeout_ms);
 

@@ -75,7 +75,8 @@ static bool hold(lock_table *t, const char *const *names, size_t n) {
     return true;
 }
 
-int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms, bough_error *err) {
+int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms,
+               bough_error *err) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += timeout_ms / 1000;
@@ -94,8 +95,9 @@ int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms
     if (rc == BOUGH_E_NOMEM) return bough_fail(err, rc, "out of memory");
     /* the text that Neon's clients know, for which they try again */
     if (rc)
-        return bough_fail(err, rc, "project already has running conflicting operations, scheduling of new "
-                                   "ones is prohibited");
+        return bough_fail(err, rc,
+                          "project already has running conflicting operations, scheduling of new "
+                          "ones is prohibited");
     return BOUGH_OK;
 }
 
@@ -110,4 +112,6 @@ int lock_take(lock_table *t, const char *name, int timeout_ms, bough_error *err)
     return locks_take(t, &name, 1, timeout_ms, err);
 }
 
-void lock_drop(lock_table *t, const char *name) { locks_drop(t, &name, 1); }
+void lock_drop(lock_table *t, const char *name) {
+    locks_drop(t, &name, 1);
+}

@@ -1,6 +1,6 @@
 /**
- * Locks by name: of branches (their id) and of names that are being created. Taking several is one step, so
- * no order can deadlock. Not recursive: never take a second set while holding one.
+ * Locks by name: of branches (their id) and of names that are being created. Taking several is one
+ * step, so no order can deadlock. Not recursive: never take a second set while holding one.
  */
 #ifndef BOUGH_SERVER_LOCKS_H
 #define BOUGH_SERVER_LOCKS_H

@@ -1,8 +1,9 @@
 /*
  * boughd: options, user, loop, signals.
  *
- * Ending: on SIGTERM, SIGINT or POST /bough/shutdown the loop stops listening and a drain thread waits for the
- * requests under way, while the loop still carries their answers; then the loop ends and main() closes.
+ * Ending: on SIGTERM, SIGINT or POST /bough/shutdown the loop stops listening and a drain thread
+ * waits for the requests under way, while the loop still carries their answers; then the loop ends
+ * and main() closes.
  */
 #include <errno.h>
 #include <event2/thread.h>
@@ -43,7 +44,8 @@ static int read_number(int *out, const char *option, const char *text, int most,
     errno = 0;
     long n = strtol(text, &end, 10);
     if (errno || end == text || *end || n < 0 || n > most)
-        return bough_fail(err, BOUGH_E_USAGE, "--%s needs a number from 0 to %d, not \"%s\"", option, most, text);
+        return bough_fail(err, BOUGH_E_USAGE, "--%s needs a number from 0 to %d, not \"%s\"",
+                          option, most, text);
     *out = (int)n;
     return BOUGH_OK;
 }
@@ -51,32 +53,55 @@ static int read_number(int *out, const char *option, const char *text, int most,
 /* Returns BOUGH_OK; 1 when there is nothing more to do. */
 static int read_options(server_options *o, int argc, char **argv, bough_error *err) {
     static const struct option list[] = {
-        {"store", required_argument, NULL, 's'},   {"port", required_argument, NULL, 'p'},
-        {"preload", required_argument, NULL, 'l'}, {"run-as", required_argument, NULL, 'u'},
-        {"log-json", no_argument, NULL, 'j'},      {"foreground", no_argument, NULL, 'f'},
+        {"store", required_argument, NULL, 's'},    {"port", required_argument, NULL, 'p'},
+        {"preload", required_argument, NULL, 'l'},  {"run-as", required_argument, NULL, 'u'},
+        {"log-json", no_argument, NULL, 'j'},       {"foreground", no_argument, NULL, 'f'},
         {"ready-fd", required_argument, NULL, 'r'}, {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
     opterr = 0;
     while (!rc && (c = getopt_long(argc, argv, ":", list, NULL)) != -1) {
         switch (c) {
-        case 's': o->store = optarg; break;
-        case 'p': rc = read_number(&o->port, "port", optarg, 65535, err); break;
-        case 'l': o->preload = optarg; break;
-        case 'u': o->run_as = optarg; break;
-        case 'j': o->log_json = true; break;
-        case 'f': break;
-        case 'r': rc = read_number(&o->ready_fd, "ready-fd", optarg, 1 << 20, err); break;
-        case 'v': (void)puts("boughd " BOUGH_VERSION); return 1;
-        case 'h': print_help(); return 1;
-        case ':': rc = bough_fail(err, BOUGH_E_USAGE, "\"%s\" needs a value", argv[optind - 1]); break;
-        default: rc = bough_fail(err, BOUGH_E_USAGE, "unknown option \"%s\"", argv[optind - 1]); break;
+        case 's':
+            o->store = optarg;
+            break;
+        case 'p':
+            rc = read_number(&o->port, "port", optarg, 65535, err);
+            break;
+        case 'l':
+            o->preload = optarg;
+            break;
+        case 'u':
+            o->run_as = optarg;
+            break;
+        case 'j':
+            o->log_json = true;
+            break;
+        case 'f':
+            break;
+        case 'r':
+            rc = read_number(&o->ready_fd, "ready-fd", optarg, 1 << 20, err);
+            break;
+        case 'v':
+            (void)puts("boughd " BOUGH_VERSION);
+            return 1;
+        case 'h':
+            print_help();
+            return 1;
+        case ':':
+            rc = bough_fail(err, BOUGH_E_USAGE, "\"%s\" needs a value", argv[optind - 1]);
+            break;
+        default:
+            rc = bough_fail(err, BOUGH_E_USAGE, "unknown option \"%s\"", argv[optind - 1]);
+            break;
         }
     }
-    if (!rc && optind < argc) rc = bough_fail(err, BOUGH_E_USAGE, "unexpected argument \"%s\"", argv[optind]);
+    if (!rc && optind < argc)
+        rc = bough_fail(err, BOUGH_E_USAGE, "unexpected argument \"%s\"", argv[optind]);
     if (!rc && !o->store) rc = bough_fail(err, BOUGH_E_USAGE, "--store is missing");
-    if (!rc && o->store[0] != '/') rc = bough_fail(err, BOUGH_E_USAGE, "--store must be an absolute path");
+    if (!rc && o->store[0] != '/')
+        rc = bough_fail(err, BOUGH_E_USAGE, "--store must be an absolute path");
     if (rc == BOUGH_E_USAGE) (void)bough_hint(err, "See `boughd --help`.");
     return rc;
 }
@@ -106,8 +131,10 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
     if (!srv->http || atomic_exchange(&srv->stopping, true)) return;
     bough_log(BOUGH_LOG_INFO, "ending", NULL);
     http_stop_listening(srv->http);
-    if (pthread_create(&thread, NULL, drain, srv) == 0) (void)pthread_detach(thread);
-    else end_loop(srv);
+    if (pthread_create(&thread, NULL, drain, srv) == 0)
+        (void)pthread_detach(thread);
+    else
+        end_loop(srv);
 }
 
 static struct event *stop_event;
@@ -131,7 +158,8 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     if (atomic_load(&srv->stopping) || atomic_exchange(&is_suspending, true)) return;
-    if (job_pool_add(srv->background, suspend_job, srv, NULL) != BOUGH_OK) atomic_store(&is_suspending, false);
+    if (job_pool_add(srv->background, suspend_job, srv, NULL) != BOUGH_OK)
+        atomic_store(&is_suspending, false);
 }
 
 /* ---- main ---- */
@@ -145,7 +173,8 @@ static void tell_ready(const server_options *options) {
 static int make_loop(server *srv, struct event **events, bough_error *err) {
     struct timeval period = {.tv_sec = CLOCK_SECONDS};
     struct event_config *config = event_config_new();
-    if (evthread_use_pthreads() != 0 || !config) return bough_fail(err, BOUGH_E_INTERNAL, "libevent has no threads");
+    if (evthread_use_pthreads() != 0 || !config)
+        return bough_fail(err, BOUGH_E_INTERNAL, "libevent has no threads");
     srv->loop = event_base_new_with_config(config);
     event_config_free(config);
     if (!srv->loop) return bough_fail(err, BOUGH_E_SYS, "could not make an event loop");
@@ -168,8 +197,8 @@ static int run(const server_options *options, bough_error *err) {
     if (!rc) rc = make_loop(srv, events, err);
     if (!rc) rc = server_open(srv, options, err);
     if (!rc) {
-        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "store", srv->store_dir, "version",
-                  BOUGH_VERSION, NULL);
+        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "store", srv->store_dir,
+                  "version", BOUGH_VERSION, NULL);
         tell_ready(options);
         (void)event_base_dispatch(srv->loop);
     }

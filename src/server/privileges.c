@@ -1,6 +1,7 @@
 /*
- * Becoming the user that computes run as. PostgreSQL refuses root, so root is given up completely before
- * anything else is touched; only the store directory and our copy of the preload library are prepared before.
+ * Becoming the user that computes run as. PostgreSQL refuses root, so root is given up completely
+ * before anything else is touched; only the store directory and our copy of the preload library are
+ * prepared before.
  */
 #include <errno.h>
 #include <grp.h>
@@ -22,25 +23,29 @@
 
 /* Give up root for good. */
 static int drop_root(const struct passwd *pw, bough_error *err) {
-    if (initgroups(pw->pw_name, pw->pw_gid) != 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
+    if (initgroups(pw->pw_name, pw->pw_gid) != 0 ||
+        setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) != 0 ||
         setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) != 0)
         return bough_fail_sys(err, errno, "could not become user \"%s\"", pw->pw_name);
-    if (setuid(0) == 0 || geteuid() == 0) return bough_fail(err, BOUGH_E_INTERNAL, "root was not given up");
+    if (setuid(0) == 0 || geteuid() == 0)
+        return bough_fail(err, BOUGH_E_INTERNAL, "root was not given up");
     (void)setenv("HOME", pw->pw_dir, 1);
     (void)setenv("USER", pw->pw_name, 1);
     (void)setenv("LOGNAME", pw->pw_name, 1);
     return BOUGH_OK;
 }
 
-/* As root: the directory exists and is the user's. An existing one of somebody else is not taken over. */
+/* As root: the directory exists and is the user's. An existing one of somebody else is not taken
+ * over. */
 static int prepare_store(const char *store, const struct passwd *pw, bough_error *err) {
     struct stat st;
     if (stat(store, &st) == 0) {
-        if (!S_ISDIR(st.st_mode)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", store);
+        if (!S_ISDIR(st.st_mode))
+            return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", store);
         if (st.st_uid == pw->pw_uid) return BOUGH_OK;
         if (rmdir(store) != 0) {
-            (void)bough_fail(err, BOUGH_E_PRECONDITION, "the store \"%s\" does not belong to user \"%s\"", store,
-                             pw->pw_name);
+            (void)bough_fail(err, BOUGH_E_PRECONDITION,
+                             "the store \"%s\" does not belong to user \"%s\"", store, pw->pw_name);
             return bough_hint(err, "Choose another --store, or chown -R it to that user.");
         }
     }
@@ -56,8 +61,10 @@ static int become(const char *store, const char *name, bough_error *err) {
     errno = 0;
     const struct passwd *pw = getpwnam(name);
     if (!pw) {
-        (void)bough_fail(err, BOUGH_E_PRECONDITION, "there is no user \"%s\", which computes run as", name);
-        return bough_hint(err, "Install PostgreSQL, which makes the user postgres, or choose one with --run-as.");
+        (void)bough_fail(err, BOUGH_E_PRECONDITION,
+                         "there is no user \"%s\", which computes run as", name);
+        return bough_hint(
+            err, "Install PostgreSQL, which makes the user postgres, or choose one with --run-as.");
     }
     if (pw->pw_uid == 0) {
         (void)bough_fail(err, BOUGH_E_INVALID, "computes cannot run as root");
@@ -74,7 +81,8 @@ static int copy_preload(server *srv, const char *data, size_t size, bough_error 
     if (!rc) rc = bough_path(dir, sizeof dir, err, "%s/lib", srv->store_dir);
     if (!rc) rc = bough_mkdirs(dir, 0755, err);
     if (!rc)
-        rc = bough_path(srv->preload, sizeof srv->preload, err, "%s/libbough_pg-%.*s.so", dir, HASH_DIGITS, hash);
+        rc = bough_path(srv->preload, sizeof srv->preload, err, "%s/libbough_pg-%.*s.so", dir,
+                        HASH_DIGITS, hash);
     if (rc || access(srv->preload, R_OK) == 0) return rc; /* written atomically: it is whole */
     return bough_write_file(srv->preload, data, size, 0555, err);
 }
@@ -82,7 +90,8 @@ static int copy_preload(server *srv, const char *data, size_t size, bough_error 
 /* Where the preload library is when nobody says: beside us, as built or as installed. */
 static int find_preload(char *out, size_t size, bough_error *err) {
     static const char *const places[] = {"libbough_pg.so", "../preload/libbough_pg.so",
-                                         "../../lib/bough/libbough_pg.so", "../lib/bough/libbough_pg.so"};
+                                         "../../lib/bough/libbough_pg.so",
+                                         "../lib/bough/libbough_pg.so"};
     char self[BOUGH_PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0) return bough_fail_sys(err, errno, "could not read \"/proc/self/exe\"");
@@ -103,24 +112,30 @@ int server_become_user(server *srv, const server_options *options, bough_error *
     size_t size = 0;
     int rc = BOUGH_OK;
     if (strlen(options->store) > STORE_PATH_MAX) {
-        (void)bough_fail(err, BOUGH_E_INVALID, "the store's path is longer than %d bytes, too long for sockets",
+        (void)bough_fail(err, BOUGH_E_INVALID,
+                         "the store's path is longer than %d bytes, too long for sockets",
                          STORE_PATH_MAX);
         return bough_hint(err, "Choose a shorter --store.");
     }
-    if (options->preload) rc = bough_path(found, sizeof found, err, "%s", options->preload);
-    else rc = find_preload(found, sizeof found, err);
+    if (options->preload)
+        rc = bough_path(found, sizeof found, err, "%s", options->preload);
+    else
+        rc = find_preload(found, sizeof found, err);
     if (!rc) rc = bough_read_file(&data, &size, found, PRELOAD_MAX, err);
-    if (!rc && geteuid() == 0) rc = become(options->store, options->run_as ? options->run_as : DEFAULT_USER, err);
+    if (!rc && geteuid() == 0)
+        rc = become(options->store, options->run_as ? options->run_as : DEFAULT_USER, err);
     const struct passwd *pw = getpwuid(geteuid());
     if (!rc && options->run_as && (!pw || strcmp(pw->pw_name, options->run_as) != 0)) {
         (void)bough_fail(err, BOUGH_E_USAGE, "only root can run as user \"%s\"", options->run_as);
         rc = bough_hint(err, "Leave out --run-as.");
     }
-    if (!rc && !pw) rc = bough_fail(err, BOUGH_E_PRECONDITION, "the user id %d has no name", (int)geteuid());
+    if (!rc && !pw)
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the user id %d has no name", (int)geteuid());
     if (!rc) (void)snprintf(srv->os_user, sizeof srv->os_user, "%s", pw->pw_name);
     if (!rc) rc = bough_mkdirs(options->store, 0700, err);
     if (rc == BOUGH_E_SYS || (!rc && access(options->store, R_OK | W_OK | X_OK) != 0)) {
-        (void)bough_fail_sys(err, errno, "user \"%s\" cannot use the store \"%s\"", srv->os_user, options->store);
+        (void)bough_fail_sys(err, errno, "user \"%s\" cannot use the store \"%s\"", srv->os_user,
+                             options->store);
         rc = bough_hint(err, "Choose a --store that this user reaches, e.g. under /var/lib.");
     }
     char *real = rc ? NULL : realpath(options->store, NULL);

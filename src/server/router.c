@@ -98,7 +98,8 @@ bool router_methods(char *out, size_t size, const char *path) {
         bool found = match(routes[i].pattern, path, params);
         free_params(params);
         if (found && at < size && !strstr(out, method_name(routes[i].method)))
-            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "", method_name(routes[i].method));
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "",
+                                   method_name(routes[i].method));
     }
     return at > 0;
 }

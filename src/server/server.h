@@ -1,8 +1,9 @@
 /**
- * boughd: what its parts share. One loop thread does HTTP; worker threads do everything that blocks.
+ * boughd: what its parts share. One loop thread does HTTP; worker threads do everything that
+ * blocks.
  *
- * Who may touch what: the store, the catalogue, the locks, the computes and the pools are for any thread (see
- * their headers); event_base objects other than pidfd watches are the loop thread's.
+ * Who may touch what: the store, the catalogue, the locks, the computes and the pools are for any
+ * thread (see their headers); event_base objects other than pidfd watches are the loop thread's.
  */
 #ifndef BOUGH_SERVER_SERVER_H
 #define BOUGH_SERVER_SERVER_H
@@ -28,8 +29,8 @@ typedef struct server_options {
 
 typedef struct server {
     char store_dir[BOUGH_PATH_MAX];
-    char preload[BOUGH_PATH_MAX];      /**< our copy of the library, in the store */
-    char os_user[64];                  /**< whom we run as */
+    char preload[BOUGH_PATH_MAX]; /**< our copy of the library, in the store */
+    char os_user[64];             /**< whom we run as */
     char api_url[64];
     char api_key_file[BOUGH_PATH_MAX];
     char started_at[32];
@@ -57,7 +58,8 @@ BOUGH_CHECK int server_open(server *srv, const server_options *options, bough_er
 /** Undo server_open(), as far as it got. Waits for running jobs, bounded. */
 void server_close(server *srv);
 
-/** Become the user computes run as; prepare the store directory and copy the preload library (privileges.c). */
+/** Become the user computes run as; prepare the store directory and copy the preload library
+ * (privileges.c). */
 BOUGH_CHECK int server_become_user(server *srv, const server_options *options, bough_error *err);
 
 /** End the loop; from any thread. */

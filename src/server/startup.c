@@ -33,13 +33,14 @@ static int read_hashes(server *srv, bough_error *err) {
 }
 
 /*
- * The key file is the truth: whoever removes or changes it has another key, and the old one ends. It is written before
- * its hash is recorded: a crash between them is mended here.
+ * The key file is the truth: whoever removes or changes it has another key, and the old one ends.
+ * It is written before its hash is recorded: a crash between them is mended here.
  */
 static int open_api_key(server *srv, bough_error *err) {
     char *text = NULL, hash[BOUGH_HASH_SIZE], key[BOUGH_API_KEY_SIZE];
     size_t size = 0;
-    int rc = bough_path(srv->api_key_file, sizeof srv->api_key_file, err, "%s/api_key", srv->store_dir);
+    int rc =
+        bough_path(srv->api_key_file, sizeof srv->api_key_file, err, "%s/api_key", srv->store_dir);
     if (!rc) rc = read_hashes(srv, err);
     if (rc) return rc;
     rc = bough_read_file(&text, &size, srv->api_key_file, 4096, err);
@@ -76,14 +77,16 @@ static int open_secrets(server *srv, bough_error *err) {
 
 /* ---- what an earlier server left ---- */
 
-/* Stop a postgres that runs on a directory which nothing knows: its server died before it was recorded. */
+/* Stop a postgres that runs on a directory which nothing knows: its server died before it was
+ * recorded. */
 static void stop_stray(const char *pgdata) {
     bough_compute *compute = NULL;
     bough_error err;
     if (bough_compute_adopt(&compute, pgdata, &err) != BOUGH_OK) return;
     bough_log(BOUGH_LOG_WARN, "stopping a postgres that nothing knows", "pgdata", pgdata, NULL);
     if (bough_compute_stop(compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, &err) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "could not stop it", "pgdata", pgdata, "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not stop it", "pgdata", pgdata, "error", err.message,
+                  NULL);
     bough_compute_free(compute);
 }
 
@@ -96,7 +99,8 @@ static void each_unknown(const server *srv, const char *room, const char *const 
     for (const struct dirent *d; dir && (d = readdir(dir));) {
         bool found = d->d_name[0] == '.';
         for (size_t i = 0; i < n && !found; i++) found = strcmp(known[i], d->d_name) == 0;
-        if (!found && bough_path(path, sizeof path, NULL, "%s/%s/%s", srv->store_dir, room, d->d_name) == BOUGH_OK)
+        if (!found && bough_path(path, sizeof path, NULL, "%s/%s/%s", srv->store_dir, room,
+                                 d->d_name) == BOUGH_OK)
             call(path);
     }
     if (dir) closedir(dir);
@@ -111,8 +115,8 @@ static void remove_temporary(const char *path) {
     bough_error err;
     stop_stray(path);
     if (bough_rmtree(path, &err) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "could not remove an unfinished import", "path", path, "error", err.message,
-                  NULL);
+        bough_log(BOUGH_LOG_WARN, "could not remove an unfinished import", "path", path, "error",
+                  err.message, NULL);
 }
 
 static void remove_directory(const char *path) {
@@ -159,7 +163,8 @@ static void inventory_free(inventory *v) {
     free(v->missing);
 }
 
-/* A compute whose memory cannot be attached must not go on beside us: it is stopped, its WAL keeps everything. */
+/* A compute whose memory cannot be attached must not go on beside us: it is stopped, its WAL keeps
+ * everything. */
 static void adopt_one(inventory *v, size_t i, server *srv) {
     bough_error err;
     bool found = false;
@@ -173,12 +178,14 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
         return;
     }
     if (computes_adopt(&found, srv, &v->branches[i], endpoint, &err) != BOUGH_OK) {
-        bough_log(BOUGH_LOG_WARN, "could not adopt a compute", "branch", v->ids[i], "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not adopt a compute", "branch", v->ids[i], "error",
+                  err.message, NULL);
         if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
         return;
     }
     if (computes_shm(&v->live[i], srv, v->ids[i], &err) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "backends remain", "branch", v->ids[i], "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "backends remain", "branch", v->ids[i], "error", err.message,
+                  NULL);
     if (found) bough_log(BOUGH_LOG_INFO, "compute adopted", "branch", v->ids[i], NULL);
 }
 
@@ -187,17 +194,20 @@ static void mark_missing(const bough_branch_row *branch, server *srv) {
     bough_error err;
     bough_log(BOUGH_LOG_ERROR, "the files of a branch are missing", "branch", branch->id, NULL);
     if (strcmp(branch->state, "failed") == 0) return;
-    int rc = flow_operation(&operation, "check_availability", branch->project_id, branch->id, NULL, bough_now_ms(),
-                            &err);
+    int rc = flow_operation(&operation, "check_availability", branch->project_id, branch->id, NULL,
+                            bough_now_ms(), &err);
     (void)snprintf(operation.status, sizeof operation.status, "failed");
-    (void)snprintf(operation.failure, sizeof operation.failure, "the files of the branch are missing");
+    (void)snprintf(operation.failure, sizeof operation.failure,
+                   "the files of the branch are missing");
     if (!rc) rc = bough_catalogue_begin(srv->cat, &err);
     if (!rc) {
         rc = bough_branches_set_state(srv->cat, branch->id, "failed", &err);
         if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
         rc = bough_catalogue_end(srv->cat, rc, &err);
     }
-    if (rc) bough_log(BOUGH_LOG_ERROR, "could not record it", "branch", branch->id, "error", err.message, NULL);
+    if (rc)
+        bough_log(BOUGH_LOG_ERROR, "could not record it", "branch", branch->id, "error",
+                  err.message, NULL);
 }
 
 static int recover(server *srv, bough_error *err) {
@@ -212,8 +222,10 @@ static int recover(server *srv, bough_error *err) {
     rc = bough_store_reconcile(srv->store, v.ids, v.live, v.missing, n, err);
     if (rc) goto out;
     for (size_t i = 0; i < v.n_branches; i++) {
-        if (v.missing[i]) mark_missing(&v.branches[i], srv);
-        else if (bough_store_sync_pending(srv->store, v.ids[i])) computes_sync_later(srv, &v.branches[i]);
+        if (v.missing[i])
+            mark_missing(&v.branches[i], srv);
+        else if (bough_store_sync_pending(srv->store, v.ids[i]))
+            computes_sync_later(srv, &v.branches[i]);
     }
     flow_purge_later(srv);
 out:
@@ -226,9 +238,9 @@ out:
 static int announce(const server *srv, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/run/server.json", srv->store_dir);
-    json_t *value = json_pack("{s:i,s:s,s:i,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url", srv->api_url, "port",
-                              srv->port, "version", BOUGH_VERSION, "api_key_file", srv->api_key_file,
-                              "started_at", srv->started_at);
+    json_t *value = json_pack("{s:i,s:s,s:i,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url",
+                              srv->api_url, "port", srv->port, "version", BOUGH_VERSION,
+                              "api_key_file", srv->api_key_file, "started_at", srv->started_at);
     char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
     if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
@@ -241,7 +253,8 @@ static int listen_somewhere(server *srv, int port, bough_error *err) {
     enum { DEFAULT_PORT = 7117 };
     int rc = http_open(&srv->http, srv, port ? port : DEFAULT_PORT, err);
     if (rc == BOUGH_E_CONFLICT && !port) rc = http_open(&srv->http, srv, 0, err);
-    if (!rc) (void)snprintf(srv->api_url, sizeof srv->api_url, "http://127.0.0.1:%d/api/v2", srv->port);
+    if (!rc)
+        (void)snprintf(srv->api_url, sizeof srv->api_url, "http://127.0.0.1:%d/api/v2", srv->port);
     return rc;
 }
 
@@ -265,11 +278,13 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
 
 void server_close(server *srv) {
     char path[BOUGH_PATH_MAX];
-    if (srv->http && bough_path(path, sizeof path, NULL, "%s/run/server.json", srv->store_dir) == BOUGH_OK)
+    if (srv->http &&
+        bough_path(path, sizeof path, NULL, "%s/run/server.json", srv->store_dir) == BOUGH_OK)
         (void)unlink(path);
     http_close(srv->http);
     if (srv->computes && atomic_load(&srv->stop_computes)) computes_stop_all(srv);
-    int left = job_pool_end(srv->requests, BACKGROUND_END_MS) + job_pool_end(srv->longs, BACKGROUND_END_MS) +
+    int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
+               job_pool_end(srv->longs, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
     if (left) return; /* threads still use the rest, and the process ends */
     computes_free(srv->computes);

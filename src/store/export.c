@@ -80,8 +80,8 @@ static int copy_run(writer *w, int in, int out, uint64_t at, uint64_t bytes) {
     return 0;
 }
 
-static int write_file(writer *w, const char *key, const bough_entry *head, unsigned n, uint64_t size, bool whole,
-                      bough_error *err) {
+static int write_file(writer *w, const char *key, const bough_entry *head, unsigned n,
+                      uint64_t size, bool whole, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = make_parents(w->dest, key, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", w->dest, key);
@@ -89,7 +89,8 @@ static int write_file(writer *w, const char *key, const bough_entry *head, unsig
     int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", path);
     uint64_t blocks = (size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
-    if (ftruncate(out, (off_t)size) != 0) rc = bough_fail_sys(err, errno, "could not size \"%s\"", path);
+    if (ftruncate(out, (off_t)size) != 0)
+        rc = bough_fail_sys(err, errno, "could not size \"%s\"", path);
     for (uint64_t b = 0; !rc && b < blocks;) {
         int owner = whole ? (head ? -1 : 0) : owner_of(w, head, n, b);
         uint64_t end = b + 1;
@@ -117,7 +118,8 @@ static int visit(writer *w, const char *key, bool dry, bough_error *err) {
     const bough_entry *e = bough_entry_find(shm, 0, key, length, bough_path_hash(key, length));
     unsigned n = 0;
     bough_below_kind kind = bough_view_below(w->view, key, w->levels, BOUGH_MAX_DEPTH, &n);
-    uint32_t state = e ? atomic_load(&e->state) : BOUGH_ENTRY_LOWER, flags = e ? atomic_load(&e->flags) : 0;
+    uint32_t state = e ? atomic_load(&e->state) : BOUGH_ENTRY_LOWER,
+             flags = e ? atomic_load(&e->flags) : 0;
     if (state == BOUGH_ENTRY_GONE) return BOUGH_OK;
     if (state != BOUGH_ENTRY_HEAD) e = NULL;
     if (e ? (flags & BOUGH_FLAG_DIR) != 0 : kind != BOUGH_BELOW_FILE) {
@@ -131,7 +133,8 @@ static int visit(writer *w, const char *key, bool dry, bough_error *err) {
     uint64_t size = e ? atomic_load(&e->size) : w->levels[0].size;
     struct stat st;
     char real[BOUGH_PATH_MAX];
-    if (e && whole && bough_path(real, sizeof real, NULL, "%s/%s", w->pgdata, key) == 0 && stat(real, &st) == 0)
+    if (e && whole && bough_path(real, sizeof real, NULL, "%s/%s", w->pgdata, key) == 0 &&
+        stat(real, &st) == 0)
         size = (uint64_t)st.st_size;
     if (dry) {
         w->total += size;
@@ -140,9 +143,12 @@ static int visit(writer *w, const char *key, bool dry, bough_error *err) {
     return write_file(w, key, e, n, size, whole, err);
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
-/* Every path that any level mentions, sorted, each once. Borrowed from the indexes and the memory. */
+/* Every path that any level mentions, sorted, each once. Borrowed from the indexes and the memory.
+ */
 static int all_paths(const char ***out, size_t *n, const bough_view *view, bough_error *err) {
     size_t room = 0, count = 0;
     for (unsigned i = 0; i < view->depth; i++) room += view->layers[i]->index.header->records;
@@ -154,7 +160,8 @@ static int all_paths(const char ***out, size_t *n, const bough_view *view, bough
     if (!list) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (unsigned i = 0; i < view->depth; i++) {
         const bough_index *index = &view->layers[i]->index;
-        for (uint32_t r = 0; r < index->header->records; r++) list[count++] = bough_index_name(index, &index->records[r]);
+        for (uint32_t r = 0; r < index->header->records; r++)
+            list[count++] = bough_index_name(index, &index->records[r]);
     }
     for (uint32_t b = 0; b < BOUGH_BUCKETS; b++)
         for (uint64_t at = atomic_load(&view->shm->buckets[b]); at && count < room;
@@ -178,7 +185,8 @@ static int write_config(const char *pgdata, const char *dest, bough_error *err) 
     if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) != 0 || !found)
         return bough_fail(err, BOUGH_E_SYS, "user %d has no name", (int)geteuid());
     int rc = bough_path(path, sizeof path, err, "%s/bough_carried.conf", pgdata);
-    if (!rc && bough_read_file(&carried, &n, path, 1 << 20, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    if (!rc && bough_read_file(&carried, &n, path, 1 << 20, err) == BOUGH_E_NOTFOUND)
+        bough_error_clear(err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/postgresql.conf", dest);
     if (!rc) rc = bough_write_file(path, carried ? carried : "", n, 0600, err);
     free(carried);
@@ -202,11 +210,13 @@ static int write_out(writer *w, const char *branch, bough_error *err) {
     const char **paths = NULL;
     size_t n = 0;
     bough_moment *m = malloc(sizeof *m);
-    int rc = m ? bough_store_prepare(&shm, &fd, w->store, branch, err) : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc = m ? bough_store_prepare(&shm, &fd, w->store, branch, err)
+               : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (rc) goto out;
     w->view->shm = shm->header;
     w->view->epoch = 1;
-    if (bough_view_refresh(w->view) != 0) rc = bough_fail_sys(err, errno, "could not read the layers of \"%s\"", branch);
+    if (bough_view_refresh(w->view) != 0)
+        rc = bough_fail_sys(err, errno, "could not read the layers of \"%s\"", branch);
     if (!rc) rc = bough_moment_read(m, w->pgdata, NULL, err);
     if (!rc) rc = bough_moment_dirs(w->pgdata, w->dest, err);
     if (!rc) rc = bough_moment_link(m, w->pgdata, w->dest, true, err);
@@ -235,20 +245,26 @@ out:
 
 static int empty_directory(const char *dest, bough_error *err) {
     int rc = bough_rmtree(dest, err);
-    if (!rc && mkdir(dest, 0700) != 0) rc = bough_fail_sys(err, errno, "could not create \"%s\"", dest);
+    if (!rc && mkdir(dest, 0700) != 0)
+        rc = bough_fail_sys(err, errno, "could not create \"%s\"", dest);
     return rc;
 }
 
-int bough_store_export(bough_store *store, const char *branch, const char *dest, bough_progress progress,
-                       void *context, bough_error *err) {
+int bough_store_export(bough_store *store, const char *branch, const char *dest,
+                       bough_progress progress, void *context, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     writer *w = calloc(1, sizeof *w);
     bough_view *view = calloc(1, sizeof *view);
     int rc = w && view ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc && chmod(dest, 0700) != 0) rc = bough_fail_sys(err, errno, "could not use \"%s\"", dest);
+    if (!rc && chmod(dest, 0700) != 0)
+        rc = bough_fail_sys(err, errno, "could not use \"%s\"", dest);
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) {
-        *w = (writer){.store = store, .view = view, .pgdata = pgdata, .dest = dest, .progress = progress,
+        *w = (writer){.store = store,
+                      .view = view,
+                      .pgdata = pgdata,
+                      .dest = dest,
+                      .progress = progress,
                       .context = context};
         rc = write_out(w, branch, err);
         if (rc) bough_ignore(empty_directory(dest, NULL));

@@ -1,4 +1,5 @@
-/* Branching: adopting a plain cluster, taking a moment of a parent, durability of what a branch stands on. */
+/* Branching: adopting a plain cluster, taking a moment of a parent, durability of what a branch
+ * stands on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,19 +14,23 @@
 /* How long writers may take to come to rest; one write() on a slow disk. */
 #define GATE_TIMEOUT_MS 2000
 
-static int child_path(char *out, const bough_store *store, const char *branch, const char *suffix, bough_error *err) {
+static int child_path(char *out, const bough_store *store, const char *branch, const char *suffix,
+                      bough_error *err) {
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
 }
 
 static int check_new(const bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    if (!bough_store_id_is_valid(branch)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
+    if (!bough_store_id_is_valid(branch))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
     int rc = child_path(path, store, branch, "", err);
-    if (!rc && access(path, F_OK) == 0) rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" exists", branch);
+    if (!rc && access(path, F_OK) == 0)
+        rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" exists", branch);
     return rc;
 }
 
-/* ---- layers that are not durable yet ---------------------------------------------------------------- */
+/* ---- layers that are not durable yet
+ * ---------------------------------------------------------------- */
 
 static int boot_id(char out[64], bough_error *err) {
     char *text;
@@ -43,7 +48,8 @@ static bool all_durable(const bough_store *store, const bough_layers *layers) {
     return true;
 }
 
-/* Note in a new branch that it may have to start again from its first image: the file "pending" and that image. */
+/* Note in a new branch that it may have to start again from its first image: the file "pending" and
+ * that image. */
 static int pending_write(const bough_moment *m, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX], boot[64];
     int rc = boot_id(boot, err);
@@ -60,8 +66,9 @@ bool bough_store_sync_pending(const bough_store *store, const char *branch) {
 }
 
 /*
- * The machine was started anew before the layers under the branch were made durable: pages in them may be lost. The
- * branch's own checkpoints do not vouch for those, so it goes back to its first pg_control; the WAL since then was kept.
+ * The machine was started anew before the layers under the branch were made durable: pages in them
+ * may be lost. The branch's own checkpoints do not vouch for those, so it goes back to its first
+ * pg_control; the WAL since then was kept.
  */
 int bough_pending_settle(bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
@@ -85,7 +92,8 @@ int bough_pending_settle(bough_store *store, const char *branch, bough_error *er
         rc = bough_write_file(path, text, n, 0600, err);
         free(text);
     }
-    /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as they are */
+    /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as
+     * they are */
     if (!rc) rc = child_path(path, store, branch, "/pending", err);
     if (!rc && unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
     return rc;
@@ -114,7 +122,8 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     return rc;
 }
 
-/* ---- adopting a plain cluster ------------------------------------------------------------------------- */
+/* ---- adopting a plain cluster
+ * ------------------------------------------------------------------------- */
 
 static int check_plain(const char *pgdata, bough_error *err) {
     char path[BOUGH_PATH_MAX];
@@ -126,14 +135,16 @@ static int check_plain(const char *pgdata, bough_error *err) {
     /* empty: two names; a tablespace is a link in it */
     if (!rc && stat(path, &st) == 0 && rmdir(path) != 0) {
         bough_fail(err, BOUGH_E_PRECONDITION, "the cluster has tablespaces");
-        return bough_hint(err, "Move their tables into pg_default first, or restore a dump instead.");
+        return bough_hint(err,
+                          "Move their tables into pg_default first, or restore a dump instead.");
     }
     if (!rc && mkdir(path, 0700) != 0 && errno != EEXIST)
         rc = bough_fail_sys(err, errno, "could not create \"%s\"", path);
     return rc;
 }
 
-int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata, bough_error *err) {
+int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata,
+                      bough_error *err) {
     char temp[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], control[BOUGH_PATH_MAX], dir[100];
     bough_moment *m = malloc(sizeof *m);
     bough_layers none = {NULL, 0}, one = {NULL, 0};
@@ -141,10 +152,12 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = check_plain(pgdata, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/global/pg_control", pgdata);
     if (!rc) rc = bough_path(control, sizeof control, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
-    if (!rc && rename(path, control) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", path);
+    if (!rc && rename(path, control) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", path);
     if (!rc) rc = bough_moment_read(m, pgdata, NULL, err);
     if (!rc && !m->clean)
-        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the cluster \"%s\" was not shut down cleanly", pgdata);
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the cluster \"%s\" was not shut down cleanly",
+                        pgdata);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/base/pgsql_tmp", pgdata);
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_TMP_NAME);
@@ -157,7 +170,8 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
         char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
         rc = bough_path(from, sizeof from, err, "%s/%s", pgdata, bough_layered_dirs[i]);
         if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", path, bough_layered_dirs[i]);
-        if (!rc && rename(from, to) != 0) rc = bough_fail_sys(err, errno, "could not move \"%s\"", from);
+        if (!rc && rename(from, to) != 0)
+            rc = bough_fail_sys(err, errno, "could not move \"%s\"", from);
     }
     if (!rc) rc = bough_head_skeleton(pgdata, err);
     if (!rc) rc = bough_index_rebuild(store, dir, &none, err);
@@ -169,25 +183,30 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_rmtree(temp, err);
     if (!rc) rc = bough_mkdirs(temp, 0700, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pgdata", temp);
-    if (!rc && rename(pgdata, path) != 0) rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
+    if (!rc && rename(pgdata, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
     char suffixed[80];
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
     if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &one, err);
     if (!rc) rc = bough_fsync_tree(temp, err);
     if (!rc) rc = child_path(path, store, branch, "", err);
-    if (!rc && rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    if (!rc && rename(temp, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
     if (!rc) rc = bough_fsync_path(path, err);
     if (rc && rc != BOUGH_E_CONFLICT) {
         bough_error ignored;
-        if (bough_path(path, sizeof path, &ignored, "%s/layers/%s", store->dir, branch) == 0) bough_ignore(bough_rmtree(path, &ignored));
-        if (child_path(temp, store, branch, ".new~", &ignored) == 0) bough_ignore(bough_rmtree(temp, &ignored));
+        if (bough_path(path, sizeof path, &ignored, "%s/layers/%s", store->dir, branch) == 0)
+            bough_ignore(bough_rmtree(path, &ignored));
+        if (child_path(temp, store, branch, ".new~", &ignored) == 0)
+            bough_ignore(bough_rmtree(temp, &ignored));
     }
     free(m);
     return rc;
 }
 
-/* ---- taking a moment ------------------------------------------------------------------------------------ */
+/* ---- taking a moment
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct taking {
     bough_store *store;
@@ -223,13 +242,15 @@ static int take(taking *t, bough_fork_result *result, bough_error *err) {
     if (rc) return rc;
     double closing = bough_now_ms();
     if (t->live && bough_gate_close(t->live, GATE_TIMEOUT_MS) != 0)
-        return bough_fail(err, BOUGH_E_TIMEOUT, "the writers of branch \"%s\" did not come to rest within %d ms",
+        return bough_fail(err, BOUGH_E_TIMEOUT,
+                          "the writers of branch \"%s\" did not come to rest within %d ms",
                           t->parent, GATE_TIMEOUT_MS);
     rc = under_gate(t, err);
     if (t->live) bough_gate_open(t->live);
     result->gate_ms = t->live ? bough_now_ms() - closing : 0;
     if (!rc && t->wanted) rc = bough_seal_finish(&t->seal, t->store, t->live, err);
-    if (!rc && t->wanted && t->moment.clean) rc = bough_layer_set_durable(t->store, t->seal.layer, err);
+    if (!rc && t->wanted && t->moment.clean)
+        rc = bough_layer_set_durable(t->store, t->seal.layer, err);
     result->sealed = !rc && t->wanted;
     result->seal_ms = bough_now_ms() - before;
     return rc;
@@ -246,20 +267,23 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     if (!rc && !all_durable(t->store, &layers)) rc = pending_write(&t->moment, t->temp, err);
     bough_layers_free(&layers);
     if (!rc) rc = child_path(path, t->store, child, "", err);
-    if (!rc && rename(t->temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", t->temp);
+    if (!rc && rename(t->temp, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", t->temp);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", t->store->dir);
     return rc ? rc : bough_fsync_path(path, err);
 }
 
-int bough_store_fork(bough_fork_result *result, bough_store *store, const char *parent, const char *child,
-                     bough_shm *live, bough_error *err) {
+int bough_store_fork(bough_fork_result *result, bough_store *store, const char *parent,
+                     const char *child, bough_shm *live, bough_error *err) {
     bough_fork_result spare;
     if (!result) result = &spare;
     memset(result, 0, sizeof *result);
     int rc = check_new(store, child, err);
     if (rc) return rc;
     /* a child's first image must not depend on WAL that only its parent's first image has */
-    if (bough_store_sync_pending(store, parent) && (rc = bough_store_sync(NULL, store, parent, err)) != 0) return rc;
+    if (bough_store_sync_pending(store, parent) &&
+        (rc = bough_store_sync(NULL, store, parent, err)) != 0)
+        return rc;
     taking *t = calloc(1, sizeof *t);
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     t->store = store;
@@ -280,8 +304,8 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     return rc;
 }
 
-int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store, const char *branch, const bough_shm *live,
-                           bough_error *err) {
+int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store, const char *branch,
+                           const bough_shm *live, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_moment *m = malloc(sizeof *m);
     *bytes = 0;

@@ -14,8 +14,13 @@
 #include "store/internal.h"
 
 int bough_head_skeleton(const char *at, bough_error *err) {
-    static const char *const dirs[] = {"base", "global", "pg_xact", "pg_commit_ts", "pg_multixact",
-                                       "pg_multixact/offsets", "pg_multixact/members"};
+    static const char *const dirs[] = {"base",
+                                       "global",
+                                       "pg_xact",
+                                       "pg_commit_ts",
+                                       "pg_multixact",
+                                       "pg_multixact/offsets",
+                                       "pg_multixact/members"};
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
         char path[BOUGH_PATH_MAX];
         int rc = bough_path(path, sizeof path, err, "%s/%s", at, dirs[i]);
@@ -26,21 +31,25 @@ int bough_head_skeleton(const char *at, bough_error *err) {
 }
 
 /* Depth-first walk of the layered directories. `visit` gets the key and what lstat() said. */
-typedef int (*visitor)(void *context, const char *path, const char *key, const struct stat *st, bough_error *err);
+typedef int (*visitor)(void *context, const char *path, const char *key, const struct stat *st,
+                       bough_error *err);
 
 static int walk(const char *root, const char *key, visitor visit, void *context, bough_error *err) {
     char path[BOUGH_PATH_MAX], below[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/%s", root, key);
     if (rc) return rc;
     DIR *dir = opendir(path);
-    if (!dir) return errno == ENOENT ? BOUGH_OK : bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    if (!dir)
+        return errno == ENOENT ? BOUGH_OK
+                               : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
     while (!rc && (d = readdir(dir)) != NULL) {
         struct stat st;
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
         rc = bough_path(below, sizeof below, err, "%s/%s", key, d->d_name);
         if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", root, below);
-        if (!rc && lstat(path, &st) != 0) rc = bough_fail_sys(err, errno, "could not stat \"%s\"", path);
+        if (!rc && lstat(path, &st) != 0)
+            rc = bough_fail_sys(err, errno, "could not stat \"%s\"", path);
         if (!rc) rc = visit(context, path, below, &st, err);
         if (!rc && S_ISDIR(st.st_mode) && !strstr(d->d_name, BOUGH_TEMP_MARK))
             rc = walk(root, below, visit, context, err);
@@ -55,13 +64,15 @@ static int walk_head(const char *root, visitor visit, void *context, bough_error
         char path[BOUGH_PATH_MAX];
         struct stat st;
         rc = bough_path(path, sizeof path, err, "%s/%s", root, bough_layered_dirs[i]);
-        if (!rc && lstat(path, &st) == 0) rc = visit(context, path, bough_layered_dirs[i], &st, err);
+        if (!rc && lstat(path, &st) == 0)
+            rc = visit(context, path, bough_layered_dirs[i], &st, err);
         if (!rc) rc = walk(root, bough_layered_dirs[i], visit, context, err);
     }
     return rc;
 }
 
-static int visit_any(void *context, const char *path, const char *key, const struct stat *st, bough_error *err) {
+static int visit_any(void *context, const char *path, const char *key, const struct stat *st,
+                     bough_error *err) {
     (void)path;
     (void)key;
     (void)err;
@@ -83,7 +94,8 @@ static uint64_t limit_of(const char *path, uint64_t below) {
     return limit < below ? limit : below;
 }
 
-static int visit_scan(void *context, const char *path, const char *key, const struct stat *st, bough_error *err) {
+static int visit_scan(void *context, const char *path, const char *key, const struct stat *st,
+                      bough_error *err) {
     bough_view *view = context;
     bough_header *shm = view->shm;
     char text[BOUGH_PATH_MAX];
@@ -119,14 +131,15 @@ static int visit_scan(void *context, const char *path, const char *key, const st
     atomic_fetch_add(&shm->changes, 1);
     if (whole) return BOUGH_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int rc = fd >= 0 && bough_entry_scan(shm, e, fd) == 0 ? BOUGH_OK
-                                                           : bough_fail_sys(err, errno, "could not scan \"%s\"", path);
+    int rc = fd >= 0 && bough_entry_scan(shm, e, fd) == 0
+                 ? BOUGH_OK
+                 : bough_fail_sys(err, errno, "could not scan \"%s\"", path);
     if (fd >= 0) close(fd);
     return rc;
 }
 
-int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char *group, const char *pgdata,
-                    const bough_layers *layers, bough_error *err) {
+int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char *group,
+                    const char *pgdata, const bough_layers *layers, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     *out = NULL;
     *out_fd = -1;
@@ -152,7 +165,8 @@ int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char
         atomic_store(&shm->header->depth, (uint32_t)layers->n);
         view->shm = shm->header;
         view->epoch = 1;
-        if (bough_view_refresh(view) != 0) rc = bough_fail_sys(err, errno, "could not read a layer under \"%s\"", pgdata);
+        if (bough_view_refresh(view) != 0)
+            rc = bough_fail_sys(err, errno, "could not read a layer under \"%s\"", pgdata);
     }
     if (!rc) rc = walk_head(pgdata, visit_scan, view, err);
     while (view && view->known) {
@@ -172,7 +186,8 @@ int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char
     return BOUGH_OK;
 }
 
-int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char *branch, bough_error *err) {
+int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char *branch,
+                        bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_layers layers;
     int rc = bough_pending_settle(store, branch, err);
@@ -184,7 +199,8 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     return rc;
 }
 
-/* ---- the memory of a running compute ------------------------------------------------------------ */
+/* ---- the memory of a running compute ------------------------------------------------------------
+ */
 
 int bough_shm_attach(bough_shm **out, pid_t postmaster, const char *pgdata, bough_error *err) {
     char path[BOUGH_PATH_MAX], target[256];
@@ -213,7 +229,8 @@ int bough_shm_attach(bough_shm **out, pid_t postmaster, const char *pgdata, boug
     bough_shm *shm = header ? calloc(1, sizeof *shm) : NULL;
     if (!shm) {
         bough_table_unmap(header);
-        return bough_fail(err, BOUGH_E_NOTFOUND, "process %d is not a compute on \"%s\"", (int)postmaster, pgdata);
+        return bough_fail(err, BOUGH_E_NOTFOUND, "process %d is not a compute on \"%s\"",
+                          (int)postmaster, pgdata);
     }
     shm->header = header;
     *out = shm;

@@ -1,4 +1,5 @@
-/* Writing the index of a layer, from the shared memory that described it as a head or from the directory itself. */
+/* Writing the index of a layer, from the shared memory that described it as a head or from the
+ * directory itself. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,20 +16,25 @@ static int by_path(const void *a, const void *b) {
     return strcmp(x->path, y->path);
 }
 
-/* What the index must hold of a generation: files, directories, whiteouts. Newer entries of a path come first. */
-static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t gen, bough_error *err) {
+/* What the index must hold of a generation: files, directories, whiteouts. Newer entries of a path
+ * come first. */
+static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t gen,
+                   bough_error *err) {
     size_t room = 1024, count = 0;
     bough_entry **list = malloc(room * sizeof *list);
     for (uint32_t b = 0; list && b < BOUGH_BUCKETS; b++) {
-        _Atomic uint32_t *stripe = &shm->stripes[b & 1023]; /* table.c: the stripe of all hashes of this bucket */
+        _Atomic uint32_t *stripe =
+            &shm->stripes[b & 1023]; /* table.c: the stripe of all hashes of this bucket */
         bough_lock(stripe);
         uint64_t at = atomic_load(&shm->buckets[b]);
         for (; list && at; at = atomic_load(&((bough_entry *)bough_at(shm, at))->next)) {
             bough_entry *e = bough_at(shm, at);
             uint32_t state = atomic_load(&e->state);
-            bool whiteout = state == BOUGH_ENTRY_GONE && (atomic_load(&e->flags) & BOUGH_FLAG_WHITEOUT);
+            bool whiteout =
+                state == BOUGH_ENTRY_GONE && (atomic_load(&e->flags) & BOUGH_FLAG_WHITEOUT);
             if (e->gen != gen || (state != BOUGH_ENTRY_HEAD && !whiteout)) continue;
-            bool newer = false; /* a file made again over its whiteout: the newer entry stands before it in the bucket */
+            bool newer = false; /* a file made again over its whiteout: the newer entry stands
+                                   before it in the bucket */
             for (size_t i = count; i-- > 0 && !newer && list[i]->hash % BOUGH_BUCKETS == b;)
                 newer = strcmp(list[i]->path, e->path) == 0;
             if (newer) continue;
@@ -56,11 +62,14 @@ static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t ge
 static bough_record_kind kind_of(const bough_entry *e) {
     uint32_t flags = atomic_load(&e->flags);
     if (atomic_load(&e->state) == BOUGH_ENTRY_GONE) return BOUGH_RECORD_WHITEOUT;
-    if (flags & BOUGH_FLAG_DIR) return flags & BOUGH_FLAG_OPAQUE ? BOUGH_RECORD_DIR_OPAQUE : BOUGH_RECORD_DIR;
+    if (flags & BOUGH_FLAG_DIR)
+        return flags & BOUGH_FLAG_OPAQUE ? BOUGH_RECORD_DIR_OPAQUE : BOUGH_RECORD_DIR;
     return flags & BOUGH_FLAG_WHOLE ? BOUGH_RECORD_WHOLE : BOUGH_RECORD_PAGES;
 }
 
-static uint64_t blocks_of(uint64_t size) { return (size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT; }
+static uint64_t blocks_of(uint64_t size) {
+    return (size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
+}
 
 static bool is_full(const bough_header *shm, const bough_entry *e) {
     uint64_t n = blocks_of(atomic_load(&e->size));
@@ -69,11 +78,13 @@ static bool is_full(const bough_header *shm, const bough_entry *e) {
     return true;
 }
 
-static uint64_t bitmap_bytes(uint64_t size) { return ((blocks_of(size) + 63) / 64) * 8; }
-
+static uint64_t bitmap_bytes(uint64_t size) {
+    return ((blocks_of(size) + 63) / 64) * 8;
+}
 
 /* Lay out records, hash table, names and bitmaps in `image`, which is zeroed. */
-static void fill(char *image, bough_index_header *h, bough_header *shm, bough_entry **list, size_t n) {
+static void fill(char *image, bough_index_header *h, bough_header *shm, bough_entry **list,
+                 size_t n) {
     bough_record *records = (void *)(image + sizeof *h);
     uint32_t *slots = (void *)(image + h->hash_at);
     char *names = image + h->names_at;
@@ -97,7 +108,8 @@ static void fill(char *image, bough_index_header *h, bough_header *shm, bough_en
                 r->bitmap = bitmap;
                 uint64_t blocks = blocks_of(r->size);
                 for (uint64_t b = 0; b < blocks; b++)
-                    if (bough_entry_has(shm, e, b)) bitmaps[bitmap + (b >> 3)] |= (uint8_t)(1U << (b & 7));
+                    if (bough_entry_has(shm, e, b))
+                        bitmaps[bitmap + (b >> 3)] |= (uint8_t)(1U << (b & 7));
                 bitmap += bitmap_bytes(r->size);
             }
         }
@@ -112,7 +124,8 @@ static void size_whole(bough_entry *e, const char *layer_path) {
     char path[BOUGH_PATH_MAX];
     struct stat st;
     if (kind_of(e) == BOUGH_RECORD_WHOLE &&
-        bough_path(path, sizeof path, NULL, "%s/data/%s", layer_path, e->path) == 0 && stat(path, &st) == 0)
+        bough_path(path, sizeof path, NULL, "%s/data/%s", layer_path, e->path) == 0 &&
+        stat(path, &st) == 0)
         atomic_store(&e->size, (uint64_t)st.st_size);
 }
 
@@ -133,7 +146,8 @@ int bough_index_write(bough_header *shm, uint32_t gen, const char *layer_path, b
             bitmaps += bitmap_bytes(atomic_load(&list[i]->size));
     }
     h.records = (uint32_t)n;
-    for (h.slots = 16; h.slots < n * 2; h.slots *= 2) {}
+    for (h.slots = 16; h.slots < n * 2; h.slots *= 2) {
+    }
     h.hash_at = sizeof h + n * sizeof(bough_record);
     h.names_at = h.hash_at + (uint64_t)h.slots * 4;
     h.bitmaps_at = (h.names_at + names + 7) & ~UINT64_C(7);
@@ -155,7 +169,8 @@ out:
     return rc;
 }
 
-int bough_index_rebuild(bough_store *store, const char *dir, const bough_layers *below, bough_error *err) {
+int bough_index_rebuild(bough_store *store, const char *dir, const bough_layers *below,
+                        bough_error *err) {
     char layer[BOUGH_PATH_MAX], data[BOUGH_PATH_MAX];
     bough_shm *shm = NULL;
     int fd = -1;

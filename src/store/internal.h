@@ -33,10 +33,11 @@ typedef struct bough_layers {
 extern const char *const bough_layered_dirs[BOUGH_LAYERED_COUNT];
 
 /* ---- layers.c ---- */
-int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch, bough_error *err);
+int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
+                      bough_error *err);
 /* Write STORE/branches/BRANCH/NAME, durable. `top` may be NULL: a layer to put first. */
-int bough_layers_write(const bough_store *store, const char *branch, const char *name, const char *top,
-                       const bough_layers *below, bough_error *err);
+int bough_layers_write(const bough_store *store, const char *branch, const char *name,
+                       const char *top, const bough_layers *below, bough_error *err);
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
@@ -50,12 +51,13 @@ bool bough_store_id_is_valid(const char *id);
 /* Write the index of a layer from the entries of one generation; durable. */
 int bough_index_write(bough_header *shm, uint32_t gen, const char *layer_path, bough_error *err);
 /* The same from the directory itself: LAYER/data over the layers `below`. */
-int bough_index_rebuild(bough_store *store, const char *dir, const bough_layers *below, bough_error *err);
+int bough_index_rebuild(bough_store *store, const char *dir, const bough_layers *below,
+                        bough_error *err);
 
 /* ---- head.c ---- */
 /* Memory for `pgdata` over `layers`, its head scanned. `group` is the branch that owns it. */
-int bough_head_scan(bough_shm **shm, int *fd, bough_store *store, const char *group, const char *pgdata,
-                    const bough_layers *layers, bough_error *err);
+int bough_head_scan(bough_shm **shm, int *fd, bough_store *store, const char *group,
+                    const char *pgdata, const bough_layers *layers, bough_error *err);
 /* Make the empty layered directories below `at`. */
 int bough_head_skeleton(const char *at, bough_error *err);
 /* Whether the head of a branch that is not running holds anything. */
@@ -65,17 +67,20 @@ int bough_head_is_empty(bool *empty, const char *pgdata, bough_error *err);
 typedef struct bough_moment {
     char control[8192];
     size_t control_bytes;
-    bool clean;         /* shut down: nothing to replay */
+    bool clean;             /* shut down: nothing to replay */
     uint64_t redo, wal_end; /* wal_end 0: not known */
     uint32_t tli;
     uint64_t segment_bytes;
 } bough_moment;
 /* Read pg_control and where the WAL ends. Under the gate when running. `live` may be NULL. */
-int bough_moment_read(bough_moment *moment, const char *pgdata, const bough_header *live, bough_error *err);
-/* Link what must be linked while nothing moves: WAL segments, two-phase files. `dest` has its directories. */
-int bough_moment_link(const bough_moment *moment, const char *pgdata, const char *dest, bool copy_segments,
+int bough_moment_read(bough_moment *moment, const char *pgdata, const bough_header *live,
                       bough_error *err);
-/* The rest, which may follow after the gate opened: directories first (bough_moment_dirs), then the tail of the WAL. */
+/* Link what must be linked while nothing moves: WAL segments, two-phase files. `dest` has its
+ * directories. */
+int bough_moment_link(const bough_moment *moment, const char *pgdata, const char *dest,
+                      bool copy_segments, bough_error *err);
+/* The rest, which may follow after the gate opened: directories first (bough_moment_dirs), then the
+ * tail of the WAL. */
 int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err);
 int bough_moment_finish(const bough_moment *moment, const char *dest, const char *control_name,
                         bough_error *err);

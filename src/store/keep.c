@@ -21,8 +21,8 @@ static int discard(const bough_store *store, const char *kind, const char *name,
         if (*p == '/') *p = '.';
     int rc = bough_path(from, sizeof from, err, "%s/%s/%s", store->dir, kind, name);
     if (!rc)
-        rc = bough_path(to, sizeof to, err, "%s/trash/%s-%s-%ld-%d-%u", store->dir, kind, flat, (long)time(NULL),
-                        (int)getpid(), atomic_fetch_add(&counter, 1));
+        rc = bough_path(to, sizeof to, err, "%s/trash/%s-%s-%ld-%d-%u", store->dir, kind, flat,
+                        (long)time(NULL), (int)getpid(), atomic_fetch_add(&counter, 1));
     if (!rc && rename(from, to) != 0 && errno != ENOENT)
         rc = bough_fail_sys(err, errno, "could not move \"%s\" to the trash", from);
     return rc;
@@ -30,7 +30,8 @@ static int discard(const bough_store *store, const char *kind, const char *name,
 
 int bough_store_delete(bough_store *store, const char *branch, bough_error *err) {
     char **names;
-    if (!bough_store_id_is_valid(branch)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
+    if (!bough_store_id_is_valid(branch))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
     int rc = bough_branch_dirs(&names, store, err);
     size_t n = strlen(branch);
     for (char **p = rc ? NULL : names; p && *p && !rc; p++) {
@@ -39,7 +40,8 @@ int bough_store_delete(bough_store *store, const char *branch, bough_error *err)
         rc = bough_layers_read(&layers, store, *p, err);
         for (size_t i = 0; !rc && i < layers.n; i++)
             if (strncmp(layers.dir[i], branch, n) == 0 && layers.dir[i][n] == '/') {
-                rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" stands on branch \"%s\"", *p, branch);
+                rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" stands on branch \"%s\"", *p,
+                                branch);
                 bough_hint(err, "Delete its children first.");
             }
         if (rc != BOUGH_E_CONFLICT && rc) continue;
@@ -67,7 +69,9 @@ int bough_store_purge(bough_store *store, bough_error *err) {
     return rc;
 }
 
-/* ---- bytes ----------------------------------------------------------------------------------------------- */
+/* ---- bytes
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* The branch's directory; WAL segments that other branches link to count as shared. */
 static int directory_bytes(bough_usage *usage, const char *path, bough_error *err) {
@@ -88,8 +92,8 @@ static int directory_bytes(bough_usage *usage, const char *path, bough_error *er
 }
 
 /* How many branches other than `branch` have a layer in their stack: any at all? */
-static int is_shared(bool *shared, const bough_store *store, const char *branch, char *const *names, const char *dir,
-                     bough_error *err) {
+static int is_shared(bool *shared, const bough_store *store, const char *branch, char *const *names,
+                     const char *dir, bough_error *err) {
     *shared = false;
     for (char *const *p = names; *p && !*shared; p++) {
         bough_layers layers;
@@ -106,7 +110,8 @@ static int is_shared(bool *shared, const bough_store *store, const char *branch,
     return BOUGH_OK;
 }
 
-int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch, bough_error *err) {
+int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX], **names = NULL;
     bough_layers layers = {NULL, 0};
     memset(usage, 0, sizeof *usage);
@@ -132,7 +137,8 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
     return rc;
 }
 
-/* ---- reconciliation ---------------------------------------------------------------------------------------- */
+/* ---- reconciliation
+ * ---------------------------------------------------------------------------------------- */
 
 static bool is_known(const char *name, const char *const *known, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -140,8 +146,8 @@ static bool is_known(const char *name, const char *const *known, size_t n) {
     return false;
 }
 
-static int discard_unknown(const bough_store *store, const char *kind, const char *const *known, size_t n,
-                           bough_error *err) {
+static int discard_unknown(const bough_store *store, const char *kind, const char *const *known,
+                           size_t n, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/%s", store->dir, kind);
     if (rc) return rc;
@@ -149,16 +155,19 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
     while (!rc && (d = readdir(dir)) != NULL) {
-        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 || is_known(d->d_name, known, n)) continue;
-        bough_log(BOUGH_LOG_WARN, "discarding what the catalogue does not know", "kind", kind, "name", d->d_name, NULL);
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
+            is_known(d->d_name, known, n))
+            continue;
+        bough_log(BOUGH_LOG_WARN, "discarding what the catalogue does not know", "kind", kind,
+                  "name", d->d_name, NULL);
         rc = discard(store, kind, d->d_name, err);
     }
     closedir(dir);
     return rc;
 }
 
-int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live, bool *missing,
-                          size_t n, bough_error *err) {
+int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live,
+                          bool *missing, size_t n, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && i < n; i++) {

@@ -23,7 +23,8 @@ static bool is_layer_name(const char *text) {
            strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-/") == strlen(text);
 }
 
-int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch, bough_error *err) {
+int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n = 0;
     memset(layers, 0, sizeof *layers);
@@ -34,7 +35,8 @@ int bough_layers_read(bough_layers *layers, const bough_store *store, const char
     for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
     layers->dir = calloc(lines + 1, sizeof *layers->dir);
     if (!layers->dir) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    bool whole = n >= head + 4 && strncmp(text, STACK_HEAD, head) == 0 && strcmp(text + n - 4, "end\n") == 0;
+    bool whole =
+        n >= head + 4 && strncmp(text, STACK_HEAD, head) == 0 && strcmp(text + n - 4, "end\n") == 0;
     char *save, *line = whole && !rc ? strtok_r(text + head, "\n", &save) : NULL;
     for (; line && strcmp(line, "end") != 0; line = strtok_r(NULL, "\n", &save)) {
         whole = whole && is_layer_name(line) && layers->n < BOUGH_MAX_DEPTH;
@@ -47,13 +49,14 @@ int bough_layers_read(bough_layers *layers, const bough_store *store, const char
     return rc;
 }
 
-int bough_layers_write(const bough_store *store, const char *branch, const char *name, const char *top,
-                       const bough_layers *below, bough_error *err) {
+int bough_layers_write(const bough_store *store, const char *branch, const char *name,
+                       const char *top, const bough_layers *below, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", store->dir, branch, name);
     if (rc) return rc;
     if (below->n + (top != NULL) >= BOUGH_MAX_DEPTH) {
-        bough_fail(err, BOUGH_E_UNSUPPORTED, "branch \"%s\" already stands on %zu layers", branch, below->n);
+        bough_fail(err, BOUGH_E_UNSUPPORTED, "branch \"%s\" already stands on %zu layers", branch,
+                   below->n);
         return bough_hint(err, "Export it and create a new project from the export.");
     }
     size_t room = (below->n + 3) * 104, n = 0;
@@ -61,7 +64,8 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
     if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     n += (size_t)snprintf(text + n, room - n, STACK_HEAD);
     if (top) n += (size_t)snprintf(text + n, room - n, "%s\n", top);
-    for (size_t i = 0; i < below->n; i++) n += (size_t)snprintf(text + n, room - n, "%s\n", below->dir[i]);
+    for (size_t i = 0; i < below->n; i++)
+        n += (size_t)snprintf(text + n, room - n, "%s\n", below->dir[i]);
     n += (size_t)snprintf(text + n, room - n, "end\n");
     rc = bough_write_file(path, text, n, 0600, err);
     free(text);
@@ -70,7 +74,8 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
 
 bool bough_layer_is_durable(const bough_store *store, const char *dir) {
     char path[BOUGH_PATH_MAX];
-    return bough_path(path, sizeof path, NULL, "%s/layers/%s/durable", store->dir, dir) == 0 && access(path, F_OK) == 0;
+    return bough_path(path, sizeof path, NULL, "%s/layers/%s/durable", store->dir, dir) == 0 &&
+           access(path, F_OK) == 0;
 }
 
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err) {
@@ -83,14 +88,16 @@ int bough_layer_verify(bough_store *store, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     pthread_mutex_lock(&store->mutex);
     bool known = false;
-    for (size_t i = 0; i < store->n_verified && !known; i++) known = strcmp(store->verified[i], dir) == 0;
+    for (size_t i = 0; i < store->n_verified && !known; i++)
+        known = strcmp(store->verified[i], dir) == 0;
     pthread_mutex_unlock(&store->mutex);
     if (known) return BOUGH_OK;
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, dir);
     if (rc) return rc;
     bough_index index;
     if (bough_index_map(&index, path, true) != 0) {
-        if (errno == EUCLEAN) return bough_fail(err, BOUGH_E_CORRUPT, "the index of layer \"%s\" is damaged", dir);
+        if (errno == EUCLEAN)
+            return bough_fail(err, BOUGH_E_CORRUPT, "the index of layer \"%s\" is damaged", dir);
         return bough_fail_sys(err, errno, "could not read the index of layer \"%s\"", dir);
     }
     bough_index_unmap(&index);
@@ -105,7 +112,8 @@ int bough_layer_verify(bough_store *store, const char *dir, bough_error *err) {
     return BOUGH_OK;
 }
 
-int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err) {
+int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_index index;
     *bytes = 0;
@@ -150,7 +158,8 @@ int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err)
     return BOUGH_OK;
 }
 
-int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch, bough_error *err) {
+int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch,
+                           bough_error *err) {
     bough_layers layers;
     *dirs = NULL;
     int rc = bough_layers_read(&layers, store, branch, err);
@@ -166,7 +175,8 @@ int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *b
     for (size_t i = 0; !rc && i < layers.n; i++) {
         if (strncmp(layers.dir[i], branch, length) == 0 && layers.dir[i][length] == '/') continue;
         rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, layers.dir[i]);
-        if (!rc && !(list[n++] = strdup(path))) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (!rc && !(list[n++] = strdup(path)))
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     bough_layers_free(&layers);
     if (rc) {

@@ -1,10 +1,11 @@
 /*
- * A moment of a branch beside its pages: pg_control and the WAL from its redo point on. Complete segments are
- * shared by hard link; of the last one only its first page and what lies between redo and the end are copied, the
- * rest stays a hole.
+ * A moment of a branch beside its pages: pg_control and the WAL from its redo point on. Complete
+ * segments are shared by hard link; of the last one only its first page and what lies between redo
+ * and the end are copied, the rest stays a hole.
  *
- * Offsets in pg_control are those of PostgreSQL 13 to 18 (catalog/pg_control.h): state at 16, checkPoint at 32,
- * checkPointCopy.redo at 40, ThisTimeLineID at 48. The size of segments is that of the files.
+ * Offsets in pg_control are those of PostgreSQL 13 to 18 (catalog/pg_control.h): state at 16,
+ * checkPoint at 32, checkPointCopy.redo at 40, ThisTimeLineID at 48. The size of segments is that
+ * of the files.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -48,7 +49,8 @@ static int segment_bytes(uint64_t *bytes, const char *pgdata, bough_error *err) 
     unsigned tli, log, seg;
     struct stat st;
     while (!*bytes && (d = readdir(dir)) != NULL)
-        if (bough_parse_wal_name(d->d_name, &tli, &log, &seg) && fstatat(dirfd(dir), d->d_name, &st, 0) == 0)
+        if (bough_parse_wal_name(d->d_name, &tli, &log, &seg) &&
+            fstatat(dirfd(dir), d->d_name, &st, 0) == 0)
             *bytes = (uint64_t)st.st_size;
     closedir(dir);
     if (*bytes < 1 << 20 || (*bytes & (*bytes - 1)))
@@ -56,7 +58,8 @@ static int segment_bytes(uint64_t *bytes, const char *pgdata, bough_error *err) 
     return BOUGH_OK;
 }
 
-int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live, bough_error *err) {
+int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     memset(m, 0, sizeof *m);
     int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
@@ -73,19 +76,23 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     m->clean = !live && (state == DB_SHUTDOWNED || state == DB_SHUTDOWNED_IN_RECOVERY);
     if (live) m->wal_end = atomic_load(&live->wal_end);
     if (live && m->wal_end && atomic_load(&live->wal_tli) != m->tli) m->wal_end = 0;
-    /* it started after a clean stop and has written no WAL yet: the control file still names the shutdown checkpoint */
+    /* it started after a clean stop and has written no WAL yet: the control file still names the
+     * shutdown checkpoint */
     bool untouched = live && atomic_load(&live->wal_end) == 0 && field64(m->control, 32) == m->redo;
     /* a shutdown checkpoint is the last record there is, and shorter than a page */
-    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched)) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
+    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched))
+        m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
     return segment_bytes(&m->segment_bytes, pgdata, err);
 }
 
 static void segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
     uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
-    (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log), (unsigned)(number % per_log));
+    (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log),
+                   (unsigned)(number % per_log));
 }
 
-static int link_one(const char *from_dir, const char *to_dir, const char *name, bool copy, bough_error *err) {
+static int link_one(const char *from_dir, const char *to_dir, const char *name, bool copy,
+                    bough_error *err) {
     char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
     int rc = bough_path(from, sizeof from, err, "%s/%s", from_dir, name);
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", to_dir, name);
@@ -102,7 +109,8 @@ static int link_one(const char *from_dir, const char *to_dir, const char *name, 
         n = read(in, buf, sizeof buf);
         if (n > 0 && bough_write_full(out, buf, (size_t)n) != 0) n = -1;
     }
-    if (n < 0 || fsync(out) != 0) rc = bough_fail_sys(err, errno, "could not copy \"%s\" to \"%s\"", from, to);
+    if (n < 0 || fsync(out) != 0)
+        rc = bough_fail_sys(err, errno, "could not copy \"%s\" to \"%s\"", from, to);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
     return rc;
@@ -116,10 +124,13 @@ static int link_all(const char *pgdata, const char *dest, const char *name, bool
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", dest, name);
     if (rc) return rc;
     DIR *dir = opendir(from);
-    if (!dir) return errno == ENOENT ? BOUGH_OK : bough_fail_sys(err, errno, "could not list \"%s\"", from);
+    if (!dir)
+        return errno == ENOENT ? BOUGH_OK
+                               : bough_fail_sys(err, errno, "could not list \"%s\"", from);
     struct dirent *d;
     while (!rc && (d = readdir(dir)) != NULL)
-        if (d->d_type == DT_REG && (!wanted || wanted(d->d_name))) rc = link_one(from, to, d->d_name, copy, err);
+        if (d->d_type == DT_REG && (!wanted || wanted(d->d_name)))
+            rc = link_one(from, to, d->d_name, copy, err);
     closedir(dir);
     return rc;
 }
@@ -128,32 +139,39 @@ static bool is_history(const char *name) {
     size_t n = strlen(name);
     return n > 8 && strcmp(name + n - 8, ".history") == 0;
 }
-static bool is_origins(const char *name) { return strcmp(name, "replorigin_checkpoint") == 0; }
+static bool is_origins(const char *name) {
+    return strcmp(name, "replorigin_checkpoint") == 0;
+}
 
 /* Whether the segment stands in pg_wal; used where the end of the WAL is not known. */
 static bool has_segment(const bough_moment *m, const char *pgdata, uint64_t number) {
     char name[32], path[BOUGH_PATH_MAX];
     segment_name(name, sizeof name, m, number);
-    return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 && access(path, F_OK) == 0;
+    return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 &&
+           access(path, F_OK) == 0;
 }
 
-int bough_moment_link(const bough_moment *m, const char *pgdata, const char *dest, bool copy, bough_error *err) {
+int bough_moment_link(const bough_moment *m, const char *pgdata, const char *dest, bool copy,
+                      bough_error *err) {
     char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX], name[32];
     int rc = bough_path(from, sizeof from, err, "%s/pg_wal", pgdata);
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/pg_wal", dest);
     uint64_t first = m->redo / m->segment_bytes;
     for (uint64_t s = first; !rc; s++) {
-        if (m->wal_end ? s >= (m->wal_end - 1) / m->segment_bytes : !has_segment(m, pgdata, s)) break;
+        if (m->wal_end ? s >= (m->wal_end - 1) / m->segment_bytes : !has_segment(m, pgdata, s))
+            break;
         segment_name(name, sizeof name, m, s);
         /* where the end is not known, a segment may be written again: it cannot be shared */
         rc = link_one(from, to, name, copy || !m->wal_end, err);
     }
-    if (!rc && m->wal_end) { /* under a name of its own: its contents follow in bough_moment_finish() */
+    if (!rc &&
+        m->wal_end) { /* under a name of its own: its contents follow in bough_moment_finish() */
         char last[BOUGH_PATH_MAX], held[BOUGH_PATH_MAX];
         segment_name(name, sizeof name, m, (m->wal_end - 1) / m->segment_bytes);
         rc = bough_path(last, sizeof last, err, "%s/%s", from, name);
         if (!rc) rc = bough_path(held, sizeof held, err, "%s/last-segment", to);
-        if (!rc && link(last, held) != 0) rc = bough_fail_sys(err, errno, "could not link \"%s\"", last);
+        if (!rc && link(last, held) != 0)
+            rc = bough_fail_sys(err, errno, "could not link \"%s\"", last);
     }
     if (!rc) rc = link_all(pgdata, dest, "pg_wal", copy, is_history, err);
     if (!rc) rc = link_all(pgdata, dest, "pg_twophase", copy, NULL, err);
@@ -163,8 +181,9 @@ int bough_moment_link(const bough_moment *m, const char *pgdata, const char *des
 }
 
 int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err) {
-    static const char *const below[] = {"pg_wal", "pg_wal/archive_status", "pg_logical/snapshots",
-                                        "pg_logical/mappings", "pg_dynshmem", BOUGH_TMP_NAME};
+    static const char *const below[] = {
+        "pg_wal",      "pg_wal/archive_status", "pg_logical/snapshots", "pg_logical/mappings",
+        "pg_dynshmem", BOUGH_TMP_NAME};
     char path[BOUGH_PATH_MAX];
     int rc = bough_mkdirs(dest, 0700, err);
     if (!rc) rc = bough_head_skeleton(dest, err);
@@ -202,7 +221,9 @@ static int copy_pages(int in, int out, uint64_t from, uint64_t to) {
         ssize_t n = bough_pread_full(in, page, sizeof page, (off_t)at);
         if (n < 0) return -1;
         if (n == 0) break;
-        if (memcmp(page, zeros, (size_t)n) != 0 && bough_pwrite_full(out, page, (size_t)n, (off_t)at) != 0) return -1;
+        if (memcmp(page, zeros, (size_t)n) != 0 &&
+            bough_pwrite_full(out, page, (size_t)n, (off_t)at) != 0)
+            return -1;
     }
     return 0;
 }
@@ -218,8 +239,9 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
     int out = in < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     uint64_t from = m->redo > start ? m->redo - start : 0, to = m->wal_end - start;
     if (to > m->segment_bytes) to = m->segment_bytes;
-    if (in < 0 || out < 0 || ftruncate(out, (off_t)m->segment_bytes) != 0 || copy_pages(in, out, 0, XLOG_PAGE) != 0 ||
-        copy_pages(in, out, from, to) != 0 || fsync(out) != 0)
+    if (in < 0 || out < 0 || ftruncate(out, (off_t)m->segment_bytes) != 0 ||
+        copy_pages(in, out, 0, XLOG_PAGE) != 0 || copy_pages(in, out, from, to) != 0 ||
+        fsync(out) != 0)
         rc = bough_fail_sys(err, errno, "could not copy the WAL to \"%s\"", path);
     if (in >= 0) close(in);
     if (out >= 0) close(out);

@@ -1,13 +1,15 @@
 /*
- * Sealing: a head becomes the newest layer of its branch. The head's directories are renamed, whatever their
- * size; the file "stack" is replaced by rename, and that is the moment at which the seal has happened.
+ * Sealing: a head becomes the newest layer of its branch. The head's directories are renamed,
+ * whatever their size; the file "stack" is replaced by rename, and that is the moment at which the
+ * seal has happened.
  *
- *   before     branches/B/next/ has new empty directories, layers/B/L/data exists, stack.next is written
- *   gate       rename head -> layer, next -> head, stack.next -> stack
- *   after      directories synced, index written
+ *   before     branches/B/next/ has new empty directories, layers/B/L/data exists, stack.next is
+ * written gate       rename head -> layer, next -> head, stack.next -> stack after      directories
+ * synced, index written
  *
- * A crash before the stack was replaced is undone by renaming back (the new head is empty: the gate was closed);
- * one after it is finished by writing the index, for which the layer's directory has all that is needed.
+ * A crash before the stack was replaced is undone by renaming back (the new head is empty: the gate
+ * was closed); one after it is finished by writing the index, for which the layer's directory has
+ * all that is needed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -22,7 +24,8 @@
 #include "util/log.h"
 
 /* The next unused layer number of a group: layers are never renumbered. */
-static int next_layer(char *dir, size_t size, const bough_store *store, const char *branch, bough_error *err) {
+static int next_layer(char *dir, size_t size, const bough_store *store, const char *branch,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
@@ -43,8 +46,12 @@ int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, b
     (void)snprintf(seal->branch, sizeof seal->branch, "%s", branch);
     int rc = bough_layers_read(&seal->below, store, branch, err);
     if (!rc) rc = next_layer(seal->layer, sizeof seal->layer, store, branch, err);
-    if (!rc) rc = bough_path(seal->data, sizeof seal->data, err, "%s/layers/%s/data", store->dir, seal->layer);
-    if (!rc) rc = bough_path(seal->next, sizeof seal->next, err, "%s/branches/%s/next", store->dir, branch);
+    if (!rc)
+        rc = bough_path(seal->data, sizeof seal->data, err, "%s/layers/%s/data", store->dir,
+                        seal->layer);
+    if (!rc)
+        rc = bough_path(seal->next, sizeof seal->next, err, "%s/branches/%s/next", store->dir,
+                        branch);
     if (!rc) rc = bough_store_pgdata(seal->pgdata, store, branch, err);
     if (!rc) rc = bough_rmtree(seal->next, err);
     if (!rc) rc = bough_head_skeleton(seal->next, err);
@@ -62,7 +69,8 @@ static void undo(const bough_seal *seal, size_t renamed) {
         (void)snprintf(layer, sizeof layer, "%s/%s", seal->data, bough_layered_dirs[i]);
         if (access(layer, F_OK) != 0) continue;
         if (bough_rmtree(head, NULL) != 0 || rename(layer, head) != 0)
-            bough_log(BOUGH_LOG_ERROR, "could not undo a seal", "branch", seal->branch, "directory", head, NULL);
+            bough_log(BOUGH_LOG_ERROR, "could not undo a seal", "branch", seal->branch, "directory",
+                      head, NULL);
     }
 }
 
@@ -78,7 +86,8 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
             break;
         }
         (void)snprintf(to, sizeof to, "%s/%s", seal->next, bough_layered_dirs[i]);
-        if (rename(to, from) != 0) rc = bough_fail_sys(err, errno, "could not move \"%s\" to \"%s\"", to, from);
+        if (rename(to, from) != 0)
+            rc = bough_fail_sys(err, errno, "could not move \"%s\" to \"%s\"", to, from);
     }
     if (!rc) {
         (void)snprintf(from, sizeof from, "%s/branches/%s/stack.next", store->dir, seal->branch);
@@ -90,7 +99,8 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
     return rc;
 }
 
-/* Tell the processes of a running compute: their head is a layer now, whose index is this generation. */
+/* Tell the processes of a running compute: their head is a layer now, whose index is this
+ * generation. */
 void bough_seal_publish(const bough_seal *seal, bough_header *live) {
     uint32_t depth = atomic_load(&live->depth), gen = atomic_load(&live->gen);
     bough_stack_item *item = &live->stack[depth];
@@ -123,34 +133,44 @@ void bough_seal_end(bough_seal *seal, const bough_store *store) {
         bough_path(path, sizeof path, NULL, "%s/layers/%s", store->dir, seal->layer) == 0)
         bough_ignore(bough_rmtree(path, NULL));
     if (seal->next[0]) bough_ignore(bough_rmtree(seal->next, NULL));
-    if (!seal->done && bough_path(path, sizeof path, NULL, "%s/branches/%s/stack.next", store->dir, seal->branch) == 0)
+    if (!seal->done && bough_path(path, sizeof path, NULL, "%s/branches/%s/stack.next", store->dir,
+                                  seal->branch) == 0)
         unlink(path);
     bough_layers_free(&seal->below);
 }
 
-/* ---- after a crash -------------------------------------------------------------------------------- */
+/* ---- after a crash
+ * -------------------------------------------------------------------------------- */
 
 /* A layer directory of this branch that its stack does not name: undo. */
-static int mend_unnamed(bough_store *store, const char *branch, const bough_layers *layers, bough_error *err) {
+static int mend_unnamed(bough_store *store, const char *branch, const bough_layers *layers,
+                        bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
     if (rc) return rc;
     DIR *dir = opendir(path);
-    if (!dir) return errno == ENOENT ? BOUGH_OK : bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    if (!dir)
+        return errno == ENOENT ? BOUGH_OK
+                               : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
     while (!rc && (d = readdir(dir)) != NULL) {
         if (d->d_name[0] == '.') continue;
         bough_seal seal = {.done = false};
         rc = bough_path(seal.layer, sizeof seal.layer, err, "%s/%s", branch, d->d_name);
         bool named = false;
-        for (size_t i = 0; i < layers->n; i++) named = named || strcmp(layers->dir[i], seal.layer) == 0;
+        for (size_t i = 0; i < layers->n; i++)
+            named = named || strcmp(layers->dir[i], seal.layer) == 0;
         if (rc || named) continue;
         (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
-        rc = bough_path(seal.data, sizeof seal.data, err, "%s/layers/%s/data", store->dir, seal.layer);
+        rc = bough_path(seal.data, sizeof seal.data, err, "%s/layers/%s/data", store->dir,
+                        seal.layer);
         if (!rc) rc = bough_store_pgdata(seal.pgdata, store, branch, err);
-        if (!rc) rc = bough_path(seal.next, sizeof seal.next, err, "%s/branches/%s/next", store->dir, branch);
+        if (!rc)
+            rc = bough_path(seal.next, sizeof seal.next, err, "%s/branches/%s/next", store->dir,
+                            branch);
         if (rc) continue;
-        bough_log(BOUGH_LOG_WARN, "undoing an interrupted seal", "branch", branch, "layer", seal.layer, NULL);
+        bough_log(BOUGH_LOG_WARN, "undoing an interrupted seal", "branch", branch, "layer",
+                  seal.layer, NULL);
         undo(&seal, BOUGH_LAYERED_COUNT);
         bough_seal_end(&seal, store);
     }
@@ -181,7 +201,8 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
         rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, layers.dir[i]);
         if (rc || access(path, F_OK) == 0) continue;
         bough_layers below = {layers.dir + i + 1, layers.n - i - 1};
-        bough_log(BOUGH_LOG_WARN, "finishing an interrupted seal", "branch", branch, "layer", layers.dir[i], NULL);
+        bough_log(BOUGH_LOG_WARN, "finishing an interrupted seal", "branch", branch, "layer",
+                  layers.dir[i], NULL);
         rc = bough_index_rebuild(store, layers.dir[i], &below, err);
     }
     bough_layers_free(&layers);

@@ -1,4 +1,5 @@
-/* Sealing a head, in steps, so that taking a moment can put its own work under the same closed gate. */
+/* Sealing a head, in steps, so that taking a moment can put its own work under the same closed
+ * gate. */
 #ifndef BOUGH_STORE_SEAL_H
 #define BOUGH_STORE_SEAL_H
 

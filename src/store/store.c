@@ -15,19 +15,21 @@
 const char *const bough_layered_dirs[BOUGH_LAYERED_COUNT] = BOUGH_LAYERED_DIRS;
 
 static int unfit(bough_error *err, const char *dir, const char *why) {
-    bough_fail(err, BOUGH_E_UNSUPPORTED, "the file system of \"%s\" is unfit for a store: %s", dir, why);
+    bough_fail(err, BOUGH_E_UNSUPPORTED, "the file system of \"%s\" is unfit for a store: %s", dir,
+               why);
     return bough_hint(err, "Use ext4, XFS, Btrfs (without compression) or tmpfs for the store.");
 }
 
 /* Write a block of zeros past a hole: is the hole seen as hole and the zeros as data? */
 static int probe_holes(const char *dir, int fd, bough_error *err) {
     char zeros[BOUGH_BLOCK] = {0};
-    if (bough_pwrite_full(fd, zeros, sizeof zeros, 4 * BOUGH_BLOCK) != 0 || ftruncate(fd, 16 * BOUGH_BLOCK) != 0 ||
-        fsync(fd) != 0)
+    if (bough_pwrite_full(fd, zeros, sizeof zeros, 4 * BOUGH_BLOCK) != 0 ||
+        ftruncate(fd, 16 * BOUGH_BLOCK) != 0 || fsync(fd) != 0)
         return bough_fail_sys(err, errno, "could not write in \"%s\"", dir);
     off_t data = lseek(fd, 0, SEEK_DATA);
     if (data == 0) return unfit(err, dir, "it does not report holes in files");
-    if (data != 4 * (off_t)BOUGH_BLOCK) return unfit(err, dir, "a block of zeros that was written became a hole");
+    if (data != 4 * (off_t)BOUGH_BLOCK)
+        return unfit(err, dir, "a block of zeros that was written became a hole");
     if (lseek(fd, data, SEEK_HOLE) != 5 * (off_t)BOUGH_BLOCK)
         return unfit(err, dir, "it allocates in units larger than 4 KiB");
     return BOUGH_OK;
@@ -45,7 +47,8 @@ static int probe(const char *dir, bough_error *err) {
         rc = unfit(err, dir, "it has no extended attributes (user.*)");
     if (!rc && link(path, other) != 0) rc = unfit(err, dir, "it has no hard links");
     unlink(other);
-    if (!rc && symlink(BOUGH_WHITEOUT, other) != 0) rc = unfit(err, dir, "it has no symbolic links");
+    if (!rc && symlink(BOUGH_WHITEOUT, other) != 0)
+        rc = unfit(err, dir, "it has no symbolic links");
     if (!rc && renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
         rc = unfit(err, dir, "it cannot exchange two names");
     close(fd);
@@ -72,8 +75,9 @@ static int check_format(const char *dir, bough_error *err) {
     if (end == text || (*end && *end != '\n'))
         rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a format version", path);
     else if (version > BOUGH_STORE_FORMAT) {
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the store \"%s\" has format %ld, this Bough knows up to %d", dir,
-                        version, BOUGH_STORE_FORMAT);
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
+                        "the store \"%s\" has format %ld, this Bough knows up to %d", dir, version,
+                        BOUGH_STORE_FORMAT);
         bough_hint(err, "Use the newer Bough that made it.");
     }
     free(text);
@@ -95,7 +99,8 @@ static int take_lock(bough_store *s, bough_error *err) {
 int bough_store_open(bough_store **store, const char *dir, bough_error *err) {
     static const char *const rooms[] = {"branches", "layers", "run", "trash", "tmp", "wal"};
     *store = NULL;
-    if (dir[0] != '/') return bough_fail(err, BOUGH_E_INVALID, "the store's path \"%s\" is not absolute", dir);
+    if (dir[0] != '/')
+        return bough_fail(err, BOUGH_E_INVALID, "the store's path \"%s\" is not absolute", dir);
     bough_store *s = calloc(1, sizeof *s);
     if (!s) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     s->lock_fd = -1;
@@ -129,7 +134,9 @@ void bough_store_close(bough_store *s) {
     free(s);
 }
 
-const char *bough_store_dir(const bough_store *store) { return store->dir; }
+const char *bough_store_dir(const bough_store *store) {
+    return store->dir;
+}
 
 bool bough_store_id_is_valid(const char *id) {
     size_t n = strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-");
@@ -144,7 +151,8 @@ bool bough_store_has_branch(const bough_store *store, const char *branch) {
     char path[BOUGH_PATH_MAX];
     struct stat st;
     return bough_store_id_is_valid(branch) &&
-           bough_path(path, sizeof path, NULL, "%s/branches/%s/stack", store->dir, branch) == 0 && stat(path, &st) == 0;
+           bough_path(path, sizeof path, NULL, "%s/branches/%s/stack", store->dir, branch) == 0 &&
+           stat(path, &st) == 0;
 }
 
 void bough_store_free_list(char **list) {

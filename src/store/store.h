@@ -1,6 +1,7 @@
 /**
- * The store: directories, layers, heads and stacks of one Bough installation. Knows files only; which projects
- * and branches exist is the catalogue's business (src/model). Design: docs/internals/store.md.
+ * The store: directories, layers, heads and stacks of one Bough installation. Knows files only;
+ * which projects and branches exist is the catalogue's business (src/model). Design:
+ * docs/internals/store.md.
  *
  *   STORE/format                 version of this layout
  *   STORE/lock                   flock'ed by the one server
@@ -31,16 +32,17 @@ typedef struct bough_shm bough_shm;
 
 /** Bytes on disk, from real allocation (st_blocks). */
 typedef struct bough_usage {
-    uint64_t own_bytes;    /**< the branch's directory and the layers that no other branch stands on */
+    uint64_t own_bytes; /**< the branch's directory and the layers that no other branch stands on */
     uint64_t shared_bytes; /**< layers below it that other branches stand on too */
     unsigned depth;        /**< layers below the head */
 } bough_usage;
 
 /** What taking a moment cost; milliseconds. */
 typedef struct bough_fork_result {
-    bool sealed;      /**< a new layer was made (false: the head was empty, the stack was shared as it is) */
-    double gate_ms;   /**< how long writers of the parent could wait */
-    double seal_ms;   /**< the whole seal */
+    bool sealed;    /**< a new layer was made (false: the head was empty, the stack was shared as it
+                       is) */
+    double gate_ms; /**< how long writers of the parent could wait */
+    double seal_ms; /**< the whole seal */
     double create_ms; /**< making the child's directory */
 } bough_fork_result;
 
@@ -50,7 +52,8 @@ typedef int (*bough_progress)(void *context, uint64_t done_bytes, uint64_t total
 /**
  * Open a store, or make one in an empty or missing directory.
  *
- * Probes the file system (holes reported, zero blocks are data, xattrs, hard links, rename) and takes the lock.
+ * Probes the file system (holes reported, zero blocks are data, xattrs, hard links, rename) and
+ * takes the lock.
  *
  * @param[out] store  Closed with bough_store_close().
  * @param dir         Absolute path.
@@ -64,7 +67,8 @@ void bough_store_close(bough_store *store);
 const char *bough_store_dir(const bough_store *store);
 
 /** Path of a branch's PGDATA, of size BOUGH_PATH_MAX. */
-BOUGH_CHECK int bough_store_pgdata(char *out, const bough_store *store, const char *branch, bough_error *err);
+BOUGH_CHECK int bough_store_pgdata(char *out, const bough_store *store, const char *branch,
+                                   bough_error *err);
 
 /** Whether a branch's directory exists and is complete. */
 bool bough_store_has_branch(const bough_store *store, const char *branch);
@@ -75,11 +79,12 @@ bool bough_store_has_branch(const bough_store *store, const char *branch);
  *
  * @retval BOUGH_E_PRECONDITION  Not cleanly shut down, has tablespaces, or unusual block sizes.
  */
-BOUGH_CHECK int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata, bough_error *err);
+BOUGH_CHECK int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata,
+                                  bough_error *err);
 
 /**
- * Branch: take a moment of `parent` and make `child` start from it. Configuration files are not copied:
- * write them before starting a compute (src/pg/conf.h).
+ * Branch: take a moment of `parent` and make `child` start from it. Configuration files are not
+ * copied: write them before starting a compute (src/pg/conf.h).
  *
  * @param live  Shared memory of the parent's running compute, or NULL when it is not running.
  * @retval BOUGH_E_CONFLICT  The child's directory exists.
@@ -93,16 +98,19 @@ BOUGH_CHECK int bough_store_fork(bough_fork_result *result, bough_store *store, 
  * @param[out] bytes  From the redo point of the last checkpoint to the end of the WAL.
  * @param live        Shared memory of the running compute.
  */
-BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store, const char *branch,
-                                       const bough_shm *live, bough_error *err);
+BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store,
+                                       const char *branch, const bough_shm *live, bough_error *err);
 
 /**
- * Make every layer below a branch durable (fsync). Called in the background after a fork of a live parent.
- * Until it has returned, a power cut makes the branch start again from its first image (no loss: its WAL is kept).
+ * Make every layer below a branch durable (fsync). Called in the background after a fork of a live
+ * parent. Until it has returned, a power cut makes the branch start again from its first image (no
+ * loss: its WAL is kept).
  *
- * @param[out] advanced  May be NULL. Whether the branch was waiting for this (its wal_keep_size may be lowered).
+ * @param[out] advanced  May be NULL. Whether the branch was waiting for this (its wal_keep_size may
+ * be lowered).
  */
-BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bough_error *err);
+BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch,
+                                 bough_error *err);
 
 /** Whether layers below the branch still await bough_store_sync(). */
 bool bough_store_sync_pending(const bough_store *store, const char *branch);
@@ -114,11 +122,12 @@ BOUGH_CHECK int bough_store_delete(bough_store *store, const char *branch, bough
 BOUGH_CHECK int bough_store_purge(bough_store *store, bough_error *err);
 
 /** Bytes of a branch. */
-BOUGH_CHECK int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch, bough_error *err);
+BOUGH_CHECK int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch,
+                                  bough_error *err);
 
 /**
- * Write a branch that no compute runs on out as a plain PGDATA that a stock postgres starts on. Of a live
- * branch, fork a hidden child and export that.
+ * Write a branch that no compute runs on out as a plain PGDATA that a stock postgres starts on. Of
+ * a live branch, fork a hidden child and export that.
  *
  * @param dest      Existing empty directory.
  * @param progress  May be NULL.
@@ -128,39 +137,45 @@ BOUGH_CHECK int bough_store_export(bough_store *store, const char *branch, const
                                    bough_progress progress, void *context, bough_error *err);
 
 /**
- * After a crash: finish or undo interrupted seals, move what the catalogue does not know to the trash.
- * Call once after opening, before any compute is started, with computes adopted first.
+ * After a crash: finish or undo interrupted seals, move what the catalogue does not know to the
+ * trash. Call once after opening, before any compute is started, with computes adopted first.
  *
  * @param known    Ids of the branches the catalogue knows.
- * @param live     live[i] is the shared memory of known[i]'s running compute, or NULL; the array may be NULL.
+ * @param live     live[i] is the shared memory of known[i]'s running compute, or NULL; the array
+ * may be NULL.
  * @param[out] missing  missing[i] set where the directory of known[i] is gone; caller's array of n.
  */
-BOUGH_CHECK int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live,
-                                      bool *missing, size_t n, bough_error *err);
+BOUGH_CHECK int bough_store_reconcile(bough_store *store, const char *const *known,
+                                      bough_shm *const *live, bool *missing, size_t n,
+                                      bough_error *err);
 
 /**
  * Before starting a compute: scan the head, make the shared memory.
  *
  * @param[out] shm  Detached with bough_shm_close().
- * @param[out] fd   The memory's descriptor (close-on-exec), to be handed to postgres as BOUGH_SHM_FD; the
- *                  caller closes it after exec.
+ * @param[out] fd   The memory's descriptor (close-on-exec), to be handed to postgres as
+ * BOUGH_SHM_FD; the caller closes it after exec.
  */
-BOUGH_CHECK int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char *branch,
-                                    bough_error *err);
+BOUGH_CHECK int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store,
+                                    const char *branch, bough_error *err);
 
-/** Directories that a compute of the branch must read: its layers. NULL-terminated, free with bough_store_free_list(). */
-BOUGH_CHECK int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch, bough_error *err);
+/** Directories that a compute of the branch must read: its layers. NULL-terminated, free with
+ * bough_store_free_list(). */
+BOUGH_CHECK int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch,
+                                       bough_error *err);
 void bough_store_free_list(char **list);
 
-/** Attach to the memory of a compute found running, by its postmaster. @retval BOUGH_E_NOTFOUND not ours */
-BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *pgdata, bough_error *err);
+/** Attach to the memory of a compute found running, by its postmaster. @retval BOUGH_E_NOTFOUND not
+ * ours */
+BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *pgdata,
+                                 bough_error *err);
 /** Tell the memory who the postmaster is (liveness of its children is judged by it). */
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster);
 void bough_shm_close(bough_shm *shm);
 
 /**
- * Check the memory of a running compute against the file system, its writers held for the time it takes: for
- * tests and for support.
+ * Check the memory of a running compute against the file system, its writers held for the time it
+ * takes: for tests and for support.
  *
  * @param[out] files  Paths checked.
  * @retval BOUGH_E_CORRUPT  They differ; the message names the file and the block.

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* SQLSTATEs are PostgreSQL's (Appendix A): 57P03 cannot_connect_now, 42501 insufficient_privilege, ... */
+/* SQLSTATEs are PostgreSQL's (Appendix A): 57P03 cannot_connect_now, 42501 insufficient_privilege,
+ * ... */
 static const bough_code_info codes[] = {
     {BOUGH_OK, "OK", 200, 0, "00000"},
     {BOUGH_E_NOMEM, "OUT_OF_MEMORY", 500, 70, "53200"},
@@ -75,7 +76,8 @@ int bough_fail_sys(bough_error *err, int sys_errno, const char *fmt, ...) {
         (void)snprintf(err->message + n, sizeof err->message - n, ": %s",
                        strerror_r(sys_errno, reason, sizeof reason));
         if (code == BOUGH_E_NOSPACE)
-            (void)snprintf(err->hint, sizeof err->hint, "Free space on that file system, then retry.");
+            (void)snprintf(err->hint, sizeof err->hint,
+                           "Free space on that file system, then retry.");
         errno = sys_errno;
     }
     return code;
@@ -99,7 +101,7 @@ int bough_context(bough_error *err, const char *fmt, ...) {
     (void)vsnprintf(err->message, sizeof err->message, fmt, ap);
     va_end(ap);
     size_t n = strlen(err->message);
-    (void)snprintf(err->message + n, sizeof err->message - n, ": %.*s",
-                   (int)(sizeof before - 1), before);
+    (void)snprintf(err->message + n, sizeof err->message - n, ": %.*s", (int)(sizeof before - 1),
+                   before);
     return err->code;
 }

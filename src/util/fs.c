@@ -17,7 +17,8 @@ int bough_path(char *out, size_t size, bough_error *err, const char *fmt, ...) {
     va_start(ap, fmt);
     int n = vsnprintf(out, size, fmt, ap);
     va_end(ap);
-    if (n < 0 || (size_t)n >= size) return bough_fail(err, BOUGH_E_INVALID, "path too long: \"%.200s...\"", out);
+    if (n < 0 || (size_t)n >= size)
+        return bough_fail(err, BOUGH_E_INVALID, "path too long: \"%.200s...\"", out);
     return BOUGH_OK;
 }
 
@@ -40,7 +41,8 @@ int bough_mkdirs(const char *path, mode_t mode, bough_error *err) {
     }
     struct stat st;
     if (stat(path, &st) != 0) return bough_fail_sys(err, errno, "could not stat \"%s\"", path);
-    if (!S_ISDIR(st.st_mode)) return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", path);
+    if (!S_ISDIR(st.st_mode))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", path);
     return BOUGH_OK;
 }
 
@@ -106,7 +108,8 @@ static int fsync_parent(const char *path, bough_error *err) {
     return bough_fsync_path(dir, err);
 }
 
-int bough_write_file(const char *path, const void *data, size_t size, mode_t mode, bough_error *err) {
+int bough_write_file(const char *path, const void *data, size_t size, mode_t mode,
+                     bough_error *err) {
     char temp[BOUGH_PATH_MAX];
     int rc = bough_path(temp, sizeof temp, err, "%s.tmp-%d", path, (int)getpid());
     if (rc) return rc;
@@ -127,7 +130,8 @@ int bough_write_file(const char *path, const void *data, size_t size, mode_t mod
     return fsync_parent(path, err);
 }
 
-int bough_read_file(char **data, size_t *size, const char *path, size_t max_bytes, bough_error *err) {
+int bough_read_file(char **data, size_t *size, const char *path, size_t max_bytes,
+                    bough_error *err) {
     *data = NULL;
     *size = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -160,7 +164,8 @@ int bough_read_file(char **data, size_t *size, const char *path, size_t max_byte
         }
         have += (size_t)n;
         if (have > max_bytes) {
-            rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" is larger than %zu bytes", path, max_bytes);
+            rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" is larger than %zu bytes", path,
+                            max_bytes);
             goto out;
         }
     }
@@ -214,7 +219,8 @@ int bough_rmtree(const char *path, bough_error *err) {
         default:
             bad = unlink(e->fts_path);
         }
-        if (bad && errno != ENOENT) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", e->fts_path);
+        if (bad && errno != ENOENT)
+            rc = bough_fail_sys(err, errno, "could not remove \"%s\"", e->fts_path);
     }
     fts_close(fts);
     return rc;

@@ -1,5 +1,6 @@
 /**
- * File system helpers. None knows PostgreSQL or Bough's layout. Any thread; paths are NUL-terminated.
+ * File system helpers. None knows PostgreSQL or Bough's layout. Any thread; paths are
+ * NUL-terminated.
  */
 #ifndef BOUGH_UTIL_FS_H
 #define BOUGH_UTIL_FS_H
@@ -41,10 +42,12 @@ BOUGH_CHECK int bough_read_file(char **data, size_t *size, const char *path, siz
 /** fsync a directory (or a file) by name. */
 BOUGH_CHECK int bough_fsync_path(const char *path, bough_error *err);
 
-/** fsync every regular file and directory below `path`, and `path`. Symbolic links are not followed. */
+/** fsync every regular file and directory below `path`, and `path`. Symbolic links are not
+ * followed. */
 BOUGH_CHECK int bough_fsync_tree(const char *path, bough_error *err);
 
-/** rm -rf without following symbolic links; a missing path is success. Read-only directories are opened up. */
+/** rm -rf without following symbolic links; a missing path is success. Read-only directories are
+ * opened up. */
 BOUGH_CHECK int bough_rmtree(const char *path, bough_error *err);
 
 /** Sum of allocated bytes (st_blocks * 512) of all below `path`, each name counted. */

@@ -15,7 +15,8 @@ void bough_log_init(bough_log_level lowest, int json) {
     as_json = json;
 }
 
-/* Append `text`, escaped for JSON or for a quoted text value. Returns the new length, never above `size`. */
+/* Append `text`, escaped for JSON or for a quoted text value. Returns the new length, never above
+ * `size`. */
 static size_t put(char *line, size_t at, size_t size, const char *text) {
     for (; *text && at + 8 < size; text++) {
         unsigned char c = (unsigned char)*text;
@@ -43,8 +44,9 @@ void bough_log(bough_log_level level, const char *message, ...) {
     char when[40];
     size_t w = strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
     (void)snprintf(when + w, sizeof when - w, ".%03dZ", (int)(ts.tv_nsec / 1000000));
-    size_t at = (size_t)snprintf(line, size, as_json ? "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"" : "%s %-5s ",
-                                 when, names[level]);
+    size_t at = (size_t)snprintf(
+        line, size, as_json ? "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"" : "%s %-5s ", when,
+        names[level]);
     at = put(line, at, size, message);
     if (as_json) line[at++] = '"';
     va_list ap;

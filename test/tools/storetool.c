@@ -1,5 +1,6 @@
 /*
- * Drives src/store by hand, without a server: for tests of the library and for looking into a store.
+ * Drives src/store by hand, without a server: for tests of the library and for looking into a
+ * store.
  *
  *   storetool STORE adopt BRANCH PGDATA
  *   storetool STORE fork PARENT CHILD [POSTMASTER-PID]
@@ -18,7 +19,8 @@
 #include "store/store.h"
 #include "util/fs.h"
 
-static int attach(bough_shm **shm, bough_store *store, const char *branch, const char *pid, bough_error *err) {
+static int attach(bough_shm **shm, bough_store *store, const char *branch, const char *pid,
+                  bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     int rc = bough_store_pgdata(pgdata, store, branch, err);
     return rc ? rc : bough_shm_attach(shm, (pid_t)atoi(pid), pgdata, err);
@@ -33,7 +35,8 @@ static int run(bough_store *store, char **argv, bough_error *err) {
     if (rc) return rc;
     bough_shm_set_postmaster(shm, getpid());
     (void)snprintf(number, sizeof number, "%d", fd);
-    if (fcntl(fd, F_SETFD, 0) != 0 || chdir(pgdata) != 0) return bough_fail_sys(err, 0, "could not hand over");
+    if (fcntl(fd, F_SETFD, 0) != 0 || chdir(pgdata) != 0)
+        return bough_fail_sys(err, 0, "could not hand over");
     setenv("BOUGH_SHM_FD", number, 1);
     setenv("LD_PRELOAD", argv[1], 1);
     execv(argv[2], argv + 2);
@@ -54,7 +57,9 @@ int main(int argc, char **argv) {
         bough_fork_result result;
         if (argc > 5) rc = attach(&shm, store, argv[3], argv[5], &err);
         if (!rc) rc = bough_store_fork(&result, store, argv[3], argv[4], shm, &err);
-        if (!rc) printf("sealed %d gate %.2f seal %.2f create %.2f\n", result.sealed, result.gate_ms, result.seal_ms, result.create_ms);
+        if (!rc)
+            printf("sealed %d gate %.2f seal %.2f create %.2f\n", result.sealed, result.gate_ms,
+                   result.seal_ms, result.create_ms);
         if (!rc) rc = bough_store_sync(NULL, store, argv[4], &err);
     } else if (strcmp(verb, "run") == 0 && argc >= 6) {
         rc = run(store, argv + 3, &err);
@@ -63,7 +68,9 @@ int main(int argc, char **argv) {
     } else if (strcmp(verb, "usage") == 0) {
         bough_usage usage;
         rc = bough_store_usage(&usage, store, argv[3], &err);
-        if (!rc) printf("own %llu shared %llu depth %u\n", (unsigned long long)usage.own_bytes, (unsigned long long)usage.shared_bytes, usage.depth);
+        if (!rc)
+            printf("own %llu shared %llu depth %u\n", (unsigned long long)usage.own_bytes,
+                   (unsigned long long)usage.shared_bytes, usage.depth);
     } else if (strcmp(verb, "audit") == 0 && argc > 4) {
         size_t files = 0;
         rc = attach(&shm, store, argv[3], argv[4], &err);

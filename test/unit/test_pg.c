@@ -78,7 +78,8 @@ static void a_bad_url_is_refused_without_its_password(void **state) {
     (void)state;
     bough_error err;
     bough_source_kind kind;
-    assert_int_equal(bough_source_detect(&kind, "postgres://u:s3cret%zz@h/d", &err), BOUGH_E_INVALID);
+    assert_int_equal(bough_source_detect(&kind, "postgres://u:s3cret%zz@h/d", &err),
+                     BOUGH_E_INVALID);
     assert_null(strstr(err.message, "s3cret"));
 }
 
@@ -86,9 +87,15 @@ static void a_bad_url_is_refused_without_its_password(void **state) {
 
 static void conf_drops_what_acts_outside(void **state) {
     (void)state;
-    const char *const carried[] = {"archive_command=scp %p host:", "max_connections=200", "cron.database_name=x",
-                                   "shared_preload_libraries=pg_cron, pg_stat_statements", "ssl_key_file=/k",
-                                   "Primary_ConnInfo=host=x", "search_path=\"$user\", it's\\x", "bad name=1", NULL};
+    const char *const carried[] = {"archive_command=scp %p host:",
+                                   "max_connections=200",
+                                   "cron.database_name=x",
+                                   "shared_preload_libraries=pg_cron, pg_stat_statements",
+                                   "ssl_key_file=/k",
+                                   "Primary_ConnInfo=host=x",
+                                   "search_path=\"$user\", it's\\x",
+                                   "bad name=1",
+                                   NULL};
     bough_conf conf = {.major = 15, .socket_dir = "/run/x", .carried = carried};
     put("postgresql.auto.conf", "archive_mode = 'on'\nwork_mem = '8MB'\n");
     assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
@@ -137,7 +144,8 @@ static void names_are_quoted(void **state) {
     char out[16];
     assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "a\"b; c", NULL), BOUGH_OK);
     assert_string_equal(out, "\"a\"\"b; c\"");
-    assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "0123456789abcd", NULL), BOUGH_E_INVALID);
+    assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "0123456789abcd", NULL),
+                     BOUGH_E_INVALID);
     assert_int_equal(bough_sql_ident(out, sizeof out, NULL, "", NULL), BOUGH_E_INVALID);
 }
 
@@ -158,9 +166,11 @@ static void a_log_tells_its_last_error(void **state) {
     (void)state;
     char line[128], hint[128];
     int code = BOUGH_E_PG;
-    put("log", "x LOG:  old\nx FATAL:  could not write: No space left on device\nx HINT:  Buy a disk.\n"
-               "x FATAL:  the database system is shutting down\nx LOG:  database system is shut down\n");
-    assert_int_equal(bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, in_dir("log"), 0), 0);
+    put("log",
+        "x LOG:  old\nx FATAL:  could not write: No space left on device\nx HINT:  Buy a disk.\n"
+        "x FATAL:  the database system is shutting down\nx LOG:  database system is shut down\n");
+    assert_int_equal(
+        bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, in_dir("log"), 0), 0);
     assert_string_equal(line, "could not write: No space left on device");
     assert_string_equal(hint, "Buy a disk");
     assert_int_equal(code, BOUGH_E_NOSPACE);
@@ -187,13 +197,18 @@ static const char *scan(const char *sql, int want) {
 static void a_dump_names_its_roles(void **state) {
     (void)state;
     assert_string_equal(scan("ALTER TABLE t OWNER TO Alice;", BOUGH_OK), "alice ");
-    assert_string_equal(scan("GRANT SELECT ON t TO a,\"B \"\"c\" WITH GRANT OPTION;", BOUGH_OK), "a B \"c ");
+    assert_string_equal(scan("GRANT SELECT ON t TO a,\"B \"\"c\" WITH GRANT OPTION;", BOUGH_OK),
+                        "a B \"c ");
     assert_string_equal(scan("REVOKE ALL ON t FROM PUBLIC; -- GRANT x TO y;\n", BOUGH_OK), "");
-    assert_string_equal(scan("ALTER DEFAULT PRIVILEGES FOR ROLE o IN SCHEMA s GRANT ALL ON TABLES TO p;", BOUGH_OK),
-                        "o p ");
+    assert_string_equal(
+        scan("ALTER DEFAULT PRIVILEGES FOR ROLE o IN SCHEMA s GRANT ALL ON TABLES TO p;", BOUGH_OK),
+        "o p ");
     assert_string_equal(scan("CREATE POLICY p ON t TO q, r USING (true);", BOUGH_OK), "q r ");
-    assert_string_equal(scan("CREATE FUNCTION f() AS $_$;GRANT a TO b;$_$; SELECT 'x;GRANT a TO c;';", BOUGH_OK), "");
-    assert_string_equal(scan("COPY t FROM stdin;\nGRANT a TO b;\n\\.\nGRANT a TO c;", BOUGH_OK), "c ");
+    assert_string_equal(
+        scan("CREATE FUNCTION f() AS $_$;GRANT a TO b;$_$; SELECT 'x;GRANT a TO c;';", BOUGH_OK),
+        "");
+    assert_string_equal(scan("COPY t FROM stdin;\nGRANT a TO b;\n\\.\nGRANT a TO c;", BOUGH_OK),
+                        "c ");
 }
 
 static bool is_complete(const char *sql) {

@@ -186,7 +186,8 @@ static void an_index_holds_what_the_directory_has(void **state) {
     bough_index index;
     assert_int_equal(bough_index_map(&index, path, true), 0);
     const char *key = "base/5/16384";
-    const bough_record *r = bough_index_find(&index, key, strlen(key), bough_path_hash(key, strlen(key)));
+    const bough_record *r =
+        bough_index_find(&index, key, strlen(key), bough_path_hash(key, strlen(key)));
     assert_non_null(r);
     assert_int_equal(r->kind, BOUGH_RECORD_PAGES);
     assert_int_equal(r->size, 10 * BOUGH_BLOCK);
