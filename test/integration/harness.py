@@ -275,6 +275,10 @@ class Bough:
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not is_alive(pid), "boughd is gone")
 
+    def admin_password(self):
+        with open(os.path.join(self.store, "admin_password"), encoding="ascii") as f:
+            return f.read().strip()
+
     def destroy(self):
         with contextlib.suppress(Exception):
             self.bough("down", check=False, timeout=60)
@@ -364,11 +368,11 @@ class Project:
         return Client(psycopg2.connect(uri or self.uri(branch), connect_timeout=20))
 
     def admin(self, branch="main", database=None):
-        """As the superuser, by peer authentication."""
+        """As the superuser, by the store's admin password."""
         p = uri_parts(self.uri(branch))
-        with server_user():
-            return Client(psycopg2.connect(host=p["host"], port=p["port"], user=ADMIN,
-                                           dbname=database or p["dbname"], connect_timeout=20))
+        return Client(psycopg2.connect(host=p["host"], port=p["port"], user=ADMIN,
+                                       password=self.server.admin_password(),
+                                       dbname=database or p["dbname"], connect_timeout=20))
 
     def sql(self, branch, sql, *params):
         with self.connect(branch) as c:
@@ -525,8 +529,9 @@ def digest(client, table, order):
 def assert_clean(project, branch="main"):
     """pg_amcheck finds nothing, and every page that a stock PostgreSQL would see has the right checksum."""
     p = uri_parts(project.uri(branch))
-    done = run(as_server([tool("pg_amcheck"), "-h", p["host"], "-p", str(p["port"]), "-U", ADMIN, "--all",
-                          "--install-missing", "--heapallindexed", "--parent-check"]), check=False)
+    env = os.environ | {"PGPASSWORD": project.server.admin_password()}
+    done = run([tool("pg_amcheck"), "-h", p["host"], "-p", str(p["port"]), "-U", ADMIN, "--all",
+                "--install-missing", "--heapallindexed", "--parent-check"], check=False, env=env)
     assert done.returncode == 0, f"pg_amcheck on {branch}: {done.stdout}{done.stderr}"
     project.suspend(branch)
     if project.major != PG:
@@ -562,7 +567,7 @@ class Stock:
                 f.write(f"{name} = '{value}'\n")
         return self
 
-    def start(self, data=None, check=True):
+    def start(self, data=None, check=True, user="postgres"):
         """Start on a PGDATA. With check=False, return the finished process if it ends by itself."""
         self.data = data or self.data
         self.log = os.path.join(self.dir, f"stock-{self.port}.log")
@@ -576,7 +581,7 @@ class Stock:
             if self.p.poll() is not None:
                 return True
             try:
-                self.connect("postgres").close()
+                self.connect("postgres", user).close()
                 return True
             except psycopg2.OperationalError:
                 return False
