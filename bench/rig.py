@@ -13,7 +13,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-os.environ.setdefault("BOUGH_TEST_BUILD", os.path.join(ROOT, "build"))
+os.environ.setdefault("BOUGH_TEST_BUILD", os.path.join(ROOT, "build-bench"))
 sys.path.insert(0, os.path.join(ROOT, "test", "integration"))
 
 import psycopg2  # noqa: E402
