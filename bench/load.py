@@ -50,8 +50,9 @@ def rows(directory, quick):
                 ready.append(ms)
                 gates.append(made["timings_ms"]["gate"])
                 note(f"branch {i + 1} of {rounds}: {ms:.0f} ms")
+            time.sleep(1)  # pgbench writes its log in blocks
         finally:
-            load.send_signal(2)
+            load.terminate()
             load.wait(60)
         transactions = _transactions(os.path.join(logs, "log"))
         quiet = [_worst(transactions, q, b) for q, b, _ in windows]
