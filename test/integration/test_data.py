@@ -1,14 +1,16 @@
 """Data: isolation, branches under load, every kind of DDL, what PostgreSQL keeps beside tables, crashes."""
 import os
 import random
+import socket
 
 import pytest
 
-from harness import IS_ROOT, OS_USER, Bank, Bough, Ledger, Stock, assert_clean, digest, times
+from harness import IS_ROOT, OS_USER, PG, Bank, Bough, Ledger, Stock, allocated, assert_clean, digest, times, \
+    wait_for
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, pg18):
     directory = tmp_path_factory.mktemp("data")
     at = directory
     while str(at) != "/" and os.stat(at).st_uid == os.geteuid():
@@ -16,13 +18,28 @@ def server(tmp_path_factory):
         at = at.parent
     if IS_ROOT:
         os.chown(directory, OS_USER.pw_uid, OS_USER.pw_gid)
-    made = Bough(directory).up()
+    made = Bough(directory, pg18).up()
     yield made
     made.destroy()
 
 
-def test_parent_child_and_grandchild_see_only_their_own_changes(server):
-    p = server.project("isolation")
+@pytest.fixture(name="p")
+def fixture_p(server, major, pg18):
+    """An empty project, deleted with all its branches after the test."""
+    if major == 18 and major != PG and not pg18:
+        pytest.skip("PostgreSQL 18 could not be fetched")
+    project = server.project(f"data-{major}", major=major)
+    yield project
+    server.bough("project", "delete", project.id)
+
+
+def bindir(p, pg18):
+    """Of a stock PostgreSQL of the project's version; None: the installed one."""
+    return None if p.major == PG else pg18
+
+
+@pytest.mark.every_version
+def test_parent_child_and_grandchild_see_only_their_own_changes(p):
     p.sql("main", "CREATE TABLE t AS SELECT g AS id, 'main' AS who FROM generate_series(1, 20000) g")
     p.branch("child")
     p.sql("child", "UPDATE t SET who = 'child' WHERE id % 2 = 0")
@@ -44,8 +61,7 @@ def test_parent_child_and_grandchild_see_only_their_own_changes(server):
         assert_clean(p, name)
 
 
-def test_every_branch_made_under_load_balances(server):
-    p = server.project("load")
+def test_every_branch_made_under_load_balances(p):
     bank = Bank(p).init()
     last = 0
     with bank.running():
@@ -79,8 +95,8 @@ DDL = [
 ]
 
 
-def test_ddl_on_a_branch_leaves_the_parent_alone_and_survives_a_crash(server):
-    p = server.project("ddl")
+@pytest.mark.every_version
+def test_ddl_on_a_branch_leaves_the_parent_alone_and_survives_a_crash(p):
     with p.connect() as c:
         for t in "abcdef":
             c.run(f"CREATE TABLE {t} (id int PRIMARY KEY, fill text)")
@@ -107,8 +123,8 @@ def test_ddl_on_a_branch_leaves_the_parent_alone_and_survives_a_crash(server):
         assert_clean(p, name)
 
 
-def test_what_postgresql_keeps_beside_tables_crosses_the_branch(server):
-    p = server.project("features")
+@pytest.mark.every_version
+def test_what_postgresql_keeps_beside_tables_crosses_the_branch(p):
     with p.connect() as c:
         c.run("CREATE TABLE big (id int, fill text)")
         c.run("INSERT INTO big SELECT 1, string_agg(md5(g::text), '') FROM generate_series(1, 30000) g")
@@ -143,8 +159,105 @@ def test_what_postgresql_keeps_beside_tables_crosses_the_branch(server):
     assert_clean(p, "child")
 
 
-def test_a_chain_of_fifty_branches_is_readable_at_every_depth(server):
-    p = server.project("depth")
+def test_databases_made_from_a_branch_by_either_strategy_survive_a_crash(p):
+    """Their source is below the branch: copying reads it through the stack, file by file or by WAL."""
+    p.sql("main", "CREATE TABLE t AS SELECT g AS id, md5(g::text) AS fill FROM generate_series(1, 40000) g")
+    p.branch("child")
+    p.sql("child", "DELETE FROM t WHERE id % 3 = 0")
+    strategies = ("wal_log", "file_copy") if p.major >= 15 else ("",)
+    with p.connect("child") as c:
+        want = digest(c, "t", "id")
+        for s in strategies:
+            c.run(f"CREATE DATABASE copy_{s} TEMPLATE neondb" + (f" STRATEGY {s}" if s else ""))
+    p.kill_compute("child")
+    p.start("child")
+    for s in strategies:
+        with p.admin("child", f"copy_{s}") as c:
+            assert digest(c, "t", "id") == want
+    assert_clean(p, "child")
+
+
+def test_deleting_a_branch_gives_its_bytes_back(server, p):
+    p.sql("main", "CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 20) AS fill FROM generate_series(1, 60000) g")
+    p.branch("first")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    wait_for(lambda: not os.listdir(f"{server.store}/trash"), "the trash is empty")
+    before = allocated(server.store)
+    p.branch("child")
+    p.sql("child", "UPDATE t SET id = -id")
+    p.branch("grand", "child")
+    p.sql("grand", "UPDATE t SET id = id - 1")
+    p.suspend("grand")
+    assert allocated(server.store) > before + (64 << 20)
+    p.refused("branch", "delete", "child", status=["conflict", "precondition"])
+    p.delete("grand")
+    p.delete("child")
+    wait_for(lambda: allocated(server.store) < before + (2 << 20), "the bytes are free again")
+    assert p.one("main", "SELECT min(id) FROM t") == 1
+
+
+def test_prepared_transactions_are_settled_by_each_branch_for_itself(server, make_stock):
+    stock = make_stock().init(max_prepared_transactions=5, wal_level="replica", max_wal_senders=4).start()
+    with stock.connect() as c:
+        c.run("CREATE TABLE t (id int)")
+    p = server.project("twophase", "--from", stock.url())
+    stock.stop()
+
+    def prepare(c, n):
+        c.run("BEGIN")
+        c.run(f"INSERT INTO t VALUES ({n})")
+        c.run(f"PREPARE TRANSACTION 'x{n}'")
+    ids = "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM t"
+    with p.admin(database="postgres") as c:
+        prepare(c, 1)
+        c.run("CHECKPOINT")  # in pg_twophase
+        prepare(c, 2)        # in the WAL alone
+    p.branch("awake")
+    p.suspend("main")
+    p.branch("asleep")
+    with p.admin(database="postgres") as c:
+        c.run("ROLLBACK PREPARED 'x1'")
+        c.run("ROLLBACK PREPARED 'x2'")
+        assert c.one(ids) == ""
+    p.branch("settled")
+    for name in ("awake", "asleep"):
+        with p.admin(name, "postgres") as c:
+            assert c.one("SELECT count(*) FROM pg_prepared_xacts") == 2
+            c.run("COMMIT PREPARED 'x1'")
+        p.kill_compute(name)
+        p.start(name)
+        with p.admin(name, "postgres") as c:
+            c.run("COMMIT PREPARED 'x2'")
+            assert c.one(ids) == "1 2"
+        assert_clean(p, name)
+    with p.admin("settled", "postgres") as c:
+        assert c.one("SELECT count(*) FROM pg_prepared_xacts") == 0 and c.one(ids) == ""
+
+
+def test_a_branch_consumes_no_slot_and_follows_no_publisher(p):
+    with socket.create_server(("127.0.0.1", 0)) as publisher:
+        port = publisher.getsockname()[1]
+        with p.admin() as c:
+            c.run("SELECT pg_create_physical_replication_slot('standby', true)")
+            c.run(f"CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={port} dbname=x' PUBLICATION p"
+                  " WITH (connect = false, slot_name = 's')")
+            c.run("ALTER SUBSCRIPTION s ENABLE")
+        p.branch("awake")
+        p.suspend("main")
+        p.branch("asleep")
+        for name in ("awake", "asleep"):
+            with p.admin(name) as c:
+                assert c.one("SELECT count(*) FROM pg_replication_slots") == 0
+                assert c.one("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'logical%'") == 0
+        with p.admin() as c:
+            assert c.one("SELECT count(*) FROM pg_replication_slots") == 1, "the parent's own slot"
+        publisher.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            publisher.accept()
+
+
+def test_a_chain_of_fifty_branches_is_readable_at_every_depth(p):
     p.sql("main", "CREATE TABLE t (n int PRIMARY KEY, fill text)")
     parent, depth = "main", 50
     for i in range(1, depth + 1):
@@ -160,18 +273,17 @@ def test_a_chain_of_fifty_branches_is_readable_at_every_depth(server):
         p.delete(f"d{i}")
 
 
-def test_an_export_starts_on_a_stock_postgres(server, tmp_path):
-    p = server.project("export")
+def test_an_export_starts_on_a_stock_postgres(server, p, pg18):
     bank = Bank(p).init()
     with bank.running():
-        p.bough("export", "main", f"{server.dir}/exported")
-    stock = Stock(f"{server.dir}/stock")
+        p.bough("export", "main", f"{server.dir}/exported-{p.major}")
+    stock = Stock(f"{server.dir}/stock-{p.major}", bindir(p, pg18))
     os.makedirs(stock.dir, exist_ok=True)
     if IS_ROOT:
         os.chown(stock.dir, OS_USER.pw_uid, OS_USER.pw_gid)
-    with open(f"{server.dir}/exported/pg_hba.conf", "w", encoding="ascii") as f:
+    with open(f"{server.dir}/exported-{p.major}/pg_hba.conf", "w", encoding="ascii") as f:
         f.write("local all all trust\nhost all all 127.0.0.1/32 trust\n")
-    stock.start(f"{server.dir}/exported", user="bough_admin")
+    stock.start(f"{server.dir}/exported-{p.major}", user="bough_admin")
     try:
         with stock.connect("neondb", "bough_admin") as c:
             assert Bank.check(c) > 0
@@ -179,11 +291,10 @@ def test_an_export_starts_on_a_stock_postgres(server, tmp_path):
         stock.stop()
 
 
-def test_a_bare_postgres_refuses_a_branch(server):
-    p = server.project("bare")
+def test_a_bare_postgres_refuses_a_branch(server, p, pg18):
     pgdata = p.pgdata()
     p.suspend()
-    stock = Stock(f"{server.dir}/bare")
+    stock = Stock(f"{server.dir}/bare-{p.major}", bindir(p, pg18))
     os.makedirs(stock.dir, exist_ok=True)
     if IS_ROOT:
         os.chown(stock.dir, OS_USER.pw_uid, OS_USER.pw_gid)
@@ -191,11 +302,11 @@ def test_a_bare_postgres_refuses_a_branch(server):
     assert stock.p.poll() not in (None, 0), "a bare postgres ran on a branch"
 
 
-def test_nothing_acknowledged_is_lost_by_kill_9(server):
+@pytest.mark.every_version
+def test_nothing_acknowledged_is_lost_by_kill_9(server, p):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
-    p = server.project("crash")
     with p.connect() as c:
         Ledger.prepare(c)
     with Ledger(p.uri()) as ledger:

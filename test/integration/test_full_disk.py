@@ -1,0 +1,113 @@
+"""A disk that fills up: PostgreSQL's own error, nothing half made, and sound branches once space returns."""
+import contextlib
+import os
+
+import psycopg2
+import pytest
+
+import harness as h
+
+pytestmark = pytest.mark.skipif(not h.IS_ROOT, reason="needs root to mount a file system")
+SIZE_MIB = 700
+
+
+@pytest.fixture(name="disk")
+def fixture_disk(directory):
+    """A small ext4 of its own."""
+    image, place = f"{directory}/image", f"{directory}/disk"
+    os.mkdir(place)
+    h.run(["truncate", "-s", f"{SIZE_MIB}M", image])
+    h.run(["/sbin/mkfs.ext4", "-q", "-F", "-m", "0", image])
+    done = h.run(["mount", "-o", "loop", image, place], check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        h.kill_below(place)
+        h.run(["umount", place])
+
+
+def free_bytes(place):
+    st = os.statvfs(place)
+    return st.f_bavail * st.f_frsize
+
+
+@contextlib.contextmanager
+def ballast(place, leave):
+    """Occupy the disk but for `leave` bytes."""
+    path = f"{place}/ballast"
+    with open(path, "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, free_bytes(place) - leave)
+    try:
+        yield
+    finally:
+        os.unlink(path)
+
+
+@pytest.fixture(name="p")
+def fixture_p(make_server, disk):
+    p = make_server(store=f"{disk}/store").project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 8) AS fill FROM generate_series(1, 50000) g")
+    return p
+
+
+def test_tables_that_find_no_space_end_their_statement_and_nothing_else(p, disk):
+    p.branch("child")
+    with p.connect("child") as c:
+        want = h.digest(c, "t", "id")
+        with ballast(disk, 24 << 20):
+            # unlogged, so that it is the table that fills the disk and not the WAL
+            c.run("CREATE UNLOGGED TABLE u (id int, fill text)")
+            with pytest.raises(psycopg2.errors.DiskFull):
+                for _ in range(100):
+                    c.run("INSERT INTO u SELECT g, repeat(md5(g::text), 20) FROM generate_series(1, 2000) g")
+            assert h.digest(c, "t", "id") == want
+            c.run("DROP TABLE u")
+        c.run("UPDATE t SET id = -id")
+    for name in ("child", "main"):
+        h.assert_clean(p, name)
+
+
+def test_wal_that_finds_no_space_loses_nothing_acknowledged(p, disk):
+    p.branch("child")
+    done = 0
+    with ballast(disk, 40 << 20):
+        with pytest.raises(psycopg2.Error):
+            with p.connect("child") as c:
+                c.run("CREATE TABLE n (id int, fill text)")
+                for i in range(1, 400):
+                    c.run(f"INSERT INTO n SELECT {i}, md5(random()::text) || repeat('x', 900)"
+                          " FROM generate_series(1, 1000) g")
+                    done = i
+        print("statements acknowledged:", done)
+        assert done > 0
+        p.server.status()  # the server is not hurt by it
+    p.start("child")
+    with p.connect("child") as c:
+        rows = c.rows("SELECT id, count(*) FROM n GROUP BY id ORDER BY id")
+        assert rows[:done] == [(i, 1000) for i in range(1, done + 1)] and len(rows) <= done + 1
+        c.run("UPDATE n SET fill = 'y' WHERE id = 1")
+    for name in ("child", "main"):
+        h.assert_clean(p, name)
+
+
+def test_what_is_made_on_a_full_disk_is_refused_and_leaves_nothing(p, disk, make_stock):
+    stock = make_stock().init(wal_level="replica", max_wal_senders=4).start()
+    with stock.connect() as c:
+        c.run("CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 20) AS fill FROM generate_series(1, 150000) g")
+    h.run([h.tool("pg_dump"), "-Fc", "-Z0", "-f", f"{p.server.dir}/dump", stock.url()])
+    server, before = p.server, h.allocated(f"{disk}/store")
+    for source, leave in ((stock.url(), 60 << 20), (f"{server.dir}/dump", 120 << 20)):
+        with ballast(disk, leave):
+            server.refused("project", "create", "copy", "--from", source, status="nospace", says="no space left")
+            assert [x["name"] for x in server.projects()] == ["p"]
+            h.wait_for(lambda: free_bytes(disk) > leave - (12 << 20), "the unfinished import is removed")
+    with ballast(disk, 64 << 10):
+        p.refused("branch", "create", "b", status=["nospace", "pg"], says="no space left")
+        assert set(p.branches()) == {"main"}
+    p.branch("b")
+    assert p.one("b", "SELECT count(*) FROM t") == p.one("main", "SELECT count(*) FROM t") == 50000
+    p.delete("b")
+    h.wait_for(lambda: h.allocated(f"{disk}/store") < before + (40 << 20), "nothing is left")
+    h.assert_clean(p)

@@ -1,0 +1,106 @@
+"""kill -9 of the server in the middle of what it does: it is wholly there afterwards, or wholly not."""
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+
+import harness as h
+
+
+def start(server, *args):
+    return subprocess.Popen([h.BOUGH, *args, "--store", server.store], env=server.env, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def kill_within(server, chance, longest, *args):
+    """Run a command and kill the server at a random moment of it; then start the server again."""
+    pid = server.pid()
+    command = start(server, *args)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        command.wait(chance.uniform(0, longest))
+    os.kill(pid, signal.SIGKILL)
+    command.wait(60)
+    h.wait_for(lambda: not h.is_alive(pid), "boughd is gone")
+    server.up()
+
+
+def assert_nothing_left(server):
+    """Directories, sockets and processes are those of the branches that are listed, and of no other."""
+    with contextlib.closing(sqlite3.connect(f"{server.store}/bough.db")) as db:
+        known = {row[0] for row in db.execute("SELECT id FROM branches")}
+        endpoints = {row[0] for row in db.execute("SELECT id FROM endpoints")}
+        templates = {row[0] for row in db.execute("SELECT id FROM templates")}
+
+    def names(room):
+        return {n for n in os.listdir(f"{server.store}/{room}") if not n.startswith(".")}
+    assert names("branches") == known | templates
+    assert names("layers") <= known | templates
+    assert {n for n in names("run") if n.startswith("ep-")} <= endpoints
+    h.wait_for(lambda: not names("trash") and not names("tmp"), "unfinished work is removed")
+    for pid in h.processes_below(f"{server.store}/branches"):
+        with contextlib.suppress(OSError):
+            assert os.readlink(f"/proc/{pid}/cwd").split("/branches/")[1].split("/")[0] in known, "a stray postgres"
+
+
+def test_a_branch_is_made_wholly_or_not_at_all(server):
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    p = server.project("p")
+    bank = h.Bank(p).init()
+    made = 0
+    with bank.running():
+        for i in range(h.times(8, 60)):
+            kill_within(server, chance, 0.25, "branch", "create", f"b{i}")
+            if f"b{i}" in p.branches():
+                made += 1
+                with p.connect(f"b{i}") as c:
+                    h.Bank.check(c)
+                p.delete(f"b{i}")
+            assert set(p.branches()) == {"main"}
+            assert_nothing_left(server)
+    print("made before the kill:", made)
+    with p.connect() as c:
+        h.Bank.check(c)
+    h.assert_clean(p)
+
+
+def test_a_branch_is_deleted_wholly_or_not_at_all(server):
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT generate_series(1, 10000) AS id")
+    for i in range(h.times(6, 40)):
+        p.branch(f"b{i}")
+        kill_within(server, chance, 0.15, "branch", "delete", f"b{i}")
+        if f"b{i}" in p.branches():
+            assert p.one(f"b{i}", "SELECT count(*) FROM t") == 10000
+            p.delete(f"b{i}")
+        assert set(p.branches()) == {"main"}
+        assert_nothing_left(server)
+    assert p.one("main", "SELECT count(*) FROM t") == 10000
+    h.assert_clean(p)
+
+
+def test_a_project_is_made_wholly_or_not_at_all(server, make_stock):
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    stock = make_stock().init(wal_level="replica", max_wal_senders=4).start()
+    with stock.connect() as c:
+        c.run("CREATE TABLE t AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 50000) g")
+    sources = ((), ("--from", stock.url()))
+    for i in range(h.times(6, 30)):
+        kill_within(server, chance, 3.0, "project", "create", f"p{i}", *sources[i % 2])
+        for project in server.projects():
+            made = h.Project(server, project["id"], project["name"], None, h.PG)
+            assert made.one("main", "SELECT 1") == 1
+            made.refused("branch", "delete", "main")
+            server.bough("project", "delete", project["id"])
+        assert server.projects() == []
+        assert_nothing_left(server)
+    with stock.connect() as c:
+        h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
