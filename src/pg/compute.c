@@ -218,6 +218,10 @@ static bool pidfile_says_ready(const bough_compute *c) {
     return bough_pidfile_read(&file, c->pgdata) == 0 && file.pid == c->pid && file.ready;
 }
 
+bool bough_compute_ready(const bough_compute *compute) {
+    return pidfile_says_ready(compute);
+}
+
 int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) {
     double until = bough_now_ms() + timeout_ms;
     /* The library's word is enough; postmaster.pid is looked at now and then in case it got lost.

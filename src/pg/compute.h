@@ -46,6 +46,9 @@ int bough_landlock_abi(void);
 BOUGH_CHECK int bough_compute_start(bough_compute **compute, const bough_compute_spec *spec,
                                     bough_error *err);
 
+/** Whether postmaster.pid says that connections are taken; for a compute that was adopted. */
+bool bough_compute_ready(const bough_compute *compute);
+
 /**
  * Wait until it accepts connections.
  * @retval BOUGH_E_PG       It ended; the message holds the last FATAL, PANIC or ERROR line of its

@@ -26,6 +26,7 @@
 #include "pg/conf.h"
 #include "pg/dynshm.h"
 #include "pg/orphans.h"
+#include "pg/pglog.h"
 #include "pg/sql.h"
 #include "util/log.h"
 
@@ -269,6 +270,22 @@ static bough_conf conf_of(const server *srv, int major, const char *socket_dir, 
                         .carried = carried};
 }
 
+static int log_of(char *path, const server *srv, const char *branch, bough_error *err) {
+    return bough_path(path, BOUGH_PATH_MAX, err, "%s/branches/%s/postgres.log", srv->store_dir,
+                      branch);
+}
+
+int computes_explain(server *srv, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], line[384], hint[384];
+    int code = err->code;
+    if (code != BOUGH_E_PG || log_of(path, srv, branch, NULL) != BOUGH_OK) return code;
+    if (bough_pglog_failure(line, sizeof line, hint, sizeof hint, &code, path, 0) != 0 ||
+        code != BOUGH_E_NOSPACE)
+        return err->code;
+    (void)bough_fail(err, code, "no space left for the branch: %s", line);
+    return bough_hint(err, "Free space on the file system of \"%s\", then retry.", srv->store_dir);
+}
+
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                  const char *socket_dir, bough_error *err) {
@@ -276,9 +293,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     int fd = -1;
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
     if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
-    if (!rc)
-        rc = bough_path(log_path, sizeof log_path, err, "%s/branches/%s/postgres.log",
-                        srv->store_dir, e->branch.id);
+    if (!rc) rc = log_of(log_path, srv, e->branch.id, err);
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
     if (!rc) {
@@ -329,14 +344,12 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
     return rc;
 }
 
-int computes_wait(server *srv, const char *branch, bough_error *err) {
-    entry *e = get(srv, branch);
-    if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
+/* (locked) Wait until connections are taken; a compute that does not get there is stopped. */
+static int await_ready(server *srv, entry *e, bough_error *err) {
     int rc = bough_compute_wait_ready(e->compute, COMPUTE_READY_MS, err);
-    (void)sem_post(&srv->computes->starts);
     if (rc) {
         if (bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
-            bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch, NULL);
+            bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", e->branch.id, NULL);
         let_go(srv, e);
         return rc;
     }
@@ -345,6 +358,14 @@ int computes_wait(server *srv, const char *branch, bough_error *err) {
     e->started_ms = e->idle_since_ms = bough_now_epoch_ms();
     pthread_mutex_unlock(&srv->computes->mutex);
     return BOUGH_OK;
+}
+
+int computes_wait(server *srv, const char *branch, bough_error *err) {
+    entry *e = get(srv, branch);
+    if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
+    int rc = await_ready(srv, e, err);
+    (void)sem_post(&srv->computes->starts);
+    return rc;
 }
 
 int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
@@ -369,7 +390,7 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
         return rc;
     }
     pthread_mutex_lock(&srv->computes->mutex);
-    e->is_active = true;
+    e->is_active = bough_compute_ready(e->compute); /* else its first use waits */
     e->started_ms = e->idle_since_ms = bough_now_epoch_ms();
     pthread_mutex_unlock(&srv->computes->mutex);
     *found = true;
@@ -396,7 +417,8 @@ int computes_use_locked(bool *started, server *srv, const bough_branch_row *bran
     entry *e = get(srv, branch->id);
     if (started) *started = false;
     if (e && e->compute) {
-        if (bough_compute_running(e->compute)) return BOUGH_OK;
+        if (bough_compute_running(e->compute))
+            return computes_is_active(srv, branch->id) ? BOUGH_OK : await_ready(srv, e, err);
         note_end(srv, e);
     }
     if (strcmp(branch->state, "ready") != 0)

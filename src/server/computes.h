@@ -48,6 +48,17 @@ BOUGH_CHECK int computes_begin(server *srv, const bough_branch_row *branch,
 /** (locked) Wait until it accepts connections. On failure it has been stopped and forgotten. */
 BOUGH_CHECK int computes_wait(server *srv, const char *branch, bough_error *err);
 
+/**
+ * Find in the log of a branch's compute why work on it failed.
+ *
+ * A server that finds no space for its WAL ends, and its clients learn only that it did.
+ *
+ * @param[in,out] err  What the client saw.
+ * @return The code in `err`: BOUGH_E_NOSPACE where the log says that the disk is full, else as it
+ * was.
+ */
+int computes_explain(server *srv, const char *branch, bough_error *err);
+
 /** (locked) Stop it, cleanly if that can be; one that does not run is success. */
 BOUGH_CHECK int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *err);
 

@@ -277,7 +277,7 @@ static int make(making *m, bough_error *err) {
     if (!rc) rc = computes_wait(m->srv, m->branch.id, err);
     if (!rc) rc = is_import ? settle(m, err) : furnish(m, err);
     if (!rc && m->wish->source && !is_import) rc = restore(m, err);
-    return rc ? rc : commit(m, err);
+    return rc ? computes_explain(m->srv, m->branch.id, err) : commit(m, err);
 }
 
 static void undo(making *m) {

@@ -91,16 +91,9 @@ static void segment_name(char *out, size_t size, const bough_moment *m, uint64_t
                    (unsigned)(number % per_log));
 }
 
-static int link_one(const char *from_dir, const char *to_dir, const char *name, bool copy,
-                    bough_error *err) {
-    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
-    int rc = bough_path(from, sizeof from, err, "%s/%s", from_dir, name);
-    if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", to_dir, name);
-    if (rc) return rc;
-    if (!copy) {
-        if (link(from, to) == 0 || errno == EEXIST) return BOUGH_OK;
-        return bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
-    }
+/* A copy on any file system, durable. */
+static int copy_file(const char *from, const char *to, bough_error *err) {
+    int rc = BOUGH_OK;
     int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     int out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ssize_t n = in < 0 || out < 0 ? -1 : 1;
@@ -114,6 +107,16 @@ static int link_one(const char *from_dir, const char *to_dir, const char *name, 
     if (in >= 0) close(in);
     if (out >= 0) close(out);
     return rc;
+}
+
+static int link_one(const char *from_dir, const char *to_dir, const char *name, bool copy,
+                    bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_path(from, sizeof from, err, "%s/%s", from_dir, name);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", to_dir, name);
+    if (rc || copy) return rc ? rc : copy_file(from, to, err);
+    if (link(from, to) == 0 || errno == EEXIST) return BOUGH_OK;
+    return bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
 }
 
 /* Every regular file of one small directory that `wanted` accepts. */
@@ -170,7 +173,9 @@ int bough_moment_link(const bough_moment *m, const char *pgdata, const char *des
         segment_name(name, sizeof name, m, (m->wal_end - 1) / m->segment_bytes);
         rc = bough_path(last, sizeof last, err, "%s/%s", from, name);
         if (!rc) rc = bough_path(held, sizeof held, err, "%s/last-segment", to);
-        if (!rc && link(last, held) != 0)
+        if (!rc && copy) /* perhaps on another file system */
+            rc = copy_file(last, held, err);
+        else if (!rc && link(last, held) != 0)
             rc = bough_fail_sys(err, errno, "could not link \"%s\"", last);
     }
     if (!rc) rc = link_all(pgdata, dest, "pg_wal", copy, is_history, err);
