@@ -39,7 +39,9 @@ typedef struct bough_branch_list {
 typedef struct bough_branch_created {
     const bough_branch *branch;
     const char *connection_uri; /**< holds a password; "" when not said */
-    double seal_ms;             /**< sealing the parent */
+    double checkpoint_ms;       /**< the parent's checkpoint; it works on meanwhile */
+    double seal_ms;             /**< sealing the parent, the gate included */
+    double gate_ms;             /**< how long writes of a running parent stood still */
     double create_ms;           /**< making the branch's directory */
     double start_ms;            /**< from exec of postgres to its socket */
     double ready_ms;            /**< from there to the first answered query */

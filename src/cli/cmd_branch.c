@@ -14,10 +14,11 @@ static int print_created(const cli_args *args, const bough_branch_created *creat
     if (args->json) {
         json_t *answer = cli_json(created->json);
         json_t *value = json_pack(
-            "{s:O?,s:s,s:{s:f,s:f,s:f,s:f,s:f},s:b}", "branch", json_object_get(answer, "branch"),
-            "connection_uri", created->connection_uri, "timings_ms", "seal", created->seal_ms,
-            "create", created->create_ms, "start", created->start_ms, "ready", created->ready_ms,
-            "total", created->total_ms, "existing", created->existing);
+            "{s:O?,s:s,s:{s:f,s:f,s:f,s:f,s:f,s:f,s:f},s:b}", "branch",
+            json_object_get(answer, "branch"), "connection_uri", created->connection_uri,
+            "timings_ms", "checkpoint", created->checkpoint_ms, "seal", created->seal_ms, "gate",
+            created->gate_ms, "create", created->create_ms, "start", created->start_ms, "ready",
+            created->ready_ms, "total", created->total_ms, "existing", created->existing);
         json_decref(answer);
         return cli_print_json(value, err);
     }
@@ -25,11 +26,13 @@ static int print_created(const cli_args *args, const bough_branch_created *creat
     if (created->existing) {
         cli_say(args, "Branch %s exists already (%s)", b->name, b->id);
     } else {
-        char total[32], seal[32];
+        char total[32], gate[32], pause[80] = "";
         cli_format_ms(total, sizeof total, created->total_ms);
-        cli_format_ms(seal, sizeof seal, created->seal_ms);
-        cli_say(args, "Branch %s of %s is ready (%s) in %s; sealing its parent took %s", b->name,
-                *b->parent_name ? b->parent_name : b->parent_id, b->id, total, seal);
+        cli_format_ms(gate, sizeof gate, created->gate_ms);
+        if (created->gate_ms > 0)
+            (void)snprintf(pause, sizeof pause, "; its parent's writes paused for %s", gate);
+        cli_say(args, "Branch %s of %s is ready (%s) in %s%s", b->name,
+                *b->parent_name ? b->parent_name : b->parent_id, b->id, total, pause);
     }
     cli_psql_hint(args, b->name, cli_get(args, "project"));
     return BOUGH_OK;

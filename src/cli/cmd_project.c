@@ -21,9 +21,11 @@ static bool is_url(const char *source) {
 
 /* A path becomes absolute: the server works elsewhere. Free *out. */
 static int resolve_source(char **out, const char *source, bough_error *err) {
-    *out = is_url(source) ? strdup(source) : realpath(source, NULL);
+    /* The server refuses URLs of other kinds; what it says holds no password. */
+    bool url = is_url(source) || strstr(source, "://");
+    *out = url ? strdup(source) : realpath(source, NULL);
     if (*out) return BOUGH_OK;
-    if (is_url(source)) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (url) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (errno == ENOENT || errno == ENOTDIR) {
         (void)bough_fail(err, BOUGH_E_NOTFOUND, "there is no file or directory \"%s\"", source);
         return bough_hint(err,
@@ -193,12 +195,13 @@ static int confirm(bough_client *client, const bough_project *project, bough_err
     bough_branch_list *branches = NULL;
     int rc = bough_branch_get_all(&branches, client, project->id, err);
     if (rc) return rc;
+    cli_interrupt_target(NULL); /* Ctrl-C at the question ends at once */
     (void)fprintf(stderr, "Delete project \"%s\" with %zu %s? There is no way back. [y/N] ",
                   project->name, branches->count, branches->count == 1 ? "branch" : "branches");
     bough_branch_list_free(branches);
     char answer[16] = "";
-    cli_interrupt_target(NULL); /* Ctrl-C at the question ends at once */
-    bool yes = fgets(answer, sizeof answer, stdin) && (*answer == 'y' || *answer == 'Y');
+    bool yes = !cli_interrupts() && fgets(answer, sizeof answer, stdin) &&
+               (*answer == 'y' || *answer == 'Y');
     cli_interrupt_target(client);
     if (yes) return BOUGH_OK;
     return bough_fail(err, BOUGH_E_CANCELLED, "nothing was deleted");

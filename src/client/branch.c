@@ -62,6 +62,8 @@ int bough_branch_create(bough_branch_created **created, bough_client *client, co
         const json_t *timings = json_object_get(answer, "timings_ms");
         c->branch = branch;
         c->connection_uri = bough_json_uri(answer);
+        c->checkpoint_ms = bough_json_number(timings, "checkpoint");
+        c->gate_ms = bough_json_number(timings, "gate");
         c->seal_ms = bough_json_number(timings, "seal");
         c->create_ms = bough_json_number(timings, "create");
         c->start_ms = bough_json_number(timings, "start");

@@ -208,12 +208,25 @@ static bool is_server(bough_pg *pg, const char *dir) {
 
 /* ---- interface ---- */
 
+/* Whether two directories lead to one postgres, by links. */
+static bool same_server(const bough_pg *a, const bough_pg *b) {
+    char one[BOUGH_PATH_MAX], other[BOUGH_PATH_MAX];
+    struct stat st, st2;
+    return !bough_path(one, sizeof one, NULL, "%s/postgres", a->bindir) &&
+           !bough_path(other, sizeof other, NULL, "%s/postgres", b->bindir) &&
+           stat(one, &st) == 0 && stat(other, &st2) == 0 && st.st_dev == st2.st_dev &&
+           st.st_ino == st2.st_ino;
+}
+
 size_t bough_pg_list(bough_pg *list, size_t room) {
     dir_list *dirs = find_dirs();
     size_t count = 0;
     for (size_t i = 0; dirs && i < dirs->count && count < room; i++) {
         bough_pg pg;
         if (!is_server(&pg, dirs->dirs[i])) continue;
+        bool listed = false;
+        for (size_t k = 0; k < count && !listed; k++) listed = same_server(&list[k], &pg);
+        if (listed) continue;
         size_t at = count++;
         for (; at > 0 && list[at - 1].major < pg.major; at--) list[at] = list[at - 1];
         list[at] = pg;

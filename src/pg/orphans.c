@@ -1,56 +1,106 @@
-/* Backends without a postmaster: they are known by their working directory, to which postgres
- * changes. */
+/* Backends without a postmaster are known by their working directory, to which postgres changes;
+ * tools without a server by their environment. */
 #include "pg/orphans.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "pg/pidfile.h"
+#include "pg/spawn.h"
 #include "util/error.h"
 #include "util/fs.h"
 #include "util/log.h"
+
+#define ENVIRON_MAX ((size_t)1 << 20)
 
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434
 #endif
 
+typedef struct hunt {
+    bool (*is_one)(pid_t pid, const char *of);
+    const char *of;
+    const char *what; /* for the log */
+    double until;
+    int found;
+} hunt;
+
 /* Kill one; the descriptor is taken before the check, so the number cannot become another process
  * between. */
-static int end_one(pid_t pid, const char *pgdata, double until, bough_error *err) {
+static int end_one(hunt *h, pid_t pid, bough_error *err) {
     int fd = (int)syscall(__NR_pidfd_open, pid, 0);
     if (fd < 0) return BOUGH_OK;
     int rc = BOUGH_OK;
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (poll(&p, 1, 0) == 0 && bough_pidfile_process_is(pid, pgdata)) {
-        bough_log(BOUGH_LOG_WARN, "ending a backend without a postmaster", "pgdata", pgdata, NULL);
+    if (poll(&p, 1, 0) == 0 && h->is_one(pid, h->of)) {
+        h->found++;
+        bough_log(BOUGH_LOG_WARN, "ending a process that is left", "what", h->what, "of", h->of,
+                  NULL);
         (void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
-        double left = until - bough_now_ms();
+        double left = h->until - bough_now_ms();
         if (poll(&p, 1, left > 0 ? (int)left + 1 : 0) <= 0)
-            rc = bough_fail(err, BOUGH_E_TIMEOUT, "process %d of a dead compute does not end",
-                            (int)pid);
+            rc =
+                bough_fail(err, BOUGH_E_TIMEOUT, "process %d, %s, does not end", (int)pid, h->what);
     }
     close(fd);
     return rc;
 }
 
+/* Look again until none is found: one may have been forked behind the listing. */
+static int end_all(hunt *h, bough_error *err) {
+    int rc = BOUGH_OK;
+    do {
+        h->found = 0;
+        DIR *dir = opendir("/proc");
+        if (!dir) return bough_fail_sys(err, errno, "could not list \"/proc\"");
+        const struct dirent *d;
+        while (!rc && (d = readdir(dir)) != NULL) {
+            char *end;
+            long pid = strtol(d->d_name, &end, 10);
+            if (*end == '\0' && pid > 0) rc = end_one(h, (pid_t)pid, err);
+        }
+        closedir(dir);
+    } while (!rc && h->found);
+    return rc;
+}
+
 int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    double until = bough_now_ms() + timeout_ms;
+    hunt h = {.is_one = bough_pidfile_process_is,
+              .of = pgdata,
+              .what = "a backend without a postmaster",
+              .until = bough_now_ms() + timeout_ms};
     int rc = bough_path(path, sizeof path, err, "%s/postmaster.pid", pgdata);
     if (rc || access(path, F_OK) != 0) return rc;
-    DIR *dir = opendir("/proc");
-    if (!dir) return bough_fail_sys(err, errno, "could not list \"/proc\"");
-    const struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
-        char *end;
-        long pid = strtol(d->d_name, &end, 10);
-        if (*end == '\0' && pid > 0) rc = end_one((pid_t)pid, pgdata, until, err);
-    }
-    closedir(dir);
-    return rc;
+    return end_all(&h, err);
+}
+
+static bool has_mark(pid_t pid, const char *mark) {
+    char path[64], *text = NULL;
+    size_t n = 0, length = strlen(mark);
+    (void)snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    if (pid == getpid() || bough_read_file(&text, &n, path, ENVIRON_MAX, NULL) != BOUGH_OK)
+        return false;
+    static const char name[] = BOUGH_RUN_MARK "=";
+    bool found = false;
+    for (const char *p = text; !found && p < text + n; p += strlen(p) + 1)
+        found = strncmp(p, name, sizeof name - 1) == 0 &&
+                strncmp(p + sizeof name - 1, mark, length + 1) == 0;
+    free(text);
+    return found;
+}
+
+int bough_orphans_end_tools(const char *mark, int timeout_ms, bough_error *err) {
+    hunt h = {.is_one = has_mark,
+              .of = mark,
+              .what = "a tool of a dead server",
+              .until = bough_now_ms() + timeout_ms};
+    return end_all(&h, err);
 }

@@ -17,4 +17,12 @@
  */
 BOUGH_CHECK int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err);
 
+/**
+ * End the tools that a killed server left running, with all that they started: every process whose
+ * environment has BOUGH_RUN_MARK with this value. Returns when there is none.
+ *
+ * @retval BOUGH_E_TIMEOUT  Some are still there after timeout_ms.
+ */
+BOUGH_CHECK int bough_orphans_end_tools(const char *mark, int timeout_ms, bough_error *err);
+
 #endif

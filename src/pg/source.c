@@ -16,7 +16,13 @@
 #include "util/error.h"
 #include "util/fs.h"
 
-enum { HEAD_BYTES = 4096, TAR_MAGIC_AT = 257 };
+enum {
+    HEAD_BYTES = 4096,
+    TAR_BLOCK = 512,
+    TAR_SIZE_AT = 124,
+    TAR_SIZE_BYTES = 12,
+    TAR_MAGIC_AT = 257
+};
 
 /* ---- detection ---- */
 
@@ -70,6 +76,40 @@ static int check_gzip(const char *path, bough_error *err) {
     return check_text(path, head, err);
 }
 
+/* Octal digits, or for large members a binary number whose first bit is set (POSIX.1 pax, GNU tar).
+ */
+static uint64_t tar_size(const unsigned char *field) {
+    uint64_t size = 0;
+    if (field[0] & 0x80) {
+        for (int i = TAR_SIZE_BYTES - 8; i < TAR_SIZE_BYTES; i++) size = size << 8 | field[i];
+        return size;
+    }
+    for (int i = 0; i < TAR_SIZE_BYTES && field[i]; i++)
+        if (field[i] >= '0' && field[i] <= '7') size = size * 8 + (uint64_t)(field[i] - '0');
+    return size;
+}
+
+/* A tar archive holds its members whole and ends with a block of zeros. Some versions of pg_restore
+ * never come to an end on one that was cut off. */
+static int check_tar(const char *path, int fd, uint64_t bytes, bough_error *err) {
+    unsigned char head[TAR_BLOCK];
+    uint64_t at = 0;
+    for (;;) {
+        if (bytes < TAR_BLOCK || at > bytes - TAR_BLOCK ||
+            bough_pread_full(fd, head, TAR_BLOCK, (off_t)at) != TAR_BLOCK)
+            break;
+        if (head[0] == '\0') return BOUGH_OK;
+        if (memcmp(head + TAR_MAGIC_AT, "ustar", 5) != 0) break;
+        uint64_t size = tar_size(head + TAR_SIZE_AT);
+        if (size > bytes) break;
+        at += TAR_BLOCK + ((size + TAR_BLOCK - 1) & ~(uint64_t)(TAR_BLOCK - 1));
+    }
+    (void)bough_fail(err, BOUGH_E_INVALID,
+                     "\"%s\" is damaged or cut off: a tar archive's end is missing", path);
+    (void)bough_hint(err, "Make the dump again.");
+    return BOUGH_E_INVALID;
+}
+
 static int detect_file(bough_source_kind *kind, const char *path, bough_error *err) {
     char head[HEAD_BYTES];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -80,11 +120,13 @@ static int detect_file(bough_source_kind *kind, const char *path, bough_error *e
     ssize_t n = fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
                     ? bough_pread_full(fd, head, sizeof head - 1, 0)
                     : -1;
-    close(fd);
-    if (n < 0) return not_a_dump(path, "It is not a regular file.", err);
-    head[n] = '\0';
+    head[n > 0 ? n : 0] = '\0';
     bool tar = n > TAR_MAGIC_AT + 5 && memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0 &&
                strcmp(head, "toc.dat") == 0;
+    int rc = tar ? check_tar(path, fd, (uint64_t)st.st_size, err) : BOUGH_OK;
+    close(fd);
+    if (rc) return rc;
+    if (n < 0) return not_a_dump(path, "It is not a regular file.", err);
     if (n >= 5 && (memcmp(head, "PGDMP", 5) == 0 || tar)) {
         *kind = BOUGH_SOURCE_DUMP_CUSTOM; /* pg_restore tells a tar archive by itself */
         return BOUGH_OK;
@@ -101,6 +143,13 @@ int bough_source_detect(bough_source_kind *kind, const char *source, bough_error
     struct stat st;
     *kind = BOUGH_SOURCE_URL;
     if (is_url(source)) return check_url(source, err);
+    const char *scheme_end = strstr(source, "://");
+    if (scheme_end) { /* it may hold a password: only its scheme is repeated */
+        (void)bough_fail(err, BOUGH_E_INVALID, "a \"%.*s://\" URL cannot be imported",
+                         (int)(scheme_end - source), source);
+        (void)bough_hint(err, "Give a postgres:// URL, or a file or directory made by pg_dump.");
+        return BOUGH_E_INVALID;
+    }
     if (stat(source, &st) != 0) {
         (void)bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", source,
                          strerror(errno));

@@ -61,6 +61,18 @@ void bough_env_set(bough_env *env, const char *name, const char *value) {
     env->used += (size_t)n + 1;
 }
 
+static void copy_env(bough_env *env, const bough_env *from) {
+    env->count = env->used = 0;
+    env->overflow = from->overflow;
+    env->vars[0] = NULL;
+    for (size_t i = 0; i < from->count; i++) {
+        size_t n = strlen(from->vars[i]) + 1;
+        env->vars[env->count++] = memcpy(env->text + env->used, from->vars[i], n);
+        env->vars[env->count] = NULL;
+        env->used += n;
+    }
+}
+
 void bough_env_inherit(bough_env *env, const char *name) {
     const char *value = getenv(name);
     if (value) bough_env_set(env, name, value);
@@ -221,8 +233,15 @@ void bough_one_line(char *out, size_t size, const char *line) {
     if (size) out[n] = '\0';
 }
 
+static const char *run_mark;
+
+void bough_run_mark(const char *mark) {
+    run_mark = mark;
+}
+
 typedef struct tool {
     const bough_run *run;
+    bough_env env;
     pid_t pid;
     int pidfd, in, out, errors;
     char fed[65536];
@@ -308,7 +327,25 @@ static void end_group(tool *t) {
         (void)kill(-t->pid, SIGKILL);
         (void)await_end(t, END_MS);
     }
+}
+
+/*
+ * The tool has ended; what it started may not have (pg_basebackup's WAL receiver, the postgres of
+ * initdb), and would go on writing. All of them hold the pipe for errors: at its end there are
+ * none. The group is killed before the tool is reaped, so that its number is still ours.
+ */
+static int end_rest(tool *t, bough_error *err) {
+    double until = bough_now_ms() + END_MS;
     (void)kill(-t->pid, SIGKILL);
+    while (t->errors >= 0) {
+        struct pollfd p = {.fd = t->errors, .events = POLLIN};
+        double left = until - bough_now_ms();
+        if (left <= 0)
+            return bough_fail(err, BOUGH_E_TIMEOUT, "what \"%s\" started does not end",
+                              t->run->argv[0]);
+        if (poll(&p, 1, (int)left + 1) > 0) (void)drain(t, &t->errors, NULL);
+    }
+    return BOUGH_OK;
 }
 
 static int loop(tool *t, bough_error *err) {
@@ -335,7 +372,6 @@ static int loop(tool *t, bough_error *err) {
                 return bough_fail(err, BOUGH_E_CANCELLED, "interrupted");
         }
     }
-    end_line(t);
     return BOUGH_OK;
 }
 
@@ -345,6 +381,8 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
     tool *t = calloc(1, sizeof *t);
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     *t = (tool){.run = run, .pid = -1, .pidfd = -1, .in = -1, .out = -1, .errors = -1};
+    copy_env(&t->env, run->env);
+    if (run_mark) bough_env_set(&t->env, BOUGH_RUN_MARK, run_mark);
     if ((run->feed && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) != 0) ||
         (run->output && pipe2(out, O_CLOEXEC) != 0) || pipe2(errors, O_CLOEXEC) != 0 ||
         (out[0] >= 0 && fcntl(out[0], F_SETFL, O_NONBLOCK) != 0) ||
@@ -356,7 +394,7 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
     t->out = out[0];
     t->errors = errors[0];
     bough_spawn_spec spec = {.argv = run->argv,
-                             .env = run->env,
+                             .env = &t->env,
                              .in = in[1],
                              .out = run->output ? out[1] : errors[1],
                              .err = errors[1],
@@ -370,6 +408,9 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
     if (rc) goto out;
     rc = loop(t, err);
     if (rc) end_group(t);
+    int left = end_rest(t, rc ? NULL : err);
+    if (!rc) rc = left;
+    end_line(t);
     (void)waitpid(t->pid, status, 0);
 out:
     close_fd(&in[1]);

@@ -78,10 +78,23 @@ typedef struct bough_run {
  * Run a tool and wait for its end.
  *
  * @param[out] status  As from waitpid(); valid with BOUGH_OK.
+ * When it returns, what the tool started has ended too.
+ *
  * @retval BOUGH_E_CANCELLED  tick() said so; the whole process group was ended.
+ * @retval BOUGH_E_TIMEOUT    A process that the tool started does not end.
  * @return Or the code that feed() or output() gave.
  */
 BOUGH_CHECK int bough_run_tool(int *status, const bough_run *run, bough_error *err);
+
+/**
+ * Name of the variable that every tool, and what it starts, has in its environment with the value
+ * given to bough_run_mark(): so a later server finds what a killed one left running
+ * (bough_orphans_end_tools()).
+ */
+#define BOUGH_RUN_MARK "BOUGH_TOOL_OF"
+
+/** Mark all tools run from now on. Once, before there are threads. Borrowed. */
+void bough_run_mark(const char *mark);
 
 /** Copy `line` into `out` as an error message has it: one line, no control characters, no full stop
  * at the end. */

@@ -35,6 +35,7 @@ typedef struct server {
     char api_key_file[BOUGH_PATH_MAX];
     char started_at[32];
     int port;
+    bool is_announced; /**< run/server.json is ours */
     bough_store *store;
     bough_catalogue *cat;
     bough_secret_key key;

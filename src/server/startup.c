@@ -10,6 +10,8 @@
 
 #include "pg/admin.h"
 #include "pg/compute.h"
+#include "pg/orphans.h"
+#include "pg/spawn.h"
 #include "server/answer.h"
 #include "server/computes.h"
 #include "server/flows.h"
@@ -214,6 +216,8 @@ static int recover(server *srv, bough_error *err) {
     inventory v = {0};
     int rc = take_inventory(&v, srv, err);
     if (rc) goto out;
+    rc = bough_orphans_end_tools(srv->store_dir, COMPUTE_STOP_MS, err);
+    if (rc) goto out;
     size_t n = v.n_branches + v.n_templates;
     each_unknown(srv, "branches", v.ids, n, stop_stray_branch);
     each_unknown(srv, "tmp", NULL, 0, remove_temporary);
@@ -235,7 +239,7 @@ out:
 
 /* ---- all of it ---- */
 
-static int announce(const server *srv, bough_error *err) {
+static int announce(server *srv, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/run/server.json", srv->store_dir);
     json_t *value = json_pack("{s:i,s:s,s:i,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url",
@@ -244,6 +248,7 @@ static int announce(const server *srv, bough_error *err) {
     char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
     if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
+    srv->is_announced = rc == BOUGH_OK;
     free(text);
     json_decref(value);
     return rc;
@@ -260,8 +265,11 @@ static int listen_somewhere(server *srv, int port, bough_error *err) {
 
 int server_open(server *srv, const server_options *options, bough_error *err) {
     char path[BOUGH_PATH_MAX];
+    bough_run_mark(srv->store_dir);
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
-    int rc = bough_store_open(&srv->store, srv->store_dir, err);
+    /* The port first: where it is taken, no store is made. Requests wait until the loop runs. */
+    int rc = listen_somewhere(srv, options->port, err);
+    if (!rc) rc = bough_store_open(&srv->store, srv->store_dir, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/bough.db", srv->store_dir);
     if (!rc) rc = bough_catalogue_open(&srv->cat, path, err);
     if (!rc) rc = open_secrets(srv, err);
@@ -272,13 +280,12 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
-    if (!rc) rc = listen_somewhere(srv, options->port, err);
     return rc ? rc : announce(srv, err);
 }
 
 void server_close(server *srv) {
     char path[BOUGH_PATH_MAX];
-    if (srv->http &&
+    if (srv->is_announced && /* the store may have another server */
         bough_path(path, sizeof path, NULL, "%s/run/server.json", srv->store_dir) == BOUGH_OK)
         (void)unlink(path);
     http_close(srv->http);

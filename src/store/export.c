@@ -1,4 +1,5 @@
 /* Writing a branch out as a plain PGDATA: every page from the level that owns it, holes kept. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -250,12 +251,23 @@ static int empty_directory(const char *dest, bough_error *err) {
     return rc;
 }
 
+/* What fails below empties the directory again: nothing of somebody else's may be in it. */
+static int check_empty(const char *dest, bough_error *err) {
+    int names = 0;
+    DIR *dir = opendir(dest);
+    if (!dir) return bough_fail_sys(err, errno, "could not open \"%s\"", dest);
+    while (readdir(dir)) names++;
+    closedir(dir);
+    return names <= 2 ? BOUGH_OK : bough_fail(err, BOUGH_E_CONFLICT, "\"%s\" is not empty", dest);
+}
+
 int bough_store_export(bough_store *store, const char *branch, const char *dest,
                        bough_progress progress, void *context, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     writer *w = calloc(1, sizeof *w);
     bough_view *view = calloc(1, sizeof *view);
     int rc = w && view ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc && (rc = check_empty(dest, err)) != BOUGH_OK) goto out;
     if (!rc && chmod(dest, 0700) != 0)
         rc = bough_fail_sys(err, errno, "could not use \"%s\"", dest);
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
@@ -269,6 +281,7 @@ int bough_store_export(bough_store *store, const char *branch, const char *dest,
         rc = write_out(w, branch, err);
         if (rc) bough_ignore(empty_directory(dest, NULL));
     }
+out:
     free(view);
     free(w);
     return rc;

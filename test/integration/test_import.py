@@ -276,7 +276,7 @@ def test_the_same_import_again_is_the_same_and_another_a_conflict(server, copied
     ("postgresql://u:p@h:port/d", "unreachable", "invalid integer value"),
     ("postgresql://u:p%zz@h/d", "invalid", "not a valid connection URL"),
     ("postgresql://u:p@h/d?nosuch=1", "invalid", "nosuch"),
-    ("mysql://u:p@h/d", "notfound", ""),
+    ("mysql://u:p@h/d", "invalid", r'a "mysql://" URL cannot be imported'),
 ], ids=lambda v: v[:30])
 def test_a_url_that_leads_nowhere_is_refused(server, what, status, says):
     words = refused(server, what, status=status, says=says, hint=".")

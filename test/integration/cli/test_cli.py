@@ -81,7 +81,7 @@ def test_json_of_branch_create_has_uri_and_timings_each_time(shop):
     for existing in (False, True):
         made = shop.json("branch", "create", "timed")
         assert set(made) == {"branch", "connection_uri", "timings_ms", "existing"}
-        assert set(made["timings_ms"]) == {"seal", "create", "start", "ready", "total"}
+        assert set(made["timings_ms"]) == {"checkpoint", "seal", "gate", "create", "start", "ready", "total"}
         assert made["existing"] is existing and made["branch"]["name"] == "timed"
         assert made["connection_uri"].startswith("postgresql://")
     shop.delete("timed")
