@@ -45,13 +45,19 @@ def rows(directory, quick):
             try:
                 targets = [branch, plain.connection]
                 order = [0, 1] if i % 2 else [1, 0]
-                for results, runs in ((first, [seconds]), (steady, [seconds]), (selects, [2, seconds])):
-                    args = CLIENTS + (("-S",) if results is selects else ())
+                for results in (first, steady):
                     pair = [0.0, 0.0]
                     for k in order:
-                        for length in runs:
-                            pair[k] = pgbench_tps(targets[k], length, *args)
+                        pair[k] = pgbench_tps(targets[k], seconds, *CLIENTS)
                     results.append(tuple(pair))
+                rig.admin_sql(project, made["branch"]["id"], "CHECKPOINT")
+                plain.admin_sql("CHECKPOINT")
+                for k in order:
+                    pgbench_tps(targets[k], 2, *CLIENTS, "-S")
+                pair = [0.0, 0.0]
+                for k in order + order[::-1]:  # A B B A: what drifts cancels out
+                    pair[k] += pgbench_tps(targets[k], seconds // 2, *CLIENTS, "-S") / 2
+                selects.append(tuple(pair))
             finally:
                 plain.stop()
                 rig.delete(project, made["branch"]["id"])

@@ -97,6 +97,7 @@ __attribute__((constructor)) static void start(void) {
         bough.level_fds_max = (unsigned)(limit.rlim_cur > 60000 ? 60000 : limit.rlim_cur) - 1300;
     if (bough_view_refresh(&bough.view) != 0) refuse("a layer of the branch cannot be read");
     pthread_atfork(NULL, NULL, forked);
+    bough_wal_begin();
     bough.active = true;
 }
 

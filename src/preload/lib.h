@@ -35,6 +35,7 @@ typedef struct bough_file {
     uint32_t epoch;  /* for which entry, levels and fd hold */
     bool fd_is_head; /* the descriptor is the head's file, not a stand-in */
     bool is_pidfile;
+    bool is_control; /* pg_control */
     bool is_wal;
     unsigned wal_tli;
     bool is_new_wal;    /* a segment in the making: pg_wal/xlogtemp.N */
@@ -120,6 +121,11 @@ int bough_real_path(char *out, size_t size, const char *key);
 /* After a write to a real file: take note of WAL, give the segment its next blocks. Inside
  * bough_enter(). */
 void bough_wal_written(bough_file *f, off_t at, ssize_t put);
+/* pg_control was read by the process that becomes the postmaster: from here on checkpoints are
+ * counted. */
+void bough_wal_begin(void);
+/* pg_control has been made durable: give back WAL that nobody needs any more. */
+void bough_wal_checkpointed(const bough_file *control);
 /* Zeros for a segment in the making become a hole: true when that was done in place of the write.
  */
 bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, off_t at);

@@ -8,6 +8,11 @@
  * branch that writes little should not own 16 MiB: a new segment is a hole, and whoever writes to
  * it (under PostgreSQL's WALWriteLock) writes zeros some way ahead. Every few hundred commits then
  * allocate, together.
+ *
+ * WAL before the redo point of a durable checkpoint serves nobody on a branch: it has no standbys
+ * and no slots. PostgreSQL keeps it until its segment is full, and then keeps the segment's blocks
+ * for the next ones. For a branch that writes much that is right. A quiet one gives them back at
+ * each checkpoint, or a small change would cost its pages twice: in the WAL and in the head.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +22,19 @@
 
 /* How far ahead blocks are given. */
 #define FILL_BYTES (256 * 1024)
+
+/* A branch is quiet if less WAL than this lies between its last two checkpoints: below it, giving
+ * blocks back and allocating them again is cheap beside the checkpoint itself. */
+#define QUIET_BYTES ((uint64_t)64 << 20)
+
+/* Where pg_control has what a checkpoint says (PostgreSQL 13 to 18, catalog/pg_control.h). */
+#define CONTROL_REDO_AT 40
+#define CONTROL_TLI_AT 48
+#define WAL_PAGE 8192
+
+/* Of this process, which is the checkpointer if it ever makes a checkpoint. */
+static uint64_t last_redo;
+static bool is_quiet;
 
 static const char zeros[65536];
 
@@ -52,6 +70,7 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
             }
         }
         if (f) f->is_new_wal = strncmp(wal_name(key), "xlogtemp", 8) == 0;
+        if (f) f->is_control = strcmp(key, BOUGH_CONTROL_NAME) == 0;
         if (f) f->is_pidfile = strcmp(key, "postmaster.pid") == 0;
     }
     bough_leave();
@@ -112,6 +131,71 @@ void bough_wal_written(bough_file *f, off_t at, ssize_t put) {
     atomic_store(&bough.shm->wal_end, f->wal_start + (uint64_t)end);
 }
 
+/* Whether the WAL since the branch was made is still needed, whatever checkpoints say: see
+ * bough_store_sync(). */
+static bool must_keep_wal(void) {
+    char path[2048];
+    bough_head_path(path, sizeof path, "../pending");
+    return sys_access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+/* Give back what lies before `redo` in its segment, but for the first page, whose header is looked
+ * at when the segment is read. Inside the gate: a fork that shares the segment has linked it. */
+static void give_back(uint32_t tli, uint64_t redo) {
+    char path[2048], name[64];
+    struct stat st;
+    bough_head_path(path, sizeof path, "pg_wal");
+    size_t length = strlen(path);
+    /* segments are of one size, so the name can be tried with each that is possible */
+    for (uint64_t bytes = UINT64_C(1) << 20; bytes <= UINT64_C(1) << 30; bytes <<= 1) {
+        uint64_t number = redo / bytes, per_log = (UINT64_C(1) << 32) / bytes;
+        (void)snprintf(name, sizeof name, "/%08X%08X%08X", tli, (unsigned)(number / per_log),
+                       (unsigned)(number % per_log));
+        (void)snprintf(path + length, sizeof path - length, "%s", name);
+        if (sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) != 0 || (uint64_t)st.st_size != bytes)
+            continue;
+        off_t end = (off_t)(redo % bytes) & ~(off_t)(WAL_PAGE - 1);
+        int fd = st.st_nlink == 1 && end > WAL_PAGE ? sys_open(path, O_WRONLY | O_CLOEXEC, 0) : -1;
+        if (fd < 0) return;
+        (void)sys_fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, WAL_PAGE,
+                            end - WAL_PAGE);
+        sys_close(fd);
+        return;
+    }
+}
+
+static bool read_control(uint64_t *redo, uint32_t *tli, int fd) {
+    unsigned char data[CONTROL_TLI_AT + sizeof *tli];
+    if (sys_pread(fd, data, sizeof data, 0) != (ssize_t)sizeof data) return false;
+    memcpy(redo, data + CONTROL_REDO_AT, sizeof *redo);
+    memcpy(tli, data + CONTROL_TLI_AT, sizeof *tli);
+    return true;
+}
+
+void bough_wal_begin(void) {
+    char path[2048];
+    uint32_t tli;
+    bough_head_path(path, sizeof path, BOUGH_CONTROL_NAME);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0 || !read_control(&last_redo, &tli, fd)) last_redo = 0;
+    if (fd >= 0) sys_close(fd);
+}
+
+void bough_wal_checkpointed(const bough_file *control) {
+    uint64_t redo;
+    uint32_t tli;
+    int saved = errno;
+    if (read_control(&redo, &tli, control->fd) && redo != last_redo) {
+        is_quiet = redo - last_redo < QUIET_BYTES && !must_keep_wal();
+        last_redo = redo;
+        if (is_quiet && bough_enter() == 0) {
+            give_back(tli, redo);
+            bough_leave();
+        }
+    }
+    errno = saved;
+}
+
 /* An empty segment beside `to`, durable, ready to be renamed into place. */
 static int fresh_segment(char *temp, size_t size, off_t bytes) {
     (void)snprintf(temp, size, "%s/pg_wal/xlogtemp" BOUGH_TEMP_MARK "%d", bough.shm->pgdata,
@@ -135,7 +219,7 @@ int bough_move_real(const char *from, const char *to, const char *from_key, cons
     char temp[2048];
     bool fresh = bough_parse_wal_name(wal_name(from_key), &t, &l, &s) &&
                  bough_parse_wal_name(wal_name(to_key), &t, &l, &s) &&
-                 sys_stat(from, &st, 0) == 0 && st.st_nlink > 1;
+                 sys_stat(from, &st, 0) == 0 && (st.st_nlink > 1 || is_quiet);
     if (fresh && fresh_segment(temp, sizeof temp, st.st_size) != 0) return -1;
     if (bough_enter() != 0) return -1;
     int rc;

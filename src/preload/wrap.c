@@ -334,7 +334,11 @@ EXPORT ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at,
  * ------------------------------------------------------------------ */
 
 EXPORT int fsync(int fd) {
-    return is_pages(fd) ? bough_pages_sync(bough.files[fd], false) : sys_fsync(fd);
+    const bough_file *f = bough_file_of(fd);
+    if (f && f->kind == BOUGH_FILE_PAGES) return bough_pages_sync(bough.files[fd], false);
+    int rc = sys_fsync(fd);
+    if (rc == 0 && f && f->is_control) bough_wal_checkpointed(f);
+    return rc;
 }
 EXPORT int fdatasync(int fd) {
     return is_pages(fd) ? bough_pages_sync(bough.files[fd], true) : sys_fdatasync(fd);

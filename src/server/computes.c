@@ -459,11 +459,16 @@ int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = false;
     pthread_mutex_unlock(&srv->computes->mutex);
+    bough_error trouble;
     int rc = is_urgent ? BOUGH_E_TIMEOUT
                        : bough_compute_stop(e->compute, BOUGH_STOP_FAST, COMPUTE_STOP_MS, err);
+    bool in_order = rc == BOUGH_OK;
     if (rc) rc = bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, err);
     if (rc) return rc;
     let_go(srv, e);
+    if (in_order && bough_store_trim(srv->store, branch, &trouble) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "WAL of a suspended branch keeps its space", "branch", branch,
+                  "error", trouble.message, NULL);
     return BOUGH_OK;
 }
 

@@ -254,6 +254,54 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
     return rc;
 }
 
+/* What one segment of a stopped branch may lose: what is before and after the shutdown checkpoint,
+ * but not its first page, whose header is looked at when it is read. */
+static int trim_segment(const bough_moment *m, int dir, const char *name, uint64_t number) {
+    const int hole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    uint64_t first = m->redo / m->segment_bytes, last = (m->wal_end - 1) / m->segment_bytes;
+    off_t page = XLOG_PAGE, from = (off_t)(m->redo % m->segment_bytes) & ~(page - 1);
+    off_t end = (off_t)((m->wal_end - 1) % m->segment_bytes + XLOG_PAGE) & ~(page - 1);
+    struct stat st;
+    if (number > last) return unlinkat(dir, name, 0); /* made ahead, or kept for reuse */
+    if (number < first) return 0;                     /* PostgreSQL kept it for a reason */
+    int fd = openat(dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return -1;
+    int rc = fstat(fd, &st);
+    if (rc == 0 && st.st_nlink == 1) {
+        if (number == first && from > page) rc = fallocate(fd, hole, page, from - page);
+        if (rc == 0 && number == last && end < st.st_size)
+            rc = fallocate(fd, hole, end, st.st_size - end);
+        if (rc != 0 && errno == EOPNOTSUPP) rc = 0;
+    }
+    close(fd);
+    return rc;
+}
+
+int bough_store_trim(bough_store *store, const char *branch, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    DIR *dir = NULL;
+    bough_moment *m = malloc(sizeof *m);
+    int rc = m ? bough_store_pgdata(pgdata, store, branch, err)
+               : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = bough_moment_read(m, pgdata, NULL, err);
+    if (rc || !m->clean || bough_store_sync_pending(store, branch)) goto out;
+    rc = bough_path(path, sizeof path, err, "%s/pg_wal", pgdata);
+    if (!rc && !(dir = opendir(path)))
+        rc = bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    const struct dirent *d;
+    uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        unsigned tli, log, seg;
+        if (!bough_parse_wal_name(d->d_name, &tli, &log, &seg) || tli != m->tli) continue;
+        if (trim_segment(m, dirfd(dir), d->d_name, log * per_log + seg) != 0)
+            rc = bough_fail_sys(err, errno, "could not trim \"%s/%s\"", path, d->d_name);
+    }
+    if (dir) closedir(dir);
+out:
+    free(m);
+    return rc;
+}
+
 int bough_moment_finish(const bough_moment *m, const char *dest, const char *control_name,
                         bough_error *err) {
     char path[BOUGH_PATH_MAX];

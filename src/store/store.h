@@ -115,6 +115,13 @@ BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char 
 /** Whether layers below the branch still await bough_store_sync(). */
 bool bough_store_sync_pending(const bough_store *store, const char *branch);
 
+/**
+ * Give back the disk space of WAL that a cleanly stopped branch does not need: everything but the
+ * checkpoint it stopped with. What other branches share stays theirs. Nothing happens to a branch
+ * that was not stopped cleanly or that awaits bough_store_sync(). Its compute must be stopped.
+ */
+BOUGH_CHECK int bough_store_trim(bough_store *store, const char *branch, bough_error *err);
+
 /** Move a branch and the layers that only it needs to the trash. Its compute must be stopped. */
 BOUGH_CHECK int bough_store_delete(bough_store *store, const char *branch, bough_error *err);
 
