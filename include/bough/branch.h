@@ -57,11 +57,14 @@ typedef struct bough_branch_created {
  * @param project       Id of the project.
  * @param name          1 to 256 bytes.
  * @param parent        Id of the parent; NULL for the default branch.
+ * @param moment        Of the parent's past: an LSN such as "0/A27BB60", or a time of RFC 3339 with
+ * its zone; NULL for its present.
  * @retval BOUGH_E_CONFLICT  The name is taken by a branch of another parent.
  */
 BOUGH_API BOUGH_CHECK int bough_branch_create(bough_branch_created **created, bough_client *client,
                                               const char *project, const char *name,
-                                              const char *parent, bough_error *err);
+                                              const char *parent, const char *moment,
+                                              bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_branch_created_free(bough_branch_created *created);

@@ -5,6 +5,7 @@
 
 #include "bough/branch.h"
 #include "cli/cli.h"
+#include "cli/moment.h"
 #include "cli/tree.h"
 #include "util/error.h"
 #include "util/fs.h"
@@ -43,16 +44,19 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
     bough_project *project = NULL;
     bough_branch *parent = NULL;
     bough_branch_created *created = NULL;
-    const char *parent_name = cli_get(args, "parent");
+    const char *parent_name = cli_get(args, "parent"), *at = cli_get(args, "at");
+    char moment[64] = "";
     double began = bough_now_ms();
-    int rc = cli_connect_project(&client, &project, args, err);
+    int rc = at ? cli_moment(moment, sizeof moment, at, err) : BOUGH_OK;
+    if (rc) return rc;
+    rc = cli_connect_project(&client, &project, args, err);
     if (!rc && parent_name) {
         rc = bough_branch_find(&parent, client, project->id, parent_name, err);
         if (rc == BOUGH_E_NOTFOUND) (void)bough_context(err, "parent");
     }
     if (!rc)
         rc = bough_branch_create(&created, client, project->id, args->words[0],
-                                 parent ? parent->id : NULL, err);
+                                 parent ? parent->id : NULL, at ? moment : NULL, err);
     if (rc == BOUGH_E_CANCELLED)
         (void)bough_hint(err,
                          "The server may have made the branch by then; see `bough branch list`.");

@@ -23,6 +23,7 @@ static const cli_option delete_options[] = {{"yes", 'y', NULL, "Do not ask", 0, 
 
 static const cli_option branch_create_options[] = {
     {"parent", 0, "B", "Branch to start from, by name or id (default: the default branch)", 0, 0},
+    {"at", 0, "MOMENT", "A moment of the parent's past: a time, an age or an LSN", 0, 0},
     {0}};
 
 static const cli_option connect_options[] = {

@@ -39,15 +39,17 @@ static int boxed(bough_branch **branch, json_t *object, bough_error *err) {
 }
 
 int bough_branch_create(bough_branch_created **created, bough_client *client, const char *project,
-                        const char *name, const char *parent, bough_error *err) {
+                        const char *name, const char *parent, const char *moment,
+                        bough_error *err) {
     *created = NULL;
     char path[BOUGH_REQUEST_PATH_MAX];
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches?if_exists=return",
                                 project);
     if (rc) return rc;
     json_t *answer = NULL;
-    json_t *body = json_pack("{s:{s:s,s:s*},s:[{s:s}]}", "branch", "name", name, "parent_id",
-                             parent, "endpoints", "type", "read_write");
+    const char *kind = moment && strchr(moment, '/') ? "parent_lsn" : "parent_timestamp";
+    json_t *body = json_pack("{s:{s:s,s:s*,s:s*},s:[{s:s}]}", "branch", "name", name, "parent_id",
+                             parent, kind, moment, "endpoints", "type", "read_write");
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);

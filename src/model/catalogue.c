@@ -56,6 +56,9 @@ static const char *const migrations[] = {
     "CREATE INDEX operations_project ON operations (project_id, seq);"
     "CREATE TABLE api_keys (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,"
     " hash TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL) STRICT;",
+    "ALTER TABLE projects ADD COLUMN history_retention_seconds INTEGER NOT NULL DEFAULT 604800;"
+    "CREATE TABLE origins (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
+    " lsn TEXT NOT NULL, time_us INTEGER NOT NULL) STRICT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

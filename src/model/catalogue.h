@@ -52,6 +52,8 @@ BOUGH_CHECK int bough_projects_list(bough_project_row **rows, size_t *n, bough_c
                                     bough_error *err);
 BOUGH_CHECK int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name,
                                       bough_error *err);
+BOUGH_CHECK int bough_projects_set_retention(bough_catalogue *cat, const char *id, int64_t seconds,
+                                             bough_error *err);
 /** With all its branches and what belongs to them. */
 BOUGH_CHECK int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err);
 
@@ -77,6 +79,12 @@ BOUGH_CHECK int bough_branches_delete(bough_catalogue *cat, const char *id, boug
 /** Copy roles (with passwords) and databases of one branch to another. */
 BOUGH_CHECK int bough_branches_copy_contents(bough_catalogue *cat, const char *from, const char *to,
                                              bough_error *err);
+
+/* Origins: of branches that begin at a moment of the past. */
+BOUGH_CHECK int bough_origins_insert(bough_catalogue *cat, const bough_origin_row *row,
+                                     bough_error *err);
+BOUGH_CHECK int bough_origins_get(bough_origin_row *row, bough_catalogue *cat, const char *branch,
+                                  bough_error *err);
 
 /* Directories sealed from initdb, from which empty projects start. */
 BOUGH_CHECK int bough_templates_insert(bough_catalogue *cat, const char *id, bough_error *err);

@@ -1,7 +1,8 @@
 /* Table projects. */
 #include "model/query.h"
 
-#define COLUMNS "id, name, pg_major, source, source_hash, created_ms, updated_ms"
+#define COLUMNS                                                                                    \
+    "id, name, pg_major, source, source_hash, created_ms, updated_ms, history_retention_seconds"
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_project_row *row = record;
@@ -12,6 +13,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     bough_query_text(row->source_hash, sizeof row->source_hash, stmt, 4);
     row->created_ms = sqlite3_column_int64(stmt, 5);
     row->updated_ms = sqlite3_column_int64(stmt, 6);
+    row->history_retention_seconds = sqlite3_column_int64(stmt, 7);
 }
 
 static int fail_taken(const char *name, bough_error *err) {
@@ -20,10 +22,10 @@ static int fail_taken(const char *name, bough_error *err) {
 }
 
 int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err,
-                             "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)",
-                             "ssissii", row->id, row->name, (int64_t)row->pg_major, row->source,
-                             row->source_hash, row->created_ms, row->updated_ms);
+    int rc = bough_query_run(
+        NULL, cat, err, "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "ssissiii", row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
+        row->created_ms, row->updated_ms, row->history_retention_seconds);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
@@ -63,6 +65,14 @@ int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name
         bough_query_run(NULL, cat, err, "UPDATE projects SET name = ?, updated_ms = ? WHERE id = ?",
                         "sis", name, bough_now_epoch_ms(), id);
     return rc == BOUGH_E_CONFLICT ? fail_taken(name, err) : rc;
+}
+
+int bough_projects_set_retention(bough_catalogue *cat, const char *id, int64_t seconds,
+                                 bough_error *err) {
+    return bough_query_run(
+        NULL, cat, err,
+        "UPDATE projects SET history_retention_seconds = ?, updated_ms = ? WHERE id = ?", "iis",
+        seconds, bough_now_epoch_ms(), id);
 }
 
 int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err) {

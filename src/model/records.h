@@ -25,8 +25,16 @@ typedef struct bough_project_row {
     char
         source[BOUGH_SOURCE_SIZE]; /**< where it came from, without password; "" for an empty one */
     char source_hash[BOUGH_HASH_SIZE]; /**< of the whole source string; "" for an empty one */
+    int64_t history_retention_seconds; /**< 0: no history is kept */
     int64_t created_ms, updated_ms;
 } bough_project_row;
+
+/** Where a branch of a moment of the past begins. */
+typedef struct bough_origin_row {
+    char branch_id[BOUGH_ID_SIZE];
+    char lsn[24];    /**< "16/B374D848": its parent's WAL up to here */
+    int64_t time_us; /**< the time asked for, microseconds since 1970; 0: an LSN was */
+} bough_origin_row;
 
 typedef struct bough_branch_row {
     char id[BOUGH_ID_SIZE];

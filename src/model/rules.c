@@ -75,3 +75,10 @@ int bough_rule_suspend_timeout(long long seconds, bough_error *err) {
         "suspend_timeout_seconds is -1 (never), 0 (the default) or 60 to 604800, not %lld",
         seconds);
 }
+
+int bough_rule_retention(long long seconds, bough_error *err) {
+    enum { MOST = 35 * 86400 };
+    if (seconds >= 0 && seconds <= MOST) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_INVALID,
+                      "\"history_retention_seconds\" must be between 0 and %d", MOST);
+}

@@ -18,4 +18,10 @@ BOUGH_CHECK int bough_rule_pg_name(const char *kind, const char *name, bough_err
 /** suspend_timeout_seconds: -1, 0, or 60 to 604800. */
 BOUGH_CHECK int bough_rule_suspend_timeout(long long seconds, bough_error *err);
 
+/** history_retention_seconds of a project: 0 to 35 days. */
+BOUGH_CHECK int bough_rule_retention(long long seconds, bough_error *err);
+
+/** For so long a project keeps history where nobody says otherwise. */
+#define BOUGH_RETENTION_SECONDS (7 * 86400)
+
 #endif

@@ -16,13 +16,17 @@
 
 /* ---- names on disk -------------------------------------------------------------------------- */
 
-#define BOUGH_CONTROL_NAME "bough.control" /* global/pg_control lives here: a bare postgres fails  \
-                                            */
-#define BOUGH_TMP_NAME "bough_tmp"         /* base/pgsql_tmp lives here: never sealed */
-#define BOUGH_WHITEOUT "bough:whiteout" /* target of the symbolic link that stands for "unlinked"  \
-                                         */
-#define BOUGH_TEMP_MARK ".bough~"       /* part of the name of a file that is being made */
-#define BOUGH_XATTR_LIMIT "user.bough.limit"   /* decimal: bytes of the levels below still visible \
+#define BOUGH_CONTROL_NAME                                                                         \
+    "bough.control"                    /* global/pg_control lives here: a bare postgres fails      \
+                                        */
+#define BOUGH_TMP_NAME "bough_tmp"     /* base/pgsql_tmp lives here: never sealed */
+#define BOUGH_HISTORY_DIR "../history" /* from PGDATA: WAL segments that left pg_wal */
+#define BOUGH_WHITEOUT                                                                             \
+    "bough:whiteout"              /* target of the symbolic link that stands for "unlinked"        \
+                                   */
+#define BOUGH_TEMP_MARK ".bough~" /* part of the name of a file that is being made */
+#define BOUGH_XATTR_LIMIT                                                                          \
+    "user.bough.limit"                         /* decimal: bytes of the levels below still visible \
                                                 */
 #define BOUGH_XATTR_OPAQUE "user.bough.opaque" /* on a directory: the levels below are hidden */
 
@@ -38,7 +42,7 @@
 /* ---- shared memory of a compute ---------------------------------------------------------------
  */
 
-#define BOUGH_SHM_MAGIC UINT64_C(0x31304d4853474f42) /* "BOGSHM01", little-endian */
+#define BOUGH_SHM_MAGIC UINT64_C(0x32304d4853474f42) /* "BOGSHM02", little-endian */
 #define BOUGH_SHM_BYTES                                                                            \
     (UINT64_C(4) << 30) /* address space reserved; memory is used as it is touched */
 #define BOUGH_SLOTS 16384U
@@ -115,6 +119,9 @@ typedef struct bough_header {
     _Atomic uint32_t wal_tli;
     _Atomic uint32_t changes; /* files made, unlinked or truncated in this generation: is there
                                  anything to seal? */
+    _Atomic uint32_t
+        keeps_history; /* WAL segments go to BOUGH_HISTORY_DIR before they leave pg_wal */
+    _Atomic uint32_t history_lost; /* how many could not go there */
     _Atomic uint32_t stripes[1024];
     bough_stack_item stack[BOUGH_MAX_DEPTH]; /* oldest first */
     bough_slot slots[BOUGH_SLOTS];

@@ -126,6 +126,8 @@ void bough_wal_written(bough_file *f, off_t at, ssize_t put);
 void bough_wal_begin(void);
 /* pg_control has been made durable: give back WAL that nobody needs any more. */
 void bough_wal_checkpointed(const bough_file *control);
+/* unlink() of a real file of PGDATA. */
+int bough_unlink_real(const char *path, const char *key);
 /* Zeros for a segment in the making become a hole: true when that was done in place of the write.
  */
 bool bough_wal_skip_zeros(const bough_file *f, const struct iovec *iov, int n, off_t at);

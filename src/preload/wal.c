@@ -131,6 +131,36 @@ void bough_wal_written(bough_file *f, off_t at, ssize_t put) {
     atomic_store(&bough.shm->wal_end, f->wal_start + (uint64_t)end);
 }
 
+/*
+ * A segment is about to leave pg_wal, by rename or unlink: the branch's history gets it first, by
+ * link. Where that fails the history has a gap, which boughd reports; the branch goes on.
+ */
+static void remember(const char *path, const char *name) {
+    char kept[2048];
+    unsigned tli, log, seg;
+    if (!atomic_load(&bough.shm->keeps_history) || !bough_parse_wal_name(name, &tli, &log, &seg))
+        return;
+    bough_head_path(kept, sizeof kept, BOUGH_HISTORY_DIR "/");
+    size_t n = strlen(kept);
+    (void)snprintf(kept + n, sizeof kept - n, "%s", name);
+    bool is_new = sys_link(path, kept) == 0;
+    if (!is_new && errno != EEXIST && errno != ENOENT)
+        atomic_fetch_add(&bough.shm->history_lost, 1);
+    kept[n] = '\0';
+    int fd = is_new ? sys_open(kept, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) : -1;
+    if (fd < 0) return;
+    (void)sys_fsync(fd); /* a failure shows at the branch's own next fsync */
+    sys_close(fd);
+}
+
+int bough_unlink_real(const char *path, const char *key) {
+    remember(path, wal_name(key));
+    if (bough_enter() != 0) return -1;
+    int rc = sys_unlink(path);
+    bough_leave();
+    return rc;
+}
+
 /* Whether the WAL since the branch was made is still needed, whatever checkpoints say: see
  * bough_store_sync(). */
 static bool must_keep_wal(void) {
@@ -186,7 +216,8 @@ void bough_wal_checkpointed(const bough_file *control) {
     uint32_t tli;
     int saved = errno;
     if (read_control(&redo, &tli, control->fd) && redo != last_redo) {
-        is_quiet = redo - last_redo < QUIET_BYTES && !must_keep_wal();
+        is_quiet = redo - last_redo < QUIET_BYTES && !atomic_load(&bough.shm->keeps_history) &&
+                   !must_keep_wal();
         last_redo = redo;
         if (is_quiet && bough_enter() == 0) {
             give_back(tli, redo);
@@ -217,6 +248,7 @@ int bough_move_real(const char *from, const char *to, const char *from_key, cons
     unsigned t, l, s;
     struct stat st;
     char temp[2048];
+    if (bough_parse_wal_name(wal_name(to_key), &t, &l, &s)) remember(from, wal_name(from_key));
     bool fresh = bough_parse_wal_name(wal_name(from_key), &t, &l, &s) &&
                  bough_parse_wal_name(wal_name(to_key), &t, &l, &s) &&
                  sys_stat(from, &st, 0) == 0 && (st.st_nlink > 1 || is_quiet);

@@ -467,7 +467,7 @@ EXPORT int unlink(const char *path) {
         bough_head_path(real, sizeof real, key);
         GATED(sys_unlink(real));
     case BOUGH_PATH_PLAIN:
-        GATED(sys_unlink(path));
+        return bough_unlink_real(path, key);
     case BOUGH_PATH_OUTSIDE:
     case BOUGH_PATH_ROOT:
     default:

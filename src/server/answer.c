@@ -50,13 +50,13 @@ json_t *answer_project(const bough_project_row *row) {
                                              "branch_logical_size_limit",
                                              "branch_logical_size_limit_bytes",
                                              NULL};
-    json_t *p =
-        json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:s,s:{},s:s,s:s,s:s,s:s}", "id",
-                  row->id, "name", row->name, "pg_version", row->pg_major, "source", row->source,
-                  "platform_id", "local", "region_id", "local", "provisioner", "bough", "owner_id",
-                  "local", "store_passwords", 1, "history_retention_seconds", 0, "org_id", "local",
-                  "settings", "proxy_host", "localhost", "creation_source", "bough",
-                  "consumption_period_start", never, "consumption_period_end", never);
+    json_t *p = json_pack(
+        "{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:I,s:s,s:{},s:s,s:s,s:s,s:s}", "id", row->id, "name",
+        row->name, "pg_version", row->pg_major, "source", row->source, "platform_id", "local",
+        "region_id", "local", "provisioner", "bough", "owner_id", "local", "store_passwords", 1,
+        "history_retention_seconds", (json_int_t)row->history_retention_seconds, "org_id", "local",
+        "settings", "proxy_host", "localhost", "creation_source", "bough",
+        "consumption_period_start", never, "consumption_period_end", never);
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;
@@ -119,6 +119,17 @@ static bool get_usage(server *srv, const char *branch, bough_usage *usage) {
     return known;
 }
 
+/* Where it begins, if at a moment of its parent's past. */
+static void set_origin(json_t *branch, server *srv, const char *id) {
+    bough_origin_row origin;
+    char when[40];
+    if (bough_origins_get(&origin, srv->cat, id, NULL) != BOUGH_OK) return;
+    (void)json_object_set_new(branch, "parent_lsn", json_string(origin.lsn));
+    if (!origin.time_us) return;
+    answer_time(when, sizeof when, origin.time_us / 1000);
+    (void)json_object_set_new(branch, "parent_timestamp", json_string(when));
+}
+
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
                                              "compute_time_seconds", "written_data_bytes",
@@ -133,6 +144,7 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
         (void)json_object_set_new(b, "parent_name", json_string(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
+    set_origin(b, srv, row->id);
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
     (void)json_object_set(b, "state_changed_at", updated);

@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/computes.h"
 #include "server/flows.h"
+#include "util/when.h"
 
 /* ---- listing ---- */
 
@@ -123,11 +124,8 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
     static const char *const known[] = {
         "name",      "parent_id", "parent_lsn", "parent_timestamp", "init_source", "expires_at",
         "protected", "archived",  NULL};
-    static const char past[] = "branching from a moment of the past is not supported yet";
     const char *init = NULL;
     int rc = body_check(branch, "branch", known, err);
-    if (!rc) rc = body_refuse(branch, "parent_lsn", past, err);
-    if (!rc) rc = body_refuse(branch, "parent_timestamp", past, err);
     if (!rc)
         rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
     if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
@@ -194,6 +192,25 @@ static int read_wish(branch_wish *wish, request *rq, json_t *branch, const char 
     return rc;
 }
 
+/* parent_lsn or parent_timestamp. */
+static int read_moment(bough_target *moment, const json_t *branch, bough_error *err) {
+    const char *lsn = NULL, *time = NULL;
+    unsigned high, low;
+    int end = -1;
+    int rc = body_text(&lsn, branch, "parent_lsn", err);
+    if (!rc) rc = body_text(&time, branch, "parent_timestamp", err);
+    if (!rc && lsn && time)
+        rc = bough_fail(err, BOUGH_E_INVALID,
+                        "\"parent_lsn\" and \"parent_timestamp\" cannot be given both");
+    if (!rc && time) rc = bough_when_time_us(&moment->time_us, time, err);
+    if (rc || !lsn) return rc;
+    if (strspn(lsn, "0123456789abcdefABCDEF/") != strlen(lsn) || strlen(lsn) > 17 ||
+        sscanf(lsn, "%8x/%8x%n", &high, &low, &end) != 2 || lsn[end] || (high == 0 && low == 0))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%.40s\" is not an LSN such as 0/A27BB60", lsn);
+    moment->lsn = (uint64_t)high << 32 | low;
+    return BOUGH_OK;
+}
+
 int api_branch_create(request *rq, bough_error *err) {
     static const char *const known[] = {"branch", "endpoints", "annotation_value", NULL};
     bough_project_row project;
@@ -207,6 +224,7 @@ int api_branch_create(request *rq, bough_error *err) {
     if (!rc) rc = check_branch_fields(branch, err);
     if (!rc) rc = read_endpoints(&wish, rq->body, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
+    if (!rc) rc = read_moment(&wish.moment, branch, err);
     answer_time(when, sizeof when, bough_now_epoch_ms());
     (void)snprintf(name, sizeof name, "branch %s", when);
     if (!wish.name) wish.name = name;

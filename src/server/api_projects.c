@@ -9,6 +9,7 @@
 #include "server/api.h"
 #include "server/body.h"
 #include "server/flows.h"
+#include "server/history.h"
 
 int api_project_list(request *rq, bough_error *err) {
     long long limit;
@@ -69,10 +70,15 @@ static int check_fields(json_t *project, bough_error *err) {
 }
 
 static int read_wish(project_wish *wish, json_t *project, json_t *branch, bough_error *err) {
-    long long major = 0;
+    long long major = 0, retention = BOUGH_RETENTION_SECONDS;
     int rc = body_text(&wish->name, project, "name", err);
     if (!rc) rc = body_text(&wish->source, project, "source", err);
     if (!rc) rc = body_int(&major, project, "pg_version", 0, err);
+    if (!rc)
+        rc = body_int(&retention, project, "history_retention_seconds", BOUGH_RETENTION_SECONDS,
+                      err);
+    if (!rc) rc = bough_rule_retention(retention, err);
+    wish->history_retention_seconds = retention;
     if (!rc) rc = body_text(&wish->branch, branch, "name", err);
     if (!rc) rc = body_text(&wish->role, branch, "role_name", err);
     if (!rc) rc = body_text(&wish->database, branch, "database_name", err);
@@ -134,17 +140,29 @@ int api_project_get(request *rq, bough_error *err) {
 }
 
 int api_project_update(request *rq, bough_error *err) {
-    static const char *const known[] = {"project", NULL}, *const project_known[] = {"name", NULL};
+    static const char *const known[] = {"project", NULL}, *const project_known[] = {
+                                                              "name", "history_retention_seconds",
+                                                              NULL};
     bough_project_row row;
     json_t *project = NULL, *keep = NULL;
     const char *name = NULL;
+    long long retention = 0;
     int rc = api_project_of(&row, rq, err);
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&project, &keep, rq->body, "project", err);
     if (!rc) rc = body_check(project, "project", project_known, err);
     if (!rc) rc = body_text(&name, project, "name", err);
     if (!rc && name) rc = bough_rule_name("project", name, err);
+    if (!rc)
+        rc = body_int(&retention, project, "history_retention_seconds",
+                      row.history_retention_seconds, err);
+    if (!rc) rc = bough_rule_retention(retention, err);
     if (!rc && name) rc = bough_projects_rename(rq->srv->cat, row.id, name, err);
+    if (!rc && retention != row.history_retention_seconds) {
+        rc = bough_projects_set_retention(rq->srv->cat, row.id, retention, err);
+        row.history_retention_seconds = retention;
+        if (!rc) history_changed(rq->srv, &row);
+    }
     if (!rc) rc = bough_projects_get(&row, rq->srv->cat, row.id, err);
     if (!rc) rq->answer = json_pack("{s:o?,s:[]}", "project", answer_project(&row), "operations");
     json_decref(keep);

@@ -9,6 +9,7 @@
  * takes the branch's lock and looks whether the process it was told about is still the current one
  * and has ended; so a stop that was asked for is never taken for a crash.
  */
+#include "server/history.h"
 #include "server/computes.h"
 
 #include <errno.h>
@@ -289,15 +290,20 @@ int computes_explain(server *srv, const char *branch, bough_error *err) {
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                  const char *socket_dir, bough_error *err) {
-    char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], **layers = NULL;
+    char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], history[BOUGH_PATH_MAX], **layers = NULL;
     int fd = -1;
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
     if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
     if (!rc) rc = log_of(log_path, srv, e->branch.id, err);
+    if (!rc)
+        rc = bough_path(history, sizeof history, err, "%s/branches/%s/history", srv->store_dir,
+                        e->branch.id);
+    if (!rc) rc = bough_mkdirs(history, 0700, err); /* branches of older versions have none */
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
     if (!rc) {
-        const char *const rw[] = {*dynshm ? dynshm : NULL, NULL};
+        bough_shm_keep_history(e->shm, history_is_kept(srv, &e->branch));
+        const char *const rw[] = {history, *dynshm ? dynshm : NULL, NULL};
         bough_compute_spec spec = {.pg = pg,
                                    .pgdata = pgdata,
                                    .socket_dir = socket_dir,
@@ -466,7 +472,8 @@ int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *
     if (rc) rc = bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, err);
     if (rc) return rc;
     let_go(srv, e);
-    if (in_order && bough_store_trim(srv->store, branch, &trouble) != BOUGH_OK)
+    if (in_order && bough_store_trim(srv->store, branch, history_is_kept(srv, &e->branch),
+                                     &trouble) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "WAL of a suspended branch keeps its space", "branch", branch,
                   "error", trouble.message, NULL);
     return BOUGH_OK;

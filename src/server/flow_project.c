@@ -202,6 +202,7 @@ static int init_rows(making *m, bough_error *err) {
     p->created_ms = p->updated_ms = b->created_ms = b->updated_ms = e->created_ms = e->updated_ms =
         bough_now_epoch_ms();
     (void)snprintf(p->name, sizeof p->name, "%s", w->name);
+    p->history_retention_seconds = w->history_retention_seconds;
     if (w->source) bough_secret_redact(p->source, sizeof p->source, w->source);
     (void)snprintf(b->project_id, sizeof b->project_id, "%s", p->id);
     (void)snprintf(b->name, sizeof b->name, "%s", w->branch);

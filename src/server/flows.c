@@ -15,6 +15,7 @@
 #include "pg/conf.h"
 #include "server/answer.h"
 #include "server/computes.h"
+#include "server/history.h"
 #include "server/inside.h"
 #include "util/log.h"
 
@@ -99,6 +100,8 @@ typedef struct making {
     bool with_endpoint, has_files, is_committed;
     bough_fork_result forked;
     double checkpoint_ms, start_ms, ready_ms;
+    char base[BOUGH_ID_SIZE]; /* whose history has the moment; "" for the present */
+    bough_origin_row origin;
     char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
 } making;
 
@@ -172,9 +175,25 @@ static void free_carried(char **carried) {
     free(carried);
 }
 
-static int make_files(making *m, char ***carried, bough_error *err) {
-    int rc =
-        fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id, m->branch.id, err);
+/* (base locked) The files of a child of a moment of the past. */
+static int fork_past(making *m, const bough_target *moment, char ***carried, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_cut cut;
+    int rc = history_fork(&cut, m->srv, m->base, moment, m->branch.id, err);
+    m->forked.create_ms = cut.create_ms;
+    if (!rc) rc = bough_store_pgdata(pgdata, m->srv->store, m->base, err);
+    if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    (void)snprintf(m->origin.branch_id, sizeof m->origin.branch_id, "%s", m->branch.id);
+    (void)snprintf(m->origin.lsn, sizeof m->origin.lsn, "%X/%X", (unsigned)(cut.lsn >> 32),
+                   (unsigned)cut.lsn);
+    m->origin.time_us = moment->time_us;
+    return rc;
+}
+
+static int make_files(making *m, const bough_target *moment, char ***carried, bough_error *err) {
+    int rc = *m->base ? fork_past(m, moment, carried, err)
+                      : fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id,
+                                   m->branch.id, err);
     m->has_files = rc == BOUGH_OK;
     if (rc || m->with_endpoint) return rc;
     return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
@@ -194,6 +213,7 @@ static int commit(making *m, double received_ms, bough_error *err) {
     if (rc) return rc;
     rc = bough_branches_insert(cat, &m->branch, err);
     if (!rc && endpoint) rc = bough_endpoints_insert(cat, &m->endpoint, err);
+    if (!rc && *m->base) rc = bough_origins_insert(cat, &m->origin, err);
     if (!rc) rc = bough_branches_copy_contents(cat, m->parent.id, m->branch.id, err);
     for (size_t i = 0; i < m->n_operations && !rc; i++)
         rc = bough_operations_insert(cat, &m->operations[i], err);
@@ -221,15 +241,29 @@ static void undo(making *m, const bough_error *cause) {
     if (m->has_files) flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
 }
 
+/* Whether an existing branch begins where the wish says. */
+static bool is_of_moment(server *srv, const bough_branch_row *existing,
+                         const bough_target *moment) {
+    bough_origin_row origin;
+    char lsn[24];
+    bool has = bough_origins_get(&origin, srv->cat, existing->id, NULL) == BOUGH_OK;
+    if (!has || !history_is_wanted(moment)) return !has && !history_is_wanted(moment);
+    (void)snprintf(lsn, sizeof lsn, "%X/%X", (unsigned)(moment->lsn >> 32), (unsigned)moment->lsn);
+    return moment->time_us ? origin.time_us == moment->time_us : strcmp(origin.lsn, lsn) == 0;
+}
+
 /* An existing name: the same branch again, or a conflict. */
 static int take_existing(request *rq, making *m, const bough_branch_row *existing,
                          const branch_wish *wish, bough_error *err) {
-    if (!wish->if_exists_return || strcmp(existing->parent_id, wish->parent) != 0) {
+    bool same_moment = is_of_moment(rq->srv, existing, &wish->moment);
+    if (!wish->if_exists_return || strcmp(existing->parent_id, wish->parent) != 0 || !same_moment) {
         rq->slug = "BRANCH_ALREADY_EXISTS";
         int rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
                             wish->name);
         if (wish->if_exists_return) {
-            if (*existing->parent_name)
+            if (strcmp(existing->parent_id, wish->parent) == 0)
+                (void)bough_hint(err, "It begins at another moment of its parent.");
+            else if (*existing->parent_name)
                 (void)bough_hint(err, "It has another parent: \"%.150s\".", existing->parent_name);
             else
                 (void)bough_hint(err, "It is the root branch.");
@@ -247,7 +281,8 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
     server *srv = m->srv;
     bough_branch_row found;
     char **carried = NULL;
-    const char *const parent_locks[] = {m->parent.id, m->name_lock};
+    const char *const parent_locks[] = {m->parent.id, m->name_lock, m->base};
+    bool has_base = *m->base && strcmp(m->base, m->parent.id) != 0;
     int rc = bough_branches_get(&m->parent, srv->cat, m->project->id, wish->parent, err);
     *existing = false;
     if (!rc &&
@@ -260,7 +295,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
     }
     if (!rc && !*existing) {
         (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", m->parent.name);
-        rc = make_files(m, &carried, err);
+        rc = make_files(m, &wish->moment, &carried, err);
         double now = bough_now_ms();
         if (!rc && m->with_endpoint)
             rc = computes_begin(srv, &m->branch, &m->endpoint, m->project->pg_major,
@@ -271,7 +306,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
         if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
     }
     free_carried(carried);
-    locks_drop(srv->locks, parent_locks, 2);
+    locks_drop(srv->locks, parent_locks, has_base ? 3 : 2);
     return rc;
 }
 
@@ -327,8 +362,15 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     if (rc) goto out;
     (void)snprintf(m->parent.id, sizeof m->parent.id, "%s", wish->parent);
     (void)snprintf(child_lock, sizeof child_lock, "%s", m->branch.id);
-    const char *const names[] = {m->parent.id, m->name_lock, child_lock};
-    rc = locks_take(srv->locks, names, 3, LOCK_WAIT_MS, err);
+    if (history_is_wanted(&wish->moment)) {
+        rc = history_check(project, &wish->moment, err);
+        if (!rc) rc = bough_branches_get(&m->parent, srv->cat, project->id, wish->parent, err);
+        if (!rc) rc = history_base(m->base, srv, &m->parent, &wish->moment, err);
+        if (rc) goto out;
+    }
+    const char *const names[] = {m->parent.id, m->name_lock, child_lock, m->base};
+    bool has_base = *m->base && strcmp(m->base, m->parent.id) != 0;
+    rc = locks_take(srv->locks, names, has_base ? 4 : 3, LOCK_WAIT_MS, err);
     if (rc) goto out;
     rq->status = 201;
     rc = make(rq, m, wish, &existing, err);

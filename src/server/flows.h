@@ -16,6 +16,7 @@ typedef struct project_wish {
     const char *branch;   /**< name of the root branch */
     const char *database; /**< for empty ones and dumps */
     const char *role;     /**< NULL: database_owner */
+    int64_t history_retention_seconds;
     bool if_exists_return;
 } project_wish;
 
@@ -27,7 +28,8 @@ BOUGH_CHECK int flow_project_delete(server *srv, const bough_project_row *projec
 /** What POST /projects/{}/branches asks for. */
 typedef struct branch_wish {
     const char *name;
-    const char *parent; /**< id */
+    const char *parent;  /**< id */
+    bough_target moment; /**< of the parent's past; all zero: its present */
     bool with_endpoint;
     int suspend_timeout_seconds;
     bool if_exists_return;

@@ -18,11 +18,12 @@
 #include <unistd.h>
 
 #include "server/computes.h"
+#include "server/history.h"
 #include "server/http.h"
 #include "server/server.h"
 #include "util/log.h"
 
-enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 15 };
+enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 5 };
 
 static void print_help(void) {
     (void)puts("boughd: the server of Bough, branches of PostgreSQL databases\n"
@@ -150,6 +151,7 @@ static atomic_bool is_suspending;
 
 static void suspend_job(void *arg) {
     computes_suspend_idle(arg);
+    history_tick(arg);
     atomic_store(&is_suspending, false);
 }
 

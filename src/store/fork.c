@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "store/internal.h"
+#include "store/point.h"
 #include "store/seal.h"
 
 /* How long writers may take to come to rest; one write() on a slow disk. */
@@ -19,7 +20,7 @@ static int child_path(char *out, const bough_store *store, const char *branch, c
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
 }
 
-static int check_new(const bough_store *store, const char *branch, bough_error *err) {
+int bough_child_check(const bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     if (!bough_store_id_is_valid(branch))
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
@@ -148,7 +149,8 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     char temp[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], control[BOUGH_PATH_MAX], dir[100];
     bough_moment *m = malloc(sizeof *m);
     bough_layers none = {NULL, 0}, one = {NULL, 0};
-    int rc = m ? check_new(store, branch, err) : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc =
+        m ? bough_child_check(store, branch, err) : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = check_plain(pgdata, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/global/pg_control", pgdata);
     if (!rc) rc = bough_path(control, sizeof control, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
@@ -187,7 +189,10 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
         rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
     char suffixed[80];
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
-    if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &one, err);
+    if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &none, err);
+    if (!rc) rc = bough_layers_read(&one, store, suffixed, err);
+    if (!rc) rc = bough_child_settle(store, suffixed, m, &one, err);
+    bough_layers_free(&one);
     if (!rc) rc = bough_fsync_tree(temp, err);
     if (!rc) rc = child_path(path, store, branch, "", err);
     if (!rc && rename(temp, path) != 0)
@@ -256,6 +261,19 @@ static int take(taking *t, bough_fork_result *result, bough_error *err) {
     return rc;
 }
 
+int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
+                       const bough_layers *layers, bough_error *err) {
+    char path[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX];
+    int rc = child_path(path, store, dir, "/history", err);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    if (!rc) rc = child_path(pgdata, store, dir, "/pgdata", err);
+    if (!rc) rc = bough_layers_write(store, dir, "stack", NULL, layers, err);
+    if (!rc) rc = bough_point_write(store, dir, moment, pgdata, err);
+    if (!rc) rc = child_path(path, store, dir, "", err);
+    if (!rc && !all_durable(store, layers)) rc = pending_write(moment, path, err);
+    return rc;
+}
+
 /* Give the child its stack and its name. */
 static int settle_child(taking *t, const char *child, bough_error *err) {
     char path[BOUGH_PATH_MAX], suffixed[80];
@@ -263,8 +281,7 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", child);
     int rc = bough_moment_finish(&t->moment, t->dest, BOUGH_CONTROL_NAME, err);
     if (!rc) rc = bough_layers_read(&layers, t->store, t->parent, err);
-    if (!rc) rc = bough_layers_write(t->store, suffixed, "stack", NULL, &layers, err);
-    if (!rc && !all_durable(t->store, &layers)) rc = pending_write(&t->moment, t->temp, err);
+    if (!rc) rc = bough_child_settle(t->store, suffixed, &t->moment, &layers, err);
     bough_layers_free(&layers);
     if (!rc) rc = child_path(path, t->store, child, "", err);
     if (!rc && rename(t->temp, path) != 0)
@@ -278,7 +295,7 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     bough_fork_result spare;
     if (!result) result = &spare;
     memset(result, 0, sizeof *result);
-    int rc = check_new(store, child, err);
+    int rc = bough_child_check(store, child, err);
     if (rc) return rc;
     /* a child's first image must not depend on WAL that only its parent's first image has */
     if (bough_store_sync_pending(store, parent) &&

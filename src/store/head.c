@@ -241,6 +241,15 @@ void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster) {
     atomic_store(&shm->header->postmaster, (int32_t)postmaster);
 }
 
+void bough_shm_keep_history(bough_shm *shm, bool keeps) {
+    atomic_store(&shm->header->keeps_history, keeps);
+}
+
+void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm) {
+    *wal_end = atomic_load(&shm->header->wal_end);
+    *lost = atomic_load(&shm->header->history_lost);
+}
+
 void bough_shm_close(bough_shm *shm) {
     if (!shm) return;
     bough_table_unmap(shm->header);

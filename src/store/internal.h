@@ -71,10 +71,24 @@ typedef struct bough_moment {
     uint64_t redo, wal_end; /* wal_end 0: not known */
     uint32_t tli;
     uint64_t segment_bytes;
+    int64_t time_ms; /* since 1970: when it was read */
 } bough_moment;
+/* The name under which the last segment waits in pg_wal for bough_moment_finish(). */
+#define BOUGH_LAST_SEGMENT "last-segment"
 /* Read pg_control and where the WAL ends. Under the gate when running. `live` may be NULL. */
 int bough_moment_read(bough_moment *moment, const char *pgdata, const bough_header *live,
                       bough_error *err);
+/* The same from an image of pg_control that was kept; `pgdata` tells the size of segments. */
+int bough_moment_load(bough_moment *moment, const char *control_path, const char *pgdata,
+                      bough_error *err);
+/* All that the moment's pages can hold was written before this LSN. */
+uint64_t bough_moment_lsn(const bough_moment *moment);
+/* Make an image of a cleanly stopped cluster one of a crashed one: the WAL behind it is replayed.
+ */
+int bough_moment_set_crashed(bough_moment *moment, bough_error *err);
+void bough_moment_segment_name(char *out, size_t size, const bough_moment *moment, uint64_t number);
+/* Link two-phase files and replication origins; `dest` has their directories. */
+int bough_moment_link_state(const char *pgdata, const char *dest, bough_error *err);
 /* Link what must be linked while nothing moves: WAL segments, two-phase files. `dest` has its
  * directories. */
 int bough_moment_link(const bough_moment *moment, const char *pgdata, const char *dest,
@@ -90,6 +104,11 @@ int bough_moment_finish(const bough_moment *moment, const char *dest, const char
 int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bough_error *err);
 
 /* ---- fork.c ---- */
+/* Whether a branch can be made under this id. */
+int bough_child_check(const bough_store *store, const char *branch, bough_error *err);
+/* Give BRANCHES/DIR, a child in the making with its pgdata, a stack and its first restore point. */
+int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
+                       const bough_layers *layers, bough_error *err);
 int bough_pending_settle(bough_store *store, const char *branch, bough_error *err);
 
 #endif

@@ -14,14 +14,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "preload/index.h"
 #include "preload/path.h"
 #include "store/internal.h"
 
 #define XLOG_PAGE 8192U
 #define DB_SHUTDOWNED 1U
 #define DB_SHUTDOWNED_IN_RECOVERY 2U
+#define DB_IN_PRODUCTION 6U
 
 static const char *const skipped_dirs[] = {"pg_wal", "log", BOUGH_TMP_NAME};
 
@@ -58,21 +61,29 @@ static int segment_bytes(uint64_t *bytes, const char *pgdata, bough_error *err) 
     return BOUGH_OK;
 }
 
-int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live,
-                      bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    memset(m, 0, sizeof *m);
-    int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
-    if (rc) return rc;
+static int load_control(bough_moment *m, const char *path, bough_error *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
     ssize_t n = bough_pread_full(fd, m->control, sizeof m->control, 0);
     close(fd);
     if (n < 512) return bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
     m->control_bytes = (size_t)n;
-    uint32_t state = field32(m->control, 16);
     m->redo = field64(m->control, 40);
     m->tli = field32(m->control, 48);
+    return BOUGH_OK;
+}
+
+int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live,
+                      bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    struct timespec ts;
+    memset(m, 0, sizeof *m);
+    clock_gettime(CLOCK_REALTIME, &ts);
+    m->time_ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + 1;
+    int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
+    if (!rc) rc = load_control(m, path, err);
+    if (rc) return rc;
+    uint32_t state = field32(m->control, 16);
     m->clean = !live && (state == DB_SHUTDOWNED || state == DB_SHUTDOWNED_IN_RECOVERY);
     if (live) m->wal_end = atomic_load(&live->wal_end);
     if (live && m->wal_end && atomic_load(&live->wal_tli) != m->tli) m->wal_end = 0;
@@ -85,7 +96,38 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     return segment_bytes(&m->segment_bytes, pgdata, err);
 }
 
-static void segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
+int bough_moment_load(bough_moment *m, const char *control_path, const char *pgdata,
+                      bough_error *err) {
+    memset(m, 0, sizeof *m);
+    int rc = load_control(m, control_path, err);
+    return rc ? rc : segment_bytes(&m->segment_bytes, pgdata, err);
+}
+
+uint64_t bough_moment_lsn(const bough_moment *m) {
+    uint64_t checkpoint = field64(m->control, 32);
+    return m->wal_end && !m->clean ? m->wal_end : checkpoint;
+}
+
+/* The CRC of pg_control follows its last field, whose place depends on the version: it is where the
+ * CRC of all before it stands. */
+static size_t find_crc(const bough_moment *m) {
+    for (size_t at = 200; at + 4 <= 512; at += 4)
+        if (bough_crc32c(0, m->control, at) == field32(m->control, at)) return at;
+    return 0;
+}
+
+int bough_moment_set_crashed(bough_moment *m, bough_error *err) {
+    size_t crc_at = find_crc(m);
+    if (!crc_at) return bough_fail(err, BOUGH_E_CORRUPT, "an image of pg_control is damaged");
+    uint32_t state = DB_IN_PRODUCTION;
+    memcpy(m->control + 16, &state, sizeof state);
+    uint32_t crc = bough_crc32c(0, m->control, crc_at);
+    memcpy(m->control + crc_at, &crc, sizeof crc);
+    m->clean = false;
+    return BOUGH_OK;
+}
+
+void bough_moment_segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
     uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
     (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log),
                    (unsigned)(number % per_log));
@@ -149,9 +191,18 @@ static bool is_origins(const char *name) {
 /* Whether the segment stands in pg_wal; used where the end of the WAL is not known. */
 static bool has_segment(const bough_moment *m, const char *pgdata, uint64_t number) {
     char name[32], path[BOUGH_PATH_MAX];
-    segment_name(name, sizeof name, m, number);
+    bough_moment_segment_name(name, sizeof name, m, number);
     return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 &&
            access(path, F_OK) == 0;
+}
+
+static int link_state(const char *pgdata, const char *dest, bool copy, bough_error *err) {
+    int rc = link_all(pgdata, dest, "pg_twophase", copy, NULL, err);
+    return rc ? rc : link_all(pgdata, dest, "pg_logical", copy, is_origins, err);
+}
+
+int bough_moment_link_state(const char *pgdata, const char *dest, bough_error *err) {
+    return link_state(pgdata, dest, false, err);
 }
 
 int bough_moment_link(const bough_moment *m, const char *pgdata, const char *dest, bool copy,
@@ -163,24 +214,23 @@ int bough_moment_link(const bough_moment *m, const char *pgdata, const char *des
     for (uint64_t s = first; !rc; s++) {
         if (m->wal_end ? s >= (m->wal_end - 1) / m->segment_bytes : !has_segment(m, pgdata, s))
             break;
-        segment_name(name, sizeof name, m, s);
+        bough_moment_segment_name(name, sizeof name, m, s);
         /* where the end is not known, a segment may be written again: it cannot be shared */
         rc = link_one(from, to, name, copy || !m->wal_end, err);
     }
     if (!rc &&
         m->wal_end) { /* under a name of its own: its contents follow in bough_moment_finish() */
         char last[BOUGH_PATH_MAX], held[BOUGH_PATH_MAX];
-        segment_name(name, sizeof name, m, (m->wal_end - 1) / m->segment_bytes);
+        bough_moment_segment_name(name, sizeof name, m, (m->wal_end - 1) / m->segment_bytes);
         rc = bough_path(last, sizeof last, err, "%s/%s", from, name);
-        if (!rc) rc = bough_path(held, sizeof held, err, "%s/last-segment", to);
+        if (!rc) rc = bough_path(held, sizeof held, err, "%s/" BOUGH_LAST_SEGMENT, to);
         if (!rc && copy) /* perhaps on another file system */
             rc = copy_file(last, held, err);
         else if (!rc && link(last, held) != 0)
             rc = bough_fail_sys(err, errno, "could not link \"%s\"", last);
     }
     if (!rc) rc = link_all(pgdata, dest, "pg_wal", copy, is_history, err);
-    if (!rc) rc = link_all(pgdata, dest, "pg_twophase", copy, NULL, err);
-    if (!rc) rc = link_all(pgdata, dest, "pg_logical", copy, is_origins, err);
+    if (!rc) rc = link_state(pgdata, dest, copy, err);
     if (!rc && m->clean) rc = link_all(pgdata, dest, "pg_stat", true, NULL, err);
     return rc;
 }
@@ -223,7 +273,9 @@ static int copy_pages(int in, int out, uint64_t from, uint64_t to) {
     static const char zeros[XLOG_PAGE];
     char page[XLOG_PAGE];
     for (uint64_t at = from & ~(uint64_t)(XLOG_PAGE - 1); at < to; at += XLOG_PAGE) {
-        ssize_t n = bough_pread_full(in, page, sizeof page, (off_t)at);
+        /* not a byte more: behind `to` there may be WAL of a later time */
+        size_t want = to - at < XLOG_PAGE ? (size_t)(to - at) : XLOG_PAGE;
+        ssize_t n = bough_pread_full(in, page, want, (off_t)at);
         if (n < 0) return -1;
         if (n == 0) break;
         if (memcmp(page, zeros, (size_t)n) != 0 &&
@@ -236,8 +288,8 @@ static int copy_pages(int in, int out, uint64_t from, uint64_t to) {
 static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) {
     char name[32], held[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
     uint64_t number = (m->wal_end - 1) / m->segment_bytes, start = number * m->segment_bytes;
-    segment_name(name, sizeof name, m, number);
-    int rc = bough_path(held, sizeof held, err, "%s/pg_wal/last-segment", dest);
+    bough_moment_segment_name(name, sizeof name, m, number);
+    int rc = bough_path(held, sizeof held, err, "%s/pg_wal/" BOUGH_LAST_SEGMENT, dest);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal/%s", dest, name);
     if (rc) return rc;
     int in = open(held, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -256,7 +308,8 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
 
 /* What one segment of a stopped branch may lose: what is before and after the shutdown checkpoint,
  * but not its first page, whose header is looked at when it is read. */
-static int trim_segment(const bough_moment *m, int dir, const char *name, uint64_t number) {
+static int trim_segment(const bough_moment *m, int dir, const char *name, uint64_t number,
+                        bool keeps_history) {
     const int hole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     uint64_t first = m->redo / m->segment_bytes, last = (m->wal_end - 1) / m->segment_bytes;
     off_t page = XLOG_PAGE, from = (off_t)(m->redo % m->segment_bytes) & ~(page - 1);
@@ -268,7 +321,8 @@ static int trim_segment(const bough_moment *m, int dir, const char *name, uint64
     if (fd < 0) return -1;
     int rc = fstat(fd, &st);
     if (rc == 0 && st.st_nlink == 1) {
-        if (number == first && from > page) rc = fallocate(fd, hole, page, from - page);
+        if (number == first && from > page && !keeps_history)
+            rc = fallocate(fd, hole, page, from - page);
         if (rc == 0 && number == last && end < st.st_size)
             rc = fallocate(fd, hole, end, st.st_size - end);
         if (rc != 0 && errno == EOPNOTSUPP) rc = 0;
@@ -277,7 +331,7 @@ static int trim_segment(const bough_moment *m, int dir, const char *name, uint64
     return rc;
 }
 
-int bough_store_trim(bough_store *store, const char *branch, bough_error *err) {
+int bough_store_trim(bough_store *store, const char *branch, bool keeps_history, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
     DIR *dir = NULL;
     bough_moment *m = malloc(sizeof *m);
@@ -293,7 +347,7 @@ int bough_store_trim(bough_store *store, const char *branch, bough_error *err) {
     while (!rc && (d = readdir(dir)) != NULL) {
         unsigned tli, log, seg;
         if (!bough_parse_wal_name(d->d_name, &tli, &log, &seg) || tli != m->tli) continue;
-        if (trim_segment(m, dirfd(dir), d->d_name, log * per_log + seg) != 0)
+        if (trim_segment(m, dirfd(dir), d->d_name, log * per_log + seg, keeps_history) != 0)
             rc = bough_fail_sys(err, errno, "could not trim \"%s/%s\"", path, d->d_name);
     }
     if (dir) closedir(dir);

@@ -46,6 +46,28 @@ typedef struct bough_fork_result {
     double create_ms; /**< making the child's directory */
 } bough_fork_result;
 
+/** A restore point: a moment of a branch from which branches can start. */
+typedef struct bough_point {
+    char name[20];
+    uint64_t lsn;  /**< all of the moment was written before it */
+    uint64_t redo; /**< WAL is needed from here on */
+    int64_t time_ms;
+} bough_point;
+
+/** A moment of the past: one of the two. */
+typedef struct bough_target {
+    uint64_t lsn;    /**< everything whose record ends at or before it; 0: `time_us` says */
+    int64_t time_us; /**< what was committed at or before it, microseconds since 1970 */
+} bough_target;
+
+/** What became of a target. */
+typedef struct bough_cut {
+    uint64_t lsn;           /**< the branch's WAL ends here */
+    int64_t last_commit_us; /**< time of its last commit after the restore point; 0: none */
+    uint64_t replay_bytes;  /**< WAL that its first start replays */
+    double create_ms;
+} bough_cut;
+
 /** Called now and then during long work; return non-zero to cancel. */
 typedef int (*bough_progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
@@ -119,8 +141,45 @@ bool bough_store_sync_pending(const bough_store *store, const char *branch);
  * Give back the disk space of WAL that a cleanly stopped branch does not need: everything but the
  * checkpoint it stopped with. What other branches share stays theirs. Nothing happens to a branch
  * that was not stopped cleanly or that awaits bough_store_sync(). Its compute must be stopped.
+ *
+ * @param keeps_history  Only what is behind the checkpoint: what is before it is history.
  */
-BOUGH_CHECK int bough_store_trim(bough_store *store, const char *branch, bough_error *err);
+BOUGH_CHECK int bough_store_trim(bough_store *store, const char *branch, bool keeps_history,
+                                 bough_error *err);
+
+/**
+ * Make a restore point: seal the branch and keep the moment. Writers wait for the gate, a few
+ * milliseconds at most. Does nothing where nothing happened since the last one.
+ *
+ * @param live  Shared memory of the running compute, or NULL when it is not running.
+ * @retval BOUGH_E_TIMEOUT  Writers did not come to rest; nothing changed.
+ */
+BOUGH_CHECK int bough_store_point(bough_fork_result *result, bough_store *store, const char *branch,
+                                  bough_shm *live, bough_error *err);
+
+/** The restore points of a branch, oldest first; malloc'ed. Its first moment is one. */
+BOUGH_CHECK int bough_store_points(bough_point **points, size_t *n, const bough_store *store,
+                                   const char *branch, bough_error *err);
+
+/**
+ * Make `child` from a moment of the branch's past: the newest restore point before it, and the WAL
+ * up to it. The branch may go on running. Configuration files are not copied.
+ *
+ * @param live  Shared memory of the branch's running compute, or NULL.
+ * @retval BOUGH_E_NOTFOUND  The moment is before the branch's oldest restore point.
+ * @retval BOUGH_E_INVALID   The branch has not come to that LSN yet.
+ * @retval BOUGH_E_CORRUPT   WAL between the restore point and the moment is missing.
+ */
+BOUGH_CHECK int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
+                                    const bough_target *target, const char *child, bough_shm *live,
+                                    bough_error *err);
+
+/**
+ * Forget what is older than a time: restore points but the newest at or before it, and WAL that
+ * only they need.
+ */
+BOUGH_CHECK int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
+                                  bough_error *err);
 
 /** Move a branch and the layers that only it needs to the trash. Its compute must be stopped. */
 BOUGH_CHECK int bough_store_delete(bough_store *store, const char *branch, bough_error *err);
@@ -179,6 +238,11 @@ BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *
 /** Tell the memory who the postmaster is (liveness of its children is judged by it). */
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster);
 void bough_shm_close(bough_shm *shm);
+/** Whether the compute keeps its WAL segments as history; off for a new memory. */
+void bough_shm_keep_history(bough_shm *shm, bool keeps);
+/** What happened to the history: the end of the WAL written (0: none yet) and how many segments
+ * could not be kept. */
+void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm);
 
 /**
  * Check the memory of a running compute against the file system, its writers held for the time it

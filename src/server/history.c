@@ -1,0 +1,177 @@
+/* The past of branches. See history.h. */
+#include "server/history.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/rules.h"
+#include "server/answer.h"
+#include "server/computes.h"
+#include "util/log.h"
+
+/**
+ * A restore point after so much WAL: what lies between two of them is replayed by a branch of a
+ * moment, at about 2 ms a MiB. Each adds a layer, so the distance doubles with every
+ * POINTS_PER_STEP of them.
+ */
+#define POINT_BYTES ((uint64_t)128 << 20)
+#define POINTS_PER_STEP 16U
+/** Even a quiet branch gets one as its history moves on: WAL is forgotten from point to point. */
+#define POINTS_PER_RETENTION 8
+
+enum { MOST_GENERATIONS = 1024 };
+
+int history_check(const bough_project_row *project, const bough_target *target, bough_error *err) {
+    int64_t now_us = bough_now_epoch_ms() * 1000;
+    if (project->history_retention_seconds == 0) {
+        (void)bough_fail(err, BOUGH_E_PRECONDITION, "project \"%.200s\" keeps no history",
+                         project->name);
+        return bough_hint(err, "Set its history_retention_seconds; history begins then.");
+    }
+    if (!target->time_us) return BOUGH_OK;
+    if (target->time_us > now_us + 1000)
+        return bough_fail(err, BOUGH_E_INVALID, "the moment is in the future");
+    if (target->time_us < now_us - project->history_retention_seconds * 1000000) {
+        char when[40];
+        answer_time(when, sizeof when, now_us / 1000 - project->history_retention_seconds * 1000);
+        (void)bough_fail(err, BOUGH_E_INVALID, "the moment is before the history that is kept");
+        return bough_hint(err, "The project keeps history from %s on.", when);
+    }
+    return BOUGH_OK;
+}
+
+static bool is_reached(const bough_point *oldest, const bough_target *target) {
+    return target->time_us ? oldest->time_ms * 1000 <= target->time_us : oldest->lsn <= target->lsn;
+}
+
+int history_base(char *base, server *srv, const bough_branch_row *branch,
+                 const bough_target *target, bough_error *err) {
+    bough_branch_row row = *branch;
+    for (int i = 0; i < MOST_GENERATIONS; i++) {
+        bough_point *points;
+        size_t n;
+        int rc = bough_store_points(&points, &n, srv->store, row.id, err);
+        if (rc) return rc;
+        bool reached = n > 0 && is_reached(&points[0], target);
+        free(points);
+        if (reached) {
+            (void)snprintf(base, BOUGH_ID_SIZE, "%s", row.id);
+            return BOUGH_OK;
+        }
+        char parent[BOUGH_ID_SIZE];
+        (void)snprintf(parent, sizeof parent, "%s", row.parent_id);
+        if (!*parent || bough_branches_get(&row, srv->cat, branch->project_id, parent, NULL)) break;
+    }
+    (void)bough_fail(err, BOUGH_E_NOTFOUND,
+                     "the history of branch \"%.200s\" does not reach back so far", branch->name);
+    return bough_hint(err, "It begins when the branch, or the project, was made.");
+}
+
+int history_fork(bough_cut *cut, server *srv, const char *base, const bough_target *target,
+                 const char *child, bough_error *err) {
+    bough_shm *live;
+    int rc = computes_shm(&live, srv, base, err);
+    return rc ? rc : bough_store_fork_at(cut, srv->store, base, target, child, live, err);
+}
+
+bool history_is_kept(server *srv, const bough_branch_row *branch) {
+    bough_project_row project;
+    /* a project in the making is not in the catalogue yet */
+    return bough_projects_get(&project, srv->cat, branch->project_id, NULL) != BOUGH_OK ||
+           project.history_retention_seconds > 0;
+}
+
+/* ---- the clock ---- */
+
+static void complain(const char *what, const char *branch, const bough_error *err) {
+    bough_log(BOUGH_LOG_WARN, what, "branch", branch, "error", err->message, NULL);
+}
+
+/* Whether it is time for a restore point. */
+static bool is_due(const bough_point *points, size_t n, uint64_t wal_end,
+                   const bough_project_row *project) {
+    if (n == 0) return true;
+    const bough_point *last = &points[n - 1];
+    uint64_t distance = POINT_BYTES << (n / POINTS_PER_STEP < 20 ? n / POINTS_PER_STEP : 20);
+    if (wal_end > last->lsn && wal_end - last->lsn >= distance) return true;
+    int64_t age_ms = bough_now_epoch_ms() - last->time_ms;
+    return wal_end > last->lsn &&
+           age_ms > project->history_retention_seconds * 1000 / POINTS_PER_RETENTION;
+}
+
+/* (locked) */
+static int make_point(server *srv, const bough_project_row *project, const bough_branch_row *branch,
+                      bough_error *err) {
+    bough_shm *live;
+    bough_point *points = NULL;
+    size_t n;
+    uint64_t wal_end;
+    unsigned lost;
+    int rc = computes_shm(&live, srv, branch->id, err);
+    if (rc || !live || bough_store_sync_pending(srv->store, branch->id)) return rc;
+    bough_shm_history(&wal_end, &lost, live);
+    rc = bough_store_points(&points, &n, srv->store, branch->id, err);
+    if (!rc && lost)
+        bough_log(BOUGH_LOG_ERROR, "the history of a branch has a gap: WAL could not be kept",
+                  "branch", branch->id, NULL);
+    if (!rc && wal_end && is_due(points, n, wal_end, project)) {
+        bough_fork_result made;
+        rc = bough_store_point(&made, srv->store, branch->id, live, err);
+        if (!rc && made.sealed) computes_sync_later(srv, branch);
+        char gate[32];
+        (void)snprintf(gate, sizeof gate, "%.2f", made.gate_ms);
+        if (!rc)
+            bough_log(BOUGH_LOG_INFO, "restore point made", "branch", branch->id, "gate_ms", gate,
+                      NULL);
+    }
+    free(points);
+    return rc;
+}
+
+/* (locked) Restore points that are due, and what is older than the window. */
+static void keep_one(server *srv, const bough_project_row *project,
+                     const bough_branch_row *branch) {
+    bough_error err = {0};
+    int64_t from_ms = bough_now_epoch_ms() - project->history_retention_seconds * 1000;
+    if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
+        make_point(srv, project, branch, &err) != BOUGH_OK)
+        complain("no restore point", branch->id, &err);
+    if (bough_store_prune(srv->store, branch->id, from_ms, &err) != BOUGH_OK)
+        complain("could not forget old history", branch->id, &err);
+}
+
+static void each_branch(server *srv, const char *project_id,
+                        void (*call)(server *, const bough_project_row *,
+                                     const bough_branch_row *)) {
+    bough_branch_row *rows = NULL;
+    size_t n = 0;
+    bough_project_row project = {0};
+    if (bough_branches_list(&rows, &n, srv->cat, project_id, NULL) != BOUGH_OK) return;
+    for (size_t i = 0; i < n && !atomic_load(&srv->stopping); i++) {
+        if (strcmp(project.id, rows[i].project_id) != 0 &&
+            bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) != BOUGH_OK)
+            continue;
+        if (lock_take(srv->locks, rows[i].id, 0, NULL) != BOUGH_OK) continue; /* the next time */
+        if (bough_store_has_branch(srv->store, rows[i].id)) call(srv, &project, &rows[i]);
+        lock_drop(srv->locks, rows[i].id);
+    }
+    free(rows);
+}
+
+void history_tick(server *srv) {
+    each_branch(srv, NULL, keep_one);
+}
+
+static void apply_one(server *srv, const bough_project_row *project,
+                      const bough_branch_row *branch) {
+    bough_shm *live = NULL;
+    if (computes_shm(&live, srv, branch->id, NULL) == BOUGH_OK && live)
+        bough_shm_keep_history(live, project->history_retention_seconds > 0);
+    keep_one(srv, project, branch);
+}
+
+void history_changed(server *srv, const bough_project_row *project) {
+    each_branch(srv, project->id, apply_one);
+}

@@ -1,0 +1,45 @@
+/**
+ * The past of branches: restore points, branching from a moment, forgetting. Worker threads.
+ */
+#ifndef BOUGH_SERVER_HISTORY_H
+#define BOUGH_SERVER_HISTORY_H
+
+#include "server/server.h"
+
+/** Whether a target names a moment; none is the present. */
+static inline bool history_is_wanted(const bough_target *target) {
+    return target->lsn || target->time_us;
+}
+
+/**
+ * Refuse a time that is to come or older than the project's history.
+ * @retval BOUGH_E_INVALID
+ * @retval BOUGH_E_PRECONDITION  The project keeps no history.
+ */
+BOUGH_CHECK int history_check(const bough_project_row *project, const bough_target *target,
+                              bough_error *err);
+
+/**
+ * The branch whose history has the moment: `branch`, or where it is younger than the moment, the
+ * one that it was made from.
+ *
+ * @param[out] base  BOUGH_ID_SIZE bytes.
+ * @retval BOUGH_E_NOTFOUND  The history does not reach back so far.
+ */
+BOUGH_CHECK int history_base(char *base, server *srv, const bough_branch_row *branch,
+                             const bough_target *target, bough_error *err);
+
+/** (locked: base) Make the files of `child` from a moment of `base`; see bough_store_fork_at(). */
+BOUGH_CHECK int history_fork(bough_cut *cut, server *srv, const char *base,
+                             const bough_target *target, const char *child, bough_error *err);
+
+/** Whether the branch keeps history, by its project. */
+bool history_is_kept(server *srv, const bough_branch_row *branch);
+
+/** A project's retention has changed: computes that run learn it, and what is too old goes. */
+void history_changed(server *srv, const bough_project_row *project);
+
+/** Called by the clock: restore points by WAL volume, forgetting. */
+void history_tick(server *srv);
+
+#endif

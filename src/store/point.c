@@ -1,0 +1,448 @@
+/*
+ * Restore points, and branches that start from one.
+ *
+ *   branches/B/points/NAME/     NAME: LSN of the moment, 16 hexadecimal digits, so names sort by it
+ *     control                   pg_control of the moment
+ *     stack                     the layers that the branch stood on
+ *     meta                      LSN, redo point, time
+ *     pg_twophase/ pg_logical/  what recovery needs beside WAL
+ *   branches/B/history/         WAL segments that left pg_wal (src/preload/wal.c)
+ *
+ * All WAL from the oldest point's redo on is in history or in pg_wal. A branch at a moment is made
+ * of the newest point before it and that WAL, cut behind the last record that belongs to it;
+ * PostgreSQL's crash recovery does the rest. Pages that a power cut took from a layer are repaired
+ * by it, too: they were written after the redo point.
+ */
+#include "store/point.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "preload/path.h"
+#include "store/seal.h"
+#include "store/walscan.h"
+
+#define META_MAX 4096
+#define GATE_TIMEOUT_MS 2000
+#define XLOG_PAGE UINT64_C(8192)
+
+static int branch_path(char *out, const bough_store *store, const char *branch, const char *suffix,
+                       bough_error *err) {
+    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
+}
+
+/* ---- writing ---- */
+
+/* Not durable yet: the whole directory is synced at once. */
+static int write_plain(const char *dir, const char *name, const void *data, size_t size,
+                       bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/%s", dir, name);
+    int fd = rc ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (!rc && (fd < 0 || bough_write_full(fd, data, size) != 0))
+        rc = bough_fail_sys(err, errno, "could not write \"%s\"", path);
+    if (fd >= 0) close(fd);
+    return rc;
+}
+
+/* The two-phase files and origins of a moment, where there are any. */
+static int write_state(const char *from, const char *dest, bough_error *err) {
+    static const char *const names[] = {"pg_twophase", "pg_logical"};
+    char path[BOUGH_PATH_MAX];
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && i < 2; i++) {
+        rc = bough_path(path, sizeof path, err, "%s/%s", dest, names[i]);
+        if (!rc) rc = bough_mkdirs(path, 0700, err);
+    }
+    if (!rc) rc = bough_moment_link_state(from, dest, err);
+    for (size_t i = 0; !rc && i < 2; i++)
+        if (bough_path(path, sizeof path, NULL, "%s/%s", dest, names[i]) == 0) (void)rmdir(path);
+    return rc;
+}
+
+int bough_point_write(const bough_store *store, const char *dir, const bough_moment *m,
+                      const char *state_from, bough_error *err) {
+    char points[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], temp[BOUGH_PATH_MAX], from[BOUGH_PATH_MAX],
+        to[BOUGH_PATH_MAX], text[256];
+    uint64_t lsn = bough_moment_lsn(m);
+    int rc = branch_path(points, store, dir, "/points", err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/%016" PRIx64, points, lsn);
+    if (rc || access(path, F_OK) == 0) return rc; /* nothing has happened since */
+    rc = bough_path(temp, sizeof temp, err, "%s/new~", points);
+    if (!rc) rc = bough_rmtree(temp, err);
+    if (!rc) rc = bough_mkdirs(temp, 0700, err);
+    if (!rc) rc = write_state(state_from, temp, err);
+    if (!rc) rc = write_plain(temp, "control", m->control, m->control_bytes, err);
+    int n = snprintf(text, sizeof text,
+                     "bough-point 1\nlsn %016" PRIx64 "\nredo %016" PRIx64 "\ntime_ms %" PRId64
+                     "\nend\n",
+                     lsn, m->redo, m->time_ms);
+    if (!rc) rc = write_plain(temp, "meta", text, (size_t)n, err);
+    /* a seal replaces the branch's stack by rename: this one stays as it is */
+    if (!rc) rc = branch_path(from, store, dir, "/stack", err);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/stack", temp);
+    if (!rc && link(from, to) != 0) rc = bough_fail_sys(err, errno, "could not link \"%s\"", from);
+    if (!rc) rc = bough_fsync_tree(temp, err);
+    if (!rc && rename(temp, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    return rc ? rc : bough_fsync_path(points, err);
+}
+
+typedef struct making {
+    bough_store *store;
+    bough_header *live;
+    bough_seal seal;
+    bough_moment moment;
+    char pgdata[BOUGH_PATH_MAX];
+    char state[BOUGH_PATH_MAX]; /* two-phase files, linked while nothing moves */
+    bool wanted;
+} making;
+
+static int under_gate(making *m, bough_error *err) {
+    int rc = bough_moment_read(&m->moment, m->pgdata, m->live, err);
+    if (!rc) rc = bough_moment_link_state(m->pgdata, m->state, err);
+    if (m->live) m->wanted = atomic_load(&m->live->changes) > 0;
+    if (!rc && m->wanted) rc = bough_seal_switch(&m->seal, m->store, err);
+    if (!rc && m->wanted && m->live) bough_seal_publish(&m->seal, m->live);
+    return rc;
+}
+
+static int take(making *m, bough_fork_result *result, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    double before = bough_now_ms();
+    int rc = bough_path(path, sizeof path, err, "%s/pg_twophase", m->state);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_logical", m->state);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    if (!rc && !m->live) {
+        bool empty;
+        rc = bough_head_is_empty(&empty, m->pgdata, err);
+        m->wanted = !rc && !empty;
+    }
+    if (rc) return rc;
+    double closing = bough_now_ms();
+    if (m->live && bough_gate_close(m->live, GATE_TIMEOUT_MS) != 0)
+        return bough_fail(err, BOUGH_E_TIMEOUT, "the writers did not come to rest within %d ms",
+                          GATE_TIMEOUT_MS);
+    rc = under_gate(m, err);
+    if (m->live) bough_gate_open(m->live);
+    result->gate_ms = m->live ? bough_now_ms() - closing : 0;
+    if (!rc && m->wanted) rc = bough_seal_finish(&m->seal, m->store, m->live, err);
+    if (!rc && m->wanted && m->moment.clean)
+        rc = bough_layer_set_durable(m->store, m->seal.layer, err);
+    result->sealed = !rc && m->wanted;
+    result->seal_ms = bough_now_ms() - before;
+    return rc;
+}
+
+int bough_store_point(bough_fork_result *result, bough_store *store, const char *branch,
+                      bough_shm *live, bough_error *err) {
+    bough_fork_result spare;
+    if (!result) result = &spare;
+    memset(result, 0, sizeof *result);
+    making *m = calloc(1, sizeof *m);
+    if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    m->store = store;
+    m->live = live ? live->header : NULL;
+    int rc = bough_store_pgdata(m->pgdata, store, branch, err);
+    if (!rc) rc = branch_path(m->state, store, branch, "/state~", err);
+    if (!rc) rc = bough_rmtree(m->state, err);
+    if (!rc) rc = bough_seal_begin(&m->seal, store, branch, err);
+    if (!rc) rc = take(m, result, err);
+    if (!rc) rc = bough_point_write(store, branch, &m->moment, m->state, err);
+    bough_seal_end(&m->seal, store);
+    if (m->state[0]) bough_ignore(bough_rmtree(m->state, NULL));
+    free(m);
+    if (rc) (void)bough_context(err, "could not make a restore point of \"%s\"", branch);
+    return rc;
+}
+
+/* ---- reading ---- */
+
+static int read_point(bough_point *point, const bough_store *store, const char *branch,
+                      const char *name, bough_error *err) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n;
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/points/%s/meta", store->dir, branch,
+                        name);
+    if (!rc) rc = bough_read_file(&text, &n, path, META_MAX, err);
+    if (rc) return rc;
+    memset(point, 0, sizeof *point);
+    (void)snprintf(point->name, sizeof point->name, "%.16s", name);
+    int got =
+        sscanf(text, "bough-point 1\nlsn %" SCNx64 "\nredo %" SCNx64 "\ntime_ms %" SCNd64 "\nend",
+               &point->lsn, &point->redo, &point->time_ms);
+    free(text);
+    return got == 3 ? BOUGH_OK : bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
+}
+
+static int by_lsn(const void *a, const void *b) {
+    const bough_point *x = a, *y = b;
+    return (x->lsn > y->lsn) - (x->lsn < y->lsn);
+}
+
+int bough_store_points(bough_point **points, size_t *n, const bough_store *store,
+                       const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    size_t room = 0;
+    *points = NULL;
+    *n = 0;
+    int rc = branch_path(path, store, branch, "/points", err);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? BOUGH_OK
+                               : bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    const struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        if (strspn(d->d_name, "0123456789abcdef") != 16 || d->d_name[16]) continue;
+        if (*n == room) {
+            room = room ? room * 2 : 16;
+            bough_point *more = realloc(*points, room * sizeof *more);
+            if (!more) {
+                rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+                break;
+            }
+            *points = more;
+        }
+        rc = read_point(&(*points)[*n], store, branch, d->d_name, err);
+        if (!rc) ++*n;
+    }
+    closedir(dir);
+    if (rc) {
+        free(*points);
+        *points = NULL;
+        *n = 0;
+    } else if (*n > 1) {
+        qsort(*points, *n, sizeof **points, by_lsn);
+    }
+    return rc;
+}
+
+/* ---- branching from a moment of the past ---- */
+
+typedef struct at {
+    bough_store *store;
+    const char *branch, *child;
+    bough_point point;
+    bough_moment moment;
+    bough_wal_found found;
+    char temp[BOUGH_PATH_MAX], dest[BOUGH_PATH_MAX];
+} at;
+
+/* A segment's path: in the history, else in pg_wal; it may move from here to there meanwhile. */
+static int find_segment(char *path, const at *a, uint64_t number) {
+    static const char *const places[] = {"history", "pgdata/pg_wal", "history"};
+    char name[32];
+    bough_moment_segment_name(name, sizeof name, &a->moment, number);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (bough_path(path, BOUGH_PATH_MAX, NULL, "%s/branches/%s/%s/%s", a->store->dir, a->branch,
+                       places[i], name) == BOUGH_OK &&
+            access(path, R_OK) == 0)
+            return 0;
+    errno = ENOENT;
+    return -1;
+}
+
+static int open_segment(void *context, uint32_t tli, uint64_t number) {
+    char path[BOUGH_PATH_MAX];
+    (void)tli;
+    for (int tries = 0; tries < 3 && find_segment(path, context, number) == 0; tries++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd >= 0 || errno != ENOENT) return fd;
+    }
+    return -1;
+}
+
+static int link_segment(const at *a, uint64_t number, const char *as, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_path(to, sizeof to, err, "%s/pg_wal/%s", a->dest, as);
+    for (int tries = 0; !rc && tries < 3; tries++) {
+        if (find_segment(from, a, number) != 0) break;
+        if (link(from, to) == 0) return BOUGH_OK;
+        if (errno != ENOENT)
+            return bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
+    }
+    return rc ? rc
+              : bough_fail(err, BOUGH_E_CORRUPT,
+                           "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
+                           " is missing",
+                           a->branch, number);
+}
+
+static int link_wal(const at *a, bough_error *err) {
+    const bough_moment *m = &a->moment;
+    uint64_t last = (m->wal_end - 1) / m->segment_bytes;
+    char name[32];
+    int rc = BOUGH_OK;
+    for (uint64_t s = m->redo / m->segment_bytes; !rc && s < last; s++) {
+        bough_moment_segment_name(name, sizeof name, m, s);
+        rc = link_segment(a, s, name, err);
+    }
+    return rc ? rc : link_segment(a, last, BOUGH_LAST_SEGMENT, err);
+}
+
+/* The newest point that the moment may start from. */
+static int choose(bough_point *chosen, bough_store *store, const char *branch,
+                  const bough_target *target, bough_error *err) {
+    bough_point *points;
+    size_t n;
+    bool found = false;
+    int rc = bough_store_points(&points, &n, store, branch, err);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (target->time_us ? points[i].time_ms * 1000 <= target->time_us
+                            : points[i].lsn <= target->lsn) {
+            *chosen = points[i];
+            found = true;
+        }
+    free(points);
+    if (rc || found) return rc;
+    return bough_fail(err, BOUGH_E_NOTFOUND,
+                      "the history of the branch does not reach back so far");
+}
+
+/* Where the WAL has to end. */
+static int find_cut(at *a, const bough_target *target, const bough_header *live, bough_error *err) {
+    bough_wal_source source = {.tli = a->moment.tli,
+                               .segment_bytes = a->moment.segment_bytes,
+                               .open = open_segment,
+                               .context = a};
+    bough_wal_wish wish = {.start = a->point.redo,
+                           /* what was written before its last page is in the point's pages */
+                           .not_before = (a->point.lsn - 1) & ~(XLOG_PAGE - 1),
+                           .end = live ? atomic_load(&live->wal_end) : 0,
+                           .lsn = target->lsn,
+                           .time_us = target->time_us};
+    if (wish.not_before < a->point.redo) wish.not_before = a->point.redo + 1;
+    int rc = bough_wal_scan(&a->found, &source, &wish, err);
+    if (rc) return rc;
+    char path[BOUGH_PATH_MAX];
+    if (!a->found.is_stopped && a->found.missing &&
+        find_segment(path, a, a->found.missing + 1) == 0)
+        return bough_fail(err, BOUGH_E_CORRUPT,
+                          "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
+                          " is missing",
+                          a->branch, a->found.missing);
+    if (target->lsn && !a->found.is_stopped && a->found.cut < target->lsn &&
+        target->lsn - a->found.cut > XLOG_PAGE)
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "the branch has not come to LSN %X/%X yet: it is at %X/%X",
+                          (unsigned)(target->lsn >> 32), (unsigned)target->lsn,
+                          (unsigned)(a->found.cut >> 32), (unsigned)a->found.cut);
+    a->moment.wal_end = a->found.cut;
+    return BOUGH_OK;
+}
+
+static int make_child(at *a, bough_error *err) {
+    char point[160], from[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX], suffixed[80],
+        path[BOUGH_PATH_MAX];
+    bough_layers layers = {NULL, 0};
+    (void)snprintf(point, sizeof point, "%s/points/%s", a->branch, a->point.name);
+    (void)snprintf(suffixed, sizeof suffixed, "%s.new~", a->child);
+    int rc = branch_path(from, a->store, point, "", err);
+    if (!rc) rc = bough_store_pgdata(pgdata, a->store, a->branch, err);
+    if (!rc) rc = bough_moment_dirs(pgdata, a->dest, err);
+    if (!rc) rc = bough_moment_link_state(from, a->dest, err);
+    if (!rc) rc = link_wal(a, err);
+    if (!rc) rc = bough_moment_finish(&a->moment, a->dest, BOUGH_CONTROL_NAME, err);
+    if (!rc) rc = bough_layers_read(&layers, a->store, point, err);
+    if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, err);
+    bough_layers_free(&layers);
+    if (!rc) rc = branch_path(path, a->store, a->child, "", err);
+    if (!rc && rename(a->temp, path) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", a->temp);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", a->store->dir);
+    return rc ? rc : bough_fsync_path(path, err);
+}
+
+int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
+                        const bough_target *target, const char *child, bough_shm *live,
+                        bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    double before = bough_now_ms();
+    memset(cut, 0, sizeof *cut);
+    at *a = calloc(1, sizeof *a);
+    if (!a) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    *a = (at){.store = store, .branch = branch, .child = child};
+    int rc = bough_child_check(store, child, err);
+    if (!rc) rc = choose(&a->point, store, branch, target, err);
+    if (!rc)
+        rc = bough_path(path, sizeof path, err, "%s/branches/%s/points/%s/control", store->dir,
+                        branch, a->point.name);
+    char pgdata[BOUGH_PATH_MAX];
+    if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
+    if (!rc) rc = bough_moment_load(&a->moment, path, pgdata, err);
+    if (!rc) rc = find_cut(a, target, live ? live->header : NULL, err);
+    if (!rc) rc = bough_moment_set_crashed(&a->moment, err);
+    if (!rc) rc = branch_path(a->temp, store, child, ".new~", err);
+    if (!rc) rc = bough_path(a->dest, sizeof a->dest, err, "%s/pgdata", a->temp);
+    if (!rc) rc = bough_rmtree(a->temp, err);
+    if (!rc) rc = make_child(a, err);
+    if (rc && a->temp[0]) bough_ignore(bough_rmtree(a->temp, NULL));
+    cut->lsn = a->found.cut;
+    cut->last_commit_us = a->found.last_commit_us;
+    cut->replay_bytes = a->found.cut > a->point.redo ? a->found.cut - a->point.redo : 0;
+    cut->create_ms = bough_now_ms() - before;
+    free(a);
+    return rc;
+}
+
+/* ---- pruning ---- */
+
+static int remove_point(const bough_store *store, const char *branch, const char *name,
+                        bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc =
+        bough_path(from, sizeof from, err, "%s/branches/%s/points/%s", store->dir, branch, name);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/branches/%s/points/old~", store->dir, branch);
+    if (!rc) rc = bough_rmtree(to, err);
+    if (!rc && rename(from, to) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", from);
+    return rc ? rc : bough_rmtree(to, err);
+}
+
+/* Remove segments that end before `redo`, the oldest point's. */
+static int prune_wal(const bough_store *store, const char *branch, uint64_t redo,
+                     bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    struct stat st;
+    int rc = branch_path(path, store, branch, "/history", err);
+    if (rc) return rc;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? BOUGH_OK
+                               : bough_fail_sys(err, errno, "could not list \"%s\"", path);
+    const struct dirent *d;
+    while (!rc && (d = readdir(dir)) != NULL) {
+        unsigned tli, log, seg;
+        if (!bough_parse_wal_name(d->d_name, &tli, &log, &seg) ||
+            fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        uint64_t start = ((uint64_t)log << 32) + (uint64_t)seg * (uint64_t)st.st_size;
+        if (start + (uint64_t)st.st_size <= redo && unlinkat(dirfd(dir), d->d_name, 0) != 0)
+            rc = bough_fail_sys(err, errno, "could not remove \"%s/%s\"", path, d->d_name);
+    }
+    closedir(dir);
+    return rc;
+}
+
+int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
+                      bough_error *err) {
+    bough_point *points;
+    size_t n, keep = 0;
+    int rc = bough_store_points(&points, &n, store, branch, err);
+    if (rc || n == 0) return rc;
+    while (keep + 1 < n && points[keep + 1].time_ms <= keep_from_ms) keep++;
+    /* the WAL last: until then every point has its own */
+    for (size_t i = 0; !rc && i < keep; i++) rc = remove_point(store, branch, points[i].name, err);
+    if (!rc) rc = prune_wal(store, branch, points[keep].redo, err);
+    free(points);
+    return rc;
+}

@@ -1,0 +1,16 @@
+/* Restore points: a moment of a branch kept beside it, without its WAL, which is in pg_wal or in
+ * the branch's history. */
+#ifndef BOUGH_STORE_POINT_H
+#define BOUGH_STORE_POINT_H
+
+#include "store/internal.h"
+
+/*
+ * Write the point of a moment into BRANCHES/DIR/points; durable. DIR may be the directory of a
+ * branch that is being made; its stack is the moment's. `state_from` is a PGDATA that has the
+ * moment's two-phase files.
+ */
+int bough_point_write(const bough_store *store, const char *dir, const bough_moment *moment,
+                      const char *state_from, bough_error *err);
+
+#endif

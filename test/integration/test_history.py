@@ -1,0 +1,252 @@
+"""Branches of a moment of the past: exact, across segments, restarts and restore points."""
+import datetime
+import os
+import random
+import threading
+
+import psycopg2
+import pytest
+
+import harness as h
+
+
+@pytest.fixture(name="p")
+def fixture_p(server):
+    return server.project("past")
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def points(p, branch="main"):
+    return [name for name in sorted(os.listdir(f"{os.path.dirname(p.pgdata(branch))}/points")) if "~" not in name]
+
+
+def kept_segments(p, branch="main"):
+    return sorted(os.listdir(f"{os.path.dirname(p.pgdata(branch))}/history"))
+
+
+def write_wal(p, mib, branch="main"):
+    """Rows that do not compress, and that many MiB of WAL."""
+    p.sql(branch, "CREATE TABLE IF NOT EXISTS filler (fill bytea)")
+    p.sql(branch, "INSERT INTO filler SELECT sha512((random()::text)::bytea) || sha512(random()::text::bytea)"
+                  f" FROM generate_series(1, {mib * 6500})")
+
+
+class Writer:
+    """Inserts one row a transaction and notes when each began and when it was acknowledged."""
+
+    def __init__(self, uri):
+        self.uri, self.seen, self.stop = uri, [], threading.Event()
+        self.thread = threading.Thread(target=self._work)
+
+    def _work(self):
+        with h.Client(psycopg2.connect(self.uri)) as c:
+            n = 0
+            while not self.stop.is_set():
+                begun = now()
+                c.run("INSERT INTO t VALUES (%s)", n)
+                self.seen.append((n, begun, now()))
+                n += 1
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+
+def check_moment(p, name, when, seen):
+    there = {r[0] for r in p.rows(name, "SELECT id FROM t")}
+    for n, begun, acknowledged in seen:
+        if acknowledged <= when:
+            assert n in there, f"{n} was acknowledged at {acknowledged}, before {when}"
+        if begun > when:
+            assert n not in there, f"{n} was begun at {begun}, after {when}"
+    assert there == set(range(len(there))), "a gap in what one client committed in turn"
+
+
+def test_a_branch_of_a_moment_has_what_was_committed_by_then_and_nothing_else(p):
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    p.sql("main", "CREATE TABLE t (id int)")
+    with Writer(p.uri()) as w:
+        h.wait_for(lambda: len(w.seen) > 300, "some rows are written")
+        write_wal(p, 40)  # the rows are in several segments
+        with p.admin() as c:
+            c.run("CHECKPOINT")
+        h.wait_for(lambda: len(w.seen) > 1000, "more rows are written")
+        first, last = w.seen[0][1], now()
+        for i in range(h.times(8, 200)):
+            when = first + (last - first) * chance.random()
+            p.bough("branch", "create", f"b{i}", "--at", when.isoformat())
+            check_moment(p, f"b{i}", when, list(w.seen))
+            p.delete(f"b{i}")
+    h.assert_clean(p)
+
+
+def test_commits_a_moment_apart_are_told_apart(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    p.sql("main", "INSERT INTO t VALUES (0)")
+    times, lsns = [], []
+    for i in range(1, 6):
+        with p.connect() as c:
+            c.run("BEGIN")
+            c.run("INSERT INTO t VALUES (%s)", i)
+            c.run("COMMIT")
+            times.append(now())
+            lsns.append(c.one("SELECT pg_current_wal_lsn()::text"))
+    for i in (1, 3, 5):
+        p.bough("branch", "create", f"t{i}", "--at", times[i - 1].isoformat())
+        p.bough("branch", "create", f"l{i}", "--at", lsns[i - 1])
+        for kind in "tl":
+            assert p.one(f"{kind}{i}", "SELECT max(id) FROM t") == i
+        assert p.get(f"l{i}")["parent_lsn"] <= lsns[i - 1] or len(lsns[i - 1]) != len(p.get(f"l{i}")["parent_lsn"])
+
+
+def test_the_past_goes_on_into_the_parents_past(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    p.sql("main", "INSERT INTO t VALUES (1)")
+    early = now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    p.branch("child")
+    p.sql("child", "INSERT INTO t VALUES (3)")
+    mid = now()
+    p.sql("child", "INSERT INTO t VALUES (4)")
+    p.sql("main", "INSERT INTO t VALUES (5)")
+    p.bough("branch", "create", "early", "--parent", "child", "--at", early.isoformat())
+    p.bough("branch", "create", "mid", "--parent", "child", "--at", mid.isoformat())
+    ids = "SELECT array_agg(id ORDER BY id) FROM t"
+    assert p.one("early", ids) == [1]
+    assert p.one("mid", ids) == [1, 2, 3]
+    assert p.one("child", ids) == [1, 2, 3, 4]
+    p.sql("mid", "INSERT INTO t VALUES (6)")
+    late = now()
+    p.bough("branch", "create", "again", "--parent", "mid", "--at", late.isoformat())
+    assert p.one("again", ids) == [1, 2, 3, 6]
+    for name in ("early", "mid", "again"):
+        h.assert_clean(p, name)
+
+
+def test_the_past_survives_suspends_crashes_and_a_restart_of_the_server(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    marks = []
+    for i in range(6):
+        p.sql("main", f"INSERT INTO t VALUES ({i})")
+        marks.append(now())
+        if i % 3 == 0:
+            p.suspend()
+        elif i % 3 == 1:
+            p.kill_compute()
+        else:
+            p.server.kill()
+            p.server.up()
+        write_wal(p, 20)
+    for i in random.sample(range(6), 4):
+        p.bough("branch", "create", f"m{i}", "--at", marks[i].isoformat())
+        assert p.one(f"m{i}", "SELECT count(*) FROM t") == i + 1
+        h.assert_clean(p, f"m{i}")
+
+
+def test_a_branch_of_a_clean_stop_replays_what_came_later(p):
+    """Where the nearest restore point is of a stopped server, what follows must not be left out."""
+    p.sql("main", "CREATE TABLE t (id int)")
+    p.suspend()
+    p.branch("b")  # its first moment is a clean one
+    p.sql("b", "INSERT INTO t VALUES (1)")
+    when = now()
+    p.sql("b", "INSERT INTO t VALUES (2)")
+    p.bough("branch", "create", "c", "--parent", "b", "--at", when.isoformat())
+    assert p.one("c", "SELECT array_agg(id) FROM t") == [1]
+
+
+def test_restore_points_are_made_by_volume_and_shorten_the_replay(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    marks = []
+    for i in range(3):
+        p.sql("main", f"INSERT INTO t VALUES ({i})")
+        before = len(points(p))
+        marks.append(now())
+        write_wal(p, 140)
+        h.wait_for(lambda n=before: len(points(p)) > n, "a restore point is made", 60)
+        with p.admin() as c:
+            c.run("CHECKPOINT")
+    assert kept_segments(p), "segments that left pg_wal are kept"
+    for i in (2, 0, 1):
+        p.bough("branch", "create", f"m{i}", "--at", marks[i].isoformat())
+        assert p.one(f"m{i}", "SELECT count(*) FROM t") == i + 1
+    h.assert_clean(p, "m1")
+    p.bough("branch", "delete", "m0")
+    assert p.one("main", "SELECT count(*) FROM t") == 3
+
+
+def test_a_shorter_retention_forgets_and_none_keeps_nothing(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    early = now()
+    write_wal(p, 140)
+    h.wait_for(lambda: len(points(p)) > 1, "a restore point is made", 60)
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    write_wal(p, 40)
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    assert kept_segments(p)
+    was = kept_segments(p)
+    p.server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 1}})
+    h.wait_for(lambda: kept_segments(p) != was and len(points(p)) == 1, "old history is forgotten", 30)
+    p.refused("branch", "create", "b", "--at", early.isoformat(), status="invalid", says="before the history")
+    p.server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 0}})
+    p.refused("branch", "create", "b", "--at", "1 s ago", status="precondition", says="keeps no history",
+              hint="history_retention_seconds")
+    p.branch("plain")
+    assert p.one("plain", "SELECT count(*) FROM t") == 0
+
+
+@pytest.mark.parametrize("moment, status, says", [
+    ("tomorrow", "usage", "is not a moment"),
+    ("2026-02-30", "usage", "is not a moment"),
+    ("2026-11-23 25:00", "usage", "is not a moment"),
+    ("5 parsecs ago", "usage", "is not a moment"),
+    ("2100-01-01", "invalid", "in the future"),
+    ("FFFF/0", "invalid", "has not come to"),
+    ("0/1", "notfound", "does not reach back"),
+    ("300 days ago", "invalid", "before the history that is kept"),
+    ("3 days ago", "notfound", "does not reach back"),
+])
+def test_a_moment_that_is_none_is_refused(shared, moment, status, says):
+    shared.refused("branch", "create", "no", "--at", moment, status=status, says=says)
+    assert "no" not in shared.branches()
+
+
+@pytest.fixture(scope="module", name="shared")
+def fixture_shared(shared_server):
+    return shared_server.project("shared")
+
+
+def test_a_missing_segment_is_told_not_papered_over(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    for _ in range(4):
+        write_wal(p, 20)
+        with p.admin() as c:
+            c.run("CHECKPOINT")
+    late = now()
+    h.wait_for(lambda: len(kept_segments(p)) > 2, "segments are kept")
+    gone = kept_segments(p)[1]
+    os.rename(f"{os.path.dirname(p.pgdata())}/history/{gone}", f"{p.server.dir}/{gone}")
+    p.refused("branch", "create", "b", "--at", late.isoformat(), says="has a gap")
+    os.rename(f"{p.server.dir}/{gone}", f"{os.path.dirname(p.pgdata())}/history/{gone}")
+    p.bough("branch", "create", "b", "--at", late.isoformat())
+    assert p.one("b", "SELECT count(*) FROM t") == 0
+
+
+def test_own_names_tell_moments_apart(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    when = now().isoformat()
+    p.bough("branch", "create", "b", "--at", when)
+    assert "exists already" in p.bough("branch", "create", "b", "--at", when).stdout
+    p.refused("branch", "create", "b", status="conflict", hint="another moment")
+    assert p.get("b")["parent_timestamp"].endswith("Z")
