@@ -104,6 +104,28 @@ BOUGH_API BOUGH_CHECK int bough_branch_rename(bough_branch **renamed, bough_clie
                                               const char *project, const char *id, const char *name,
                                               bough_error *err);
 
+/** What a branch is to show; zeroed members mean "not said". */
+typedef struct bough_restore_options {
+    const char *source; /**< id of the branch to take it from; the branch itself or another */
+    const char *moment; /**< of its past, as for bough_branch_create(); NULL: its present */
+    const char *preserve_under_name; /**< keep what the branch shows now as a branch of this name */
+} bough_restore_options;
+
+/**
+ * Let a branch show what another one shows, or what one showed at a moment of its past. Its id,
+ * name and endpoint stay; its connections end; its children move to the branch that keeps what it
+ * showed.
+ *
+ * @param[out] restored  bough_branch_free().
+ * @retval BOUGH_E_INVALID   The moment is not in the history, or preserve_under_name is missing: it
+ *                           must be given where the source is the branch itself or it has children.
+ * @retval BOUGH_E_CONFLICT  preserve_under_name is taken.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_restore(bough_branch **restored, bough_client *client,
+                                               const char *project, const char *id,
+                                               const bough_restore_options *options,
+                                               bough_error *err);
+
 /**
  * Delete a branch. `project` and `id` are ids.
  * @retval BOUGH_E_CONFLICT      It has children.

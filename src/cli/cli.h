@@ -240,6 +240,8 @@ int cmd_branch_create(const cli_args *args, bough_error *err);
 int cmd_branch_list(const cli_args *args, bough_error *err);
 int cmd_branch_get(const cli_args *args, bough_error *err);
 int cmd_branch_rename(const cli_args *args, bough_error *err);
+int cmd_branch_restore(const cli_args *args, bough_error *err);
+int cmd_branch_reset(const cli_args *args, bough_error *err);
 int cmd_branch_delete(const cli_args *args, bough_error *err);
 int cmd_endpoint_list(const cli_args *args, bough_error *err);
 int cmd_endpoint_start(const cli_args *args, bough_error *err);

@@ -158,6 +158,73 @@ int cmd_branch_get(const cli_args *args, bough_error *err) {
     return rc;
 }
 
+static int print_restored(const cli_args *args, const bough_branch *b, const char *from,
+                          bough_error *err) {
+    const char *kept = cli_get(args, "preserve-under-name");
+    if (args->json) return cli_print_json(cli_json(b->json), err);
+    cli_say(args, "Branch %s shows %s now%s%s", b->name, from,
+            kept ? "; what it showed before is in branch " : "", kept ? kept : "");
+    return BOUGH_OK;
+}
+
+int cmd_branch_restore(const cli_args *args, bough_error *err) {
+    bough_client *client = NULL;
+    bough_project *project = NULL;
+    bough_branch *branch = NULL, *source = NULL, *restored = NULL;
+    const char *from = cli_get(args, "from"), *at = cli_get(args, "at");
+    char moment[64] = "", text[400];
+    int rc = at ? cli_moment(moment, sizeof moment, at, err) : BOUGH_OK;
+    if (!rc && !at && !from) {
+        (void)bough_fail(err, BOUGH_E_USAGE, "neither --at nor --from is given");
+        rc = bough_hint(err, "Say which moment, or which branch, it is to show.");
+    }
+    if (rc) return rc;
+    rc = cli_connect_project(&client, &project, args, err);
+    if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
+    if (!rc && from) rc = bough_branch_find(&source, client, project->id, from, err);
+    if (!rc) {
+        bough_restore_options options = {.source = source ? source->id : branch->id,
+                                         .moment = at ? moment : NULL,
+                                         .preserve_under_name =
+                                             cli_get(args, "preserve-under-name")};
+        rc = bough_branch_restore(&restored, client, project->id, branch->id, &options, err);
+    }
+    (void)snprintf(text, sizeof text, "%s%.200s%s%.64s", "what ",
+                   source   ? source->name
+                   : branch ? branch->name
+                            : "",
+                   at ? " showed at " : " shows", at ? moment : "");
+    if (!rc) rc = print_restored(args, restored, text, err);
+    bough_branch_free(restored);
+    bough_branch_free(source);
+    bough_branch_free(branch);
+    bough_project_free(project);
+    cli_disconnect(client);
+    return rc;
+}
+
+int cmd_branch_reset(const cli_args *args, bough_error *err) {
+    bough_client *client = NULL;
+    bough_project *project = NULL;
+    bough_branch *branch = NULL, *restored = NULL;
+    int rc = cli_connect_project(&client, &project, args, err);
+    if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
+    if (!rc && !*branch->parent_id)
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%s\" has no parent", branch->name);
+    if (!rc) {
+        bough_restore_options options = {.source = branch->parent_id,
+                                         .preserve_under_name =
+                                             cli_get(args, "preserve-under-name")};
+        rc = bough_branch_restore(&restored, client, project->id, branch->id, &options, err);
+    }
+    if (!rc) rc = print_restored(args, restored, "what its parent shows", err);
+    bough_branch_free(restored);
+    bough_branch_free(branch);
+    bough_project_free(project);
+    cli_disconnect(client);
+    return rc;
+}
+
 int cmd_branch_rename(const cli_args *args, bough_error *err) {
     bough_client *client = NULL;
     bough_project *project = NULL;

@@ -26,6 +26,20 @@ static const cli_option branch_create_options[] = {
     {"at", 0, "MOMENT", "A moment of the parent's past: a time, an age or an LSN", 0, 0},
     {0}};
 
+#define PRESERVE                                                                                   \
+    {                                                                                              \
+        "preserve-under-name", 0, "NAME",                                                          \
+            "Keep what the branch shows now as a branch of this name", 0, 0                        \
+    }
+
+static const cli_option branch_restore_options[] = {
+    {"at", 0, "MOMENT", "A moment of the past: a time, an age or an LSN", 0, 0},
+    {"from", 0, "B", "The branch to take it from (default: BRANCH itself)", 0, 0},
+    PRESERVE,
+    {0}};
+
+static const cli_option branch_reset_options[] = {PRESERVE, {0}};
+
 static const cli_option connect_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
@@ -126,6 +140,37 @@ static const cli_command branch_commands[] = {
      .uses = PROJECT,
      .run = cmd_branch_rename,
      .examples = "bough branch rename try-index better-index"},
+    {.name = "restore",
+     .summary = "Let a branch show what it, or another one, showed",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = branch_restore_options,
+     .run = cmd_branch_restore,
+     .details =
+         "The branch keeps its id, its name and its address; its connections end. What it showed "
+         "is "
+         "kept with --preserve-under-name, which is required where the branch is restored from its "
+         "own past or has children; these move to the branch that is kept.\n\n"
+         "MOMENT is a time ('2026-11-23 14:03:07.25+01'; without a zone it is local), an age "
+         "('2 hours ago') or an LSN (0/A27BB60).",
+     .examples =
+         "bough branch restore main --at '10 minutes ago' --preserve-under-name main-before\n"
+         "bough branch restore dev --from main --at 0/A27BB60"},
+    {.name = "reset",
+     .summary = "Let a branch show what its parent shows",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = branch_reset_options,
+     .run = cmd_branch_reset,
+     .details = "As restore from the parent's present. What the branch showed is deleted, unless "
+                "--preserve-under-name says under which name it is kept.",
+     .examples = "bough branch reset dev"},
     {.name = "delete",
      .summary = "Delete a branch",
      .words = "BRANCH",

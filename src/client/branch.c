@@ -139,6 +139,27 @@ void bough_branch_free(bough_branch *branch) {
     bough_box_free(branch);
 }
 
+int bough_branch_restore(bough_branch **restored, bough_client *client, const char *project,
+                         const char *id, const bough_restore_options *options, bough_error *err) {
+    *restored = NULL;
+    char path[BOUGH_REQUEST_PATH_MAX];
+    int rc =
+        bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/restore", project, id);
+    if (rc) return rc;
+    const char *kind =
+        options->moment && strchr(options->moment, '/') ? "source_lsn" : "source_timestamp";
+    json_t *answer = NULL;
+    json_t *body = json_pack("{s:s,s:s*,s:s*}", "source_branch_id", options->source, kind,
+                             options->moment, "preserve_under_name", options->preserve_under_name);
+    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    bough_request request = {.method = "POST", .path = path, .body = body};
+    rc = bough_request_send(&answer, client, &request, err);
+    if (!rc) rc = boxed(restored, json_object_get(answer, "branch"), err);
+    json_decref(answer);
+    json_decref(body);
+    return rc;
+}
+
 int bough_branch_rename(bough_branch **renamed, bough_client *client, const char *project,
                         const char *id, const char *name, bough_error *err) {
     *renamed = NULL;

@@ -58,7 +58,11 @@ static const char *const migrations[] = {
     " hash TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL) STRICT;",
     "ALTER TABLE projects ADD COLUMN history_retention_seconds INTEGER NOT NULL DEFAULT 604800;"
     "CREATE TABLE origins (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
-    " lsn TEXT NOT NULL, time_us INTEGER NOT NULL) STRICT;",
+    " lsn TEXT NOT NULL, time_us INTEGER NOT NULL, restored_ms INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE swaps (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
+    " project_id TEXT NOT NULL, incoming_id TEXT NOT NULL, source_id TEXT NOT NULL,"
+    " preserve_name TEXT NOT NULL, endpoint_id TEXT NOT NULL, lsn TEXT NOT NULL, time_us INTEGER "
+    "NOT NULL) STRICT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -83,8 +83,31 @@ BOUGH_CHECK int bough_branches_copy_contents(bough_catalogue *cat, const char *f
 /* Origins: of branches that begin at a moment of the past. */
 BOUGH_CHECK int bough_origins_insert(bough_catalogue *cat, const bough_origin_row *row,
                                      bough_error *err);
+/** The same, in place of what was there. */
+BOUGH_CHECK int bough_origins_set(bough_catalogue *cat, const bough_origin_row *row,
+                                  bough_error *err);
+/** Let the origin of one branch, if it has one, be another's. */
+BOUGH_CHECK int bough_origins_move(bough_catalogue *cat, const char *from, const char *to,
+                                   bough_error *err);
 BOUGH_CHECK int bough_origins_get(bough_origin_row *row, bough_catalogue *cat, const char *branch,
                                   bough_error *err);
+
+/* Restores that are under way: at most one for each branch. */
+BOUGH_CHECK int bough_swaps_insert(bough_catalogue *cat, const bough_swap_row *row,
+                                   bough_error *err);
+BOUGH_CHECK int bough_swaps_list(bough_swap_row **rows, size_t *n, bough_catalogue *cat,
+                                 bough_error *err);
+BOUGH_CHECK int bough_swaps_delete(bough_catalogue *cat, const char *branch, bough_error *err);
+
+/** Make another branch the parent. */
+BOUGH_CHECK int bough_branches_set_parent(bough_catalogue *cat, const char *id, const char *parent,
+                                          bough_error *err);
+/** Give the children of one branch to another. */
+BOUGH_CHECK int bough_branches_move_children(bough_catalogue *cat, const char *from, const char *to,
+                                             bough_error *err);
+/** Roles and databases of `to` become those of `from`. */
+BOUGH_CHECK int bough_branches_replace_contents(bough_catalogue *cat, const char *from,
+                                                const char *to, bough_error *err);
 
 /* Directories sealed from initdb, from which empty projects start. */
 BOUGH_CHECK int bough_templates_insert(bough_catalogue *cat, const char *id, bough_error *err);

@@ -32,9 +32,22 @@ typedef struct bough_project_row {
 /** Where a branch of a moment of the past begins. */
 typedef struct bough_origin_row {
     char branch_id[BOUGH_ID_SIZE];
-    char lsn[24];    /**< "16/B374D848": its parent's WAL up to here */
-    int64_t time_us; /**< the time asked for, microseconds since 1970; 0: an LSN was */
+    char lsn[24];        /**< "16/B374D848": its parent's WAL up to here */
+    int64_t time_us;     /**< the time asked for, microseconds since 1970; 0: an LSN was, or none */
+    int64_t restored_ms; /**< when it was restored or reset last; 0: never */
 } bough_origin_row;
+
+/** A restore that is under way (server/flow_restore.c). */
+typedef struct bough_swap_row {
+    char branch_id[BOUGH_ID_SIZE];
+    char project_id[BOUGH_ID_SIZE];
+    char incoming_id[BOUGH_ID_SIZE];     /**< directory of what it is to show */
+    char source_id[BOUGH_ID_SIZE];       /**< the branch that this is of */
+    char preserve_name[BOUGH_NAME_SIZE]; /**< "" to delete what it showed */
+    char endpoint_id[BOUGH_ID_SIZE];     /**< for the branch that keeps it */
+    char lsn[24];
+    int64_t time_us;
+} bough_swap_row;
 
 typedef struct bough_branch_row {
     char id[BOUGH_ID_SIZE];

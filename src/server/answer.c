@@ -124,10 +124,15 @@ static void set_origin(json_t *branch, server *srv, const char *id) {
     bough_origin_row origin;
     char when[40];
     if (bough_origins_get(&origin, srv->cat, id, NULL) != BOUGH_OK) return;
-    (void)json_object_set_new(branch, "parent_lsn", json_string(origin.lsn));
-    if (!origin.time_us) return;
-    answer_time(when, sizeof when, origin.time_us / 1000);
-    (void)json_object_set_new(branch, "parent_timestamp", json_string(when));
+    if (*origin.lsn) (void)json_object_set_new(branch, "parent_lsn", json_string(origin.lsn));
+    if (origin.time_us) {
+        answer_time(when, sizeof when, origin.time_us / 1000);
+        (void)json_object_set_new(branch, "parent_timestamp", json_string(when));
+    }
+    if (origin.restored_ms) {
+        answer_time(when, sizeof when, origin.restored_ms);
+        (void)json_object_set_new(branch, "last_reset_at", json_string(when));
+    }
 }
 
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
@@ -152,6 +157,8 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     if (!is_brief && get_usage(srv, row->id, &usage)) {
         (void)json_object_set_new(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
         (void)json_object_set_new(b, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
+        (void)json_object_set_new(b, "history_bytes",
+                                  json_integer((json_int_t)usage.history_bytes));
         (void)json_object_set_new(b, "depth", json_integer((json_int_t)usage.depth));
         (void)json_object_set_new(b, "logical_size",
                                   json_integer((json_int_t)(usage.own_bytes + usage.shared_bytes)));

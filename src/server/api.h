@@ -30,6 +30,7 @@ int api_branch_get(request *rq, bough_error *err);
 int api_branch_update(request *rq, bough_error *err);
 int api_branch_delete(request *rq, bough_error *err);
 int api_branch_export(request *rq, bough_error *err);
+int api_branch_restore(request *rq, bough_error *err);
 
 int api_endpoint_list(request *rq, bough_error *err);
 int api_endpoint_list_of_branch(request *rq, bough_error *err);

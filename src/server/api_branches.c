@@ -8,6 +8,7 @@
 #include "server/api.h"
 #include "server/body.h"
 #include "server/computes.h"
+#include "server/flow_restore.h"
 #include "server/flows.h"
 #include "util/when.h"
 
@@ -192,16 +193,17 @@ static int read_wish(branch_wish *wish, request *rq, json_t *branch, const char 
     return rc;
 }
 
-/* parent_lsn or parent_timestamp. */
-static int read_moment(bough_target *moment, const json_t *branch, bough_error *err) {
+/* An LSN or a time, under their names. */
+static int read_moment(bough_target *moment, const json_t *object, const char *lsn_name,
+                       const char *time_name, bough_error *err) {
     const char *lsn = NULL, *time = NULL;
     unsigned high, low;
     int end = -1;
-    int rc = body_text(&lsn, branch, "parent_lsn", err);
-    if (!rc) rc = body_text(&time, branch, "parent_timestamp", err);
+    int rc = body_text(&lsn, object, lsn_name, err);
+    if (!rc) rc = body_text(&time, object, time_name, err);
     if (!rc && lsn && time)
-        rc = bough_fail(err, BOUGH_E_INVALID,
-                        "\"parent_lsn\" and \"parent_timestamp\" cannot be given both");
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" and \"%s\" cannot be given both", lsn_name,
+                        time_name);
     if (!rc && time) rc = bough_when_time_us(&moment->time_us, time, err);
     if (rc || !lsn) return rc;
     if (strspn(lsn, "0123456789abcdefABCDEF/") != strlen(lsn) || strlen(lsn) > 17 ||
@@ -224,7 +226,7 @@ int api_branch_create(request *rq, bough_error *err) {
     if (!rc) rc = check_branch_fields(branch, err);
     if (!rc) rc = read_endpoints(&wish, rq->body, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
-    if (!rc) rc = read_moment(&wish.moment, branch, err);
+    if (!rc) rc = read_moment(&wish.moment, branch, "parent_lsn", "parent_timestamp", err);
     answer_time(when, sizeof when, bough_now_epoch_ms());
     (void)snprintf(name, sizeof name, "branch %s", when);
     if (!wish.name) wish.name = name;
@@ -295,4 +297,25 @@ int api_branch_export(request *rq, bough_error *err) {
         rq->answer = json_pack("{s:s,s:s,s:{s:f}}", "branch_id", row.id, "path", path, "timings_ms",
                                "total", bough_now_ms() - started_ms);
     return rc;
+}
+
+/* ---- restoring ---- */
+
+int api_branch_restore(request *rq, bough_error *err) {
+    static const char *const known[] = {"source_branch_id", "source_lsn", "source_timestamp",
+                                        "preserve_under_name", NULL};
+    bough_project_row project;
+    bough_branch_row row;
+    restore_wish wish = {0};
+    int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_branch_of(&row, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = body_text(&wish.source, rq->body, "source_branch_id", err);
+    if (!rc && !wish.source)
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"source_branch_id\" is missing");
+    if (!rc) rc = read_moment(&wish.moment, rq->body, "source_lsn", "source_timestamp", err);
+    if (!rc) rc = body_text(&wish.preserve_under_name, rq->body, "preserve_under_name", err);
+    if (!rc && wish.preserve_under_name)
+        rc = bough_rule_name("branch", wish.preserve_under_name, err);
+    return rc ? rc : flow_branch_restore(rq, &project, row.id, &wish, err);
 }

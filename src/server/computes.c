@@ -423,9 +423,14 @@ int computes_use_locked(bool *started, server *srv, const bough_branch_row *bran
     entry *e = get(srv, branch->id);
     if (started) *started = false;
     if (e && e->compute) {
-        if (bough_compute_running(e->compute))
-            return computes_is_active(srv, branch->id) ? BOUGH_OK : await_ready(srv, e, err);
-        note_end(srv, e);
+        if (bough_compute_running(e->compute)) {
+            int ready = computes_is_active(srv, branch->id) ? BOUGH_OK : await_ready(srv, e, err);
+            /* an adopted one may have been stopping when its server died: start it anew */
+            if (ready != BOUGH_E_PG) return ready;
+            bough_error_clear(err);
+        } else {
+            note_end(srv, e);
+        }
     }
     if (strcmp(branch->state, "ready") != 0)
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",

@@ -246,7 +246,8 @@ static bool is_of_moment(server *srv, const bough_branch_row *existing,
                          const bough_target *moment) {
     bough_origin_row origin;
     char lsn[24];
-    bool has = bough_origins_get(&origin, srv->cat, existing->id, NULL) == BOUGH_OK;
+    bool has = bough_origins_get(&origin, srv->cat, existing->id, NULL) == BOUGH_OK &&
+               (*origin.lsn || origin.time_us);
     if (!has || !history_is_wanted(moment)) return !has && !history_is_wanted(moment);
     (void)snprintf(lsn, sizeof lsn, "%X/%X", (unsigned)(moment->lsn >> 32), (unsigned)moment->lsn);
     return moment->time_us ? origin.time_us == moment->time_us : strcmp(origin.lsn, lsn) == 0;
@@ -377,6 +378,7 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     double committed_ms = bough_now_ms();
     if (!rc && !existing && m->with_endpoint) {
         rc = computes_wait(srv, m->branch.id, err);
+        if (!rc && *m->base) rc = history_settle(srv, m->branch.id, m->endpoint.id, err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
     bough_error cause = rc && err ? *err : (bough_error){0};

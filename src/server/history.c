@@ -9,6 +9,7 @@
 #include "model/rules.h"
 #include "server/answer.h"
 #include "server/computes.h"
+#include "server/inside.h"
 #include "util/log.h"
 
 /**
@@ -81,6 +82,74 @@ bool history_is_kept(server *srv, const bough_branch_row *branch) {
     /* a project in the making is not in the catalogue yet */
     return bough_projects_get(&project, srv->cat, branch->project_id, NULL) != BOUGH_OK ||
            project.history_retention_seconds > 0;
+}
+
+/* ---- what a past cluster holds ---- */
+
+static bool has_role(const inside_contents *c, const char *name) {
+    for (size_t i = 0; i < c->n_roles; i++)
+        if (strcmp(c->roles[i].name, name) == 0) return true;
+    return false;
+}
+
+static bool has_database(const inside_contents *c, const char *name) {
+    for (size_t i = 0; i < c->n_databases; i++)
+        if (strcmp(c->databases[i].name, name) == 0) return true;
+    return false;
+}
+
+static int settle_role(server *srv, const bough_role_row *row, const inside_contents *c,
+                       const char *endpoint, bough_error *err) {
+    char password[BOUGH_SECRET_SIZE] = "";
+    if (!has_role(c, row->name))
+        return bough_roles_delete(srv->cat, row->branch_id, row->name, err);
+    if (row->secret_size == 0) return BOUGH_OK;
+    int rc = bough_secret_open(password, sizeof password, &srv->key, row->name, row->secret,
+                               row->secret_size, err);
+    if (!rc) rc = inside_set_password(srv, endpoint, row->name, password, err);
+    explicit_bzero(password, sizeof password);
+    return rc;
+}
+
+static int settle_databases(server *srv, const char *branch, inside_contents *c, bough_error *err) {
+    bough_database_row *rows = NULL;
+    size_t n = 0;
+    int rc = bough_databases_list(&rows, &n, srv->cat, branch, err);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (!has_database(c, rows[i].name))
+            rc = bough_databases_delete(srv->cat, branch, rows[i].name, err);
+    for (size_t i = 0; !rc && i < c->n_databases; i++) {
+        bough_database_row *d = &c->databases[i];
+        bool known = false;
+        for (size_t k = 0; k < n && !known; k++) known = strcmp(rows[k].name, d->name) == 0;
+        if (known || !has_role(c, d->owner)) continue;
+        (void)snprintf(d->branch_id, sizeof d->branch_id, "%s", branch);
+        d->created_ms = d->updated_ms = bough_now_epoch_ms();
+        rc = bough_databases_insert(srv->cat, d, err);
+    }
+    free(rows);
+    return rc;
+}
+
+int history_settle(server *srv, const char *branch, const char *endpoint, bough_error *err) {
+    inside_contents c = {0};
+    bough_role_row *rows = NULL;
+    size_t n = 0;
+    int rc = inside_discover(&c, srv, endpoint, err);
+    if (!rc) rc = bough_roles_list(&rows, &n, srv->cat, branch, err);
+    for (size_t i = 0; !rc && i < n; i++) rc = settle_role(srv, &rows[i], &c, endpoint, err);
+    for (size_t i = 0; !rc && i < c.n_roles; i++) {
+        bool known = false;
+        for (size_t k = 0; k < n && !known; k++) known = strcmp(rows[k].name, c.roles[i].name) == 0;
+        if (known) continue;
+        (void)snprintf(c.roles[i].branch_id, sizeof c.roles[i].branch_id, "%s", branch);
+        c.roles[i].created_ms = c.roles[i].updated_ms = bough_now_epoch_ms();
+        rc = bough_roles_insert(srv->cat, &c.roles[i], err);
+    }
+    if (!rc) rc = settle_databases(srv, branch, &c, err);
+    free(rows);
+    inside_contents_free(&c);
+    return rc ? bough_context(err, "roles and databases of the moment") : rc;
 }
 
 /* ---- the clock ---- */

@@ -33,6 +33,13 @@ BOUGH_CHECK int history_base(char *base, server *srv, const bough_branch_row *br
 BOUGH_CHECK int history_fork(bough_cut *cut, server *srv, const char *base,
                              const bough_target *target, const char *child, bough_error *err);
 
+/**
+ * (locked) Make what the catalogue knows of a branch of the past true: roles and databases that
+ * were not there yet, or are there still, and passwords as they are known now. Its compute runs.
+ */
+BOUGH_CHECK int history_settle(server *srv, const char *branch, const char *endpoint,
+                               bough_error *err);
+
 /** Whether the branch keeps history, by its project. */
 bool history_is_kept(server *srv, const bough_branch_row *branch);
 

@@ -34,6 +34,7 @@ static const route routes[] = {
     {GET, B, api_branch_get, 0},
     {PATCH, B, api_branch_update, ROUTE_BODY},
     {DELETE, B, api_branch_delete, 0},
+    {POST, B "/restore", api_branch_restore, ROUTE_BODY},
     {POST, B "/export", api_branch_export, ROUTE_BODY | ROUTE_LONG},
     {GET, B "/endpoints", api_endpoint_list_of_branch, 0},
     {GET, B "/databases", api_database_list, 0},

@@ -14,6 +14,7 @@
 #include "pg/spawn.h"
 #include "server/answer.h"
 #include "server/computes.h"
+#include "server/flow_restore.h"
 #include "server/flows.h"
 #include "server/http.h"
 #include "util/log.h"
@@ -214,7 +215,8 @@ static void mark_missing(const bough_branch_row *branch, server *srv) {
 
 static int recover(server *srv, bough_error *err) {
     inventory v = {0};
-    int rc = take_inventory(&v, srv, err);
+    int rc = flow_restore_recover(srv, err);
+    if (!rc) rc = take_inventory(&v, srv, err);
     if (rc) goto out;
     rc = bough_orphans_end_tools(srv->store_dir, COMPUTE_STOP_MS, err);
     if (rc) goto out;

@@ -33,16 +33,6 @@ int bough_child_check(const bough_store *store, const char *branch, bough_error 
 /* ---- layers that are not durable yet
  * ---------------------------------------------------------------- */
 
-static int boot_id(char out[64], bough_error *err) {
-    char *text;
-    size_t n;
-    int rc = bough_read_file(&text, &n, "/proc/sys/kernel/random/boot_id", 4096, err);
-    if (rc) return rc;
-    (void)snprintf(out, 64, "%.40s", text);
-    free(text);
-    return BOUGH_OK;
-}
-
 static bool all_durable(const bough_store *store, const bough_layers *layers) {
     for (size_t i = 0; i < layers->n; i++)
         if (!bough_layer_is_durable(store, layers->dir[i])) return false;
@@ -53,7 +43,7 @@ static bool all_durable(const bough_store *store, const bough_layers *layers) {
  * that image. */
 static int pending_write(const bough_moment *m, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX], boot[64];
-    int rc = boot_id(boot, err);
+    int rc = bough_boot_id(boot, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/control.first", dir);
     if (!rc) rc = bough_write_file(path, m->control, m->control_bytes, 0600, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pending", dir);
@@ -80,7 +70,7 @@ int bough_pending_settle(bough_store *store, const char *branch, bough_error *er
     if (rc) return rc;
     bool durable = all_durable(store, &layers);
     bough_layers_free(&layers);
-    rc = boot_id(boot, err);
+    rc = bough_boot_id(boot, err);
     if (!rc) rc = child_path(path, store, branch, "/pending", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
     bool rebooted = !rc && strcmp(text, boot) != 0;

@@ -41,6 +41,13 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
+/* This boot of the machine; `out` has 64 bytes. */
+int bough_boot_id(char out[64], bough_error *err);
+/* Note in which boot a layer was sealed. */
+int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err);
+/* Whether the machine was started anew before the layer was made durable: blocks that its index
+ * names may be lost. */
+bool bough_layer_outlived_boot(const bough_store *store, const char *dir);
 int bough_layer_verify(bough_store *store, const char *dir, bough_error *err);
 int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err);
 /* Every branch directory of the store; NULL-terminated, bough_store_free_list(). */
@@ -62,6 +69,13 @@ int bough_head_scan(bough_shm **shm, int *fd, bough_store *store, const char *gr
 int bough_head_skeleton(const char *at, bough_error *err);
 /* Whether the head of a branch that is not running holds anything. */
 int bough_head_is_empty(bool *empty, const char *pgdata, bough_error *err);
+
+/* ---- keep.c, collect.c ---- */
+/* Rename something into the trash, where it is nobody's any more. Missing is success. */
+int bough_store_discard(const bough_store *store, const char *kind, const char *name,
+                        bough_error *err);
+/* Discard the layers of a group, or with NULL of all, that no stack names. */
+int bough_store_collect(bough_store *store, const char *group, bough_error *err);
 
 /* ---- moment.c ---- */
 typedef struct bough_moment {

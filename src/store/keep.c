@@ -9,11 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "preload/path.h"
 #include "store/internal.h"
 #include "util/log.h"
 
 /* Rename something into the trash, where it is nobody's any more. Missing is success. */
-static int discard(const bough_store *store, const char *kind, const char *name, bough_error *err) {
+int bough_store_discard(const bough_store *store, const char *kind, const char *name,
+                        bough_error *err) {
     static _Atomic unsigned counter;
     char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX], flat[256];
     (void)snprintf(flat, sizeof flat, "%s", name);
@@ -28,28 +30,45 @@ static int discard(const bough_store *store, const char *kind, const char *name,
     return rc;
 }
 
+/* The groups of the layers that a branch stands on: they may be without use when it is gone. */
+static int groups_of(char ***groups, const bough_store *store, const char *branch,
+                     bough_error *err) {
+    bough_layers layers;
+    *groups = NULL;
+    int rc = bough_layers_read(&layers, store, branch, err);
+    if (rc) return rc;
+    char **list = calloc(layers.n + 2, sizeof *list);
+    if (!list) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    size_t n = 0;
+    for (size_t i = 0; !rc && i <= layers.n; i++) {
+        const char *of = i < layers.n ? layers.dir[i] : branch;
+        int length = (int)strcspn(of, "/");
+        bool known = false;
+        for (size_t k = 0; k < n && !known; k++)
+            known = strncmp(list[k], of, (size_t)length) == 0 && !list[k][length];
+        if (!known && asprintf(&list[n++], "%.*s", length, of) < 0)
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    bough_layers_free(&layers);
+    if (rc)
+        bough_store_free_list(list);
+    else
+        *groups = list;
+    return rc;
+}
+
 int bough_store_delete(bough_store *store, const char *branch, bough_error *err) {
-    char **names;
+    char **groups = NULL;
     if (!bough_store_id_is_valid(branch))
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
-    int rc = bough_branch_dirs(&names, store, err);
-    size_t n = strlen(branch);
-    for (char **p = rc ? NULL : names; p && *p && !rc; p++) {
-        bough_layers layers;
-        if (strcmp(*p, branch) == 0 || strchr(*p, '~')) continue;
-        rc = bough_layers_read(&layers, store, *p, err);
-        for (size_t i = 0; !rc && i < layers.n; i++)
-            if (strncmp(layers.dir[i], branch, n) == 0 && layers.dir[i][n] == '/') {
-                rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" stands on branch \"%s\"", *p,
-                                branch);
-                bough_hint(err, "Delete its children first.");
-            }
-        if (rc != BOUGH_E_CONFLICT && rc) continue;
-        bough_layers_free(&layers);
+    int rc = groups_of(&groups, store, branch, err);
+    if (rc == BOUGH_E_NOTFOUND || rc == BOUGH_E_CORRUPT) {
+        bough_error_clear(err); /* what is left of it goes; start-up collects the rest */
+        rc = BOUGH_OK;
     }
-    bough_store_free_list(rc ? NULL : names);
-    if (!rc) rc = discard(store, "branches", branch, err);
-    if (!rc) rc = discard(store, "layers", branch, err);
+    if (!rc) rc = bough_store_discard(store, "branches", branch, err);
+    for (char **p = groups; p && *p && !rc; p++) rc = bough_store_collect(store, *p, err);
+    bough_store_free_list(groups);
     return rc;
 }
 
@@ -73,19 +92,40 @@ int bough_store_purge(bough_store *store, bough_error *err) {
  * -----------------------------------------------------------------------------------------------
  */
 
+/* Of one WAL segment in pg_wal, how much lies before the redo point. */
+static uint64_t past_bytes(const bough_moment *m, const char *name, const struct stat *st) {
+    unsigned tli, log, seg;
+    uint64_t bytes = (uint64_t)st->st_blocks * 512U, size = (uint64_t)st->st_size;
+    if (!m->segment_bytes || size != m->segment_bytes ||
+        !bough_parse_wal_name(name, &tli, &log, &seg))
+        return 0;
+    uint64_t start = ((uint64_t)log << 32) + seg * size;
+    if (start >= m->redo) return 0;
+    return m->redo - start < bytes ? m->redo - start : bytes;
+}
+
 /* The branch's directory; WAL segments that other branches link to count as shared. */
-static int directory_bytes(bough_usage *usage, const char *path, bough_error *err) {
+static int directory_bytes(bough_usage *usage, const char *path, const bough_moment *m,
+                           bough_error *err) {
     char *roots[] = {(char *)(uintptr_t)path, NULL};
+    size_t n = strlen(path);
     FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
     if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
     FTSENT *e;
     while ((e = fts_read(fts)) != NULL) {
         if (e->fts_info != FTS_F && e->fts_info != FTS_D && e->fts_info != FTS_SL) continue;
-        uint64_t bytes = (uint64_t)e->fts_statp->st_blocks * 512U;
-        if (e->fts_info == FTS_F && e->fts_statp->st_nlink > 1)
+        uint64_t bytes = (uint64_t)e->fts_statp->st_blocks * 512U, past = 0;
+        const char *below = e->fts_path + n;
+        if (strncmp(below, "/history", 8) == 0 || strncmp(below, "/points", 7) == 0)
+            past = bytes;
+        else if (strncmp(below, "/pgdata/pg_wal/", 15) == 0 && e->fts_info == FTS_F)
+            past = past_bytes(m, below + 15, e->fts_statp);
+        if (e->fts_info == FTS_F && e->fts_statp->st_nlink > 1) {
             usage->shared_bytes += bytes;
-        else
-            usage->own_bytes += bytes;
+            continue;
+        }
+        usage->history_bytes += past;
+        usage->own_bytes += bytes - past;
     }
     fts_close(fts);
     return BOUGH_OK;
@@ -117,7 +157,13 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
     memset(usage, 0, sizeof *usage);
     int rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, branch);
     if (!rc) rc = bough_layers_read(&layers, store, branch, err);
-    if (!rc) rc = directory_bytes(usage, path, err);
+    bough_moment *m = rc ? NULL : malloc(sizeof *m);
+    char pgdata[BOUGH_PATH_MAX];
+    if (!rc && !m) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
+    if (!rc && bough_moment_read(m, pgdata, NULL, NULL) != BOUGH_OK) m->segment_bytes = 0;
+    if (!rc) rc = directory_bytes(usage, path, m, err);
+    free(m);
     if (!rc) rc = bough_branch_dirs(&names, store, err);
     bool shared = false;
     for (size_t i = 0; !rc && i < layers.n; i++) {
@@ -160,7 +206,7 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
             continue;
         bough_log(BOUGH_LOG_WARN, "discarding what the catalogue does not know", "kind", kind,
                   "name", d->d_name, NULL);
-        rc = discard(store, kind, d->d_name, err);
+        rc = bough_store_discard(store, kind, d->d_name, err);
     }
     closedir(dir);
     return rc;
@@ -175,7 +221,7 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
     }
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
-    if (!rc) rc = discard_unknown(store, "layers", known, n, err);
+    if (!rc) rc = bough_store_collect(store, NULL, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/tmp", store->dir);
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_mkdirs(path, 0700, err);

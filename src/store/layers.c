@@ -84,6 +84,35 @@ int bough_layer_set_durable(const bough_store *store, const char *dir, bough_err
     return rc ? rc : bough_write_file(path, "", 0, 0400, err);
 }
 
+int bough_boot_id(char out[64], bough_error *err) {
+    char *text;
+    size_t n;
+    int rc = bough_read_file(&text, &n, "/proc/sys/kernel/random/boot_id", 4096, err);
+    if (rc) return rc;
+    (void)snprintf(out, 64, "%.40s", text);
+    free(text);
+    return BOUGH_OK;
+}
+
+int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX], boot[64];
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/boot", store->dir, dir);
+    if (!rc) rc = bough_boot_id(boot, err);
+    return rc ? rc : bough_write_file(path, boot, strlen(boot), 0400, err);
+}
+
+bool bough_layer_outlived_boot(const bough_store *store, const char *dir) {
+    char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
+    size_t n;
+    if (bough_layer_is_durable(store, dir) || bough_boot_id(boot, NULL) != BOUGH_OK ||
+        bough_path(path, sizeof path, NULL, "%s/layers/%s/boot", store->dir, dir) != BOUGH_OK ||
+        bough_read_file(&text, &n, path, 4096, NULL) != BOUGH_OK)
+        return false;
+    bool outlived = strcmp(text, boot) != 0;
+    free(text);
+    return outlived;
+}
+
 int bough_layer_verify(bough_store *store, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     pthread_mutex_lock(&store->mutex);

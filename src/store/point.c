@@ -446,3 +446,29 @@ int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_
     free(points);
     return rc;
 }
+
+/* ---- changing places ---- */
+
+int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,
+                         const char *mark, bough_error *err) {
+    char here[BOUGH_PATH_MAX], there[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    int rc = branch_path(path, store, incoming, "/mark", err);
+    if (!rc) rc = bough_write_file(path, mark, strlen(mark), 0600, err);
+    if (!rc) rc = branch_path(here, store, branch, "", err);
+    if (!rc) rc = branch_path(there, store, incoming, "", err);
+    if (!rc && renameat2(AT_FDCWD, here, AT_FDCWD, there, RENAME_EXCHANGE) != 0)
+        rc = bough_fail_sys(err, errno, "could not exchange \"%s\" and \"%s\"", here, there);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
+    return rc ? rc : bough_fsync_path(path, err);
+}
+
+bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n;
+    if (branch_path(path, store, branch, "/mark", NULL) ||
+        bough_read_file(&text, &n, path, META_MAX, NULL))
+        return false;
+    bool same = strcmp(text, mark) == 0;
+    free(text);
+    return same;
+}

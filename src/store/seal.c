@@ -62,16 +62,20 @@ int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, b
 }
 
 /* Put the head's directories back; what was renamed last first. */
-static void undo(const bough_seal *seal, size_t renamed) {
+static bool undo(const bough_seal *seal, size_t renamed) {
+    bool all = true;
     char head[BOUGH_PATH_MAX], layer[BOUGH_PATH_MAX];
     for (size_t i = renamed; i-- > 0;) {
         (void)snprintf(head, sizeof head, "%s/%s", seal->pgdata, bough_layered_dirs[i]);
         (void)snprintf(layer, sizeof layer, "%s/%s", seal->data, bough_layered_dirs[i]);
         if (access(layer, F_OK) != 0) continue;
-        if (bough_rmtree(head, NULL) != 0 || rename(layer, head) != 0)
+        if (bough_rmtree(head, NULL) != 0 || rename(layer, head) != 0) {
             bough_log(BOUGH_LOG_ERROR, "could not undo a seal", "branch", seal->branch, "directory",
                       head, NULL);
+            all = false;
+        }
     }
+    return all;
 }
 
 int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *err) {
@@ -94,7 +98,8 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
         (void)snprintf(to, sizeof to, "%s/branches/%s/stack", store->dir, seal->branch);
         if (rename(from, to) != 0) rc = bough_fail_sys(err, errno, "could not replace \"%s\"", to);
     }
-    if (rc) undo(seal, i < BOUGH_LAYERED_COUNT ? i + 1 : i);
+    /* what could not be put back is in the layer: it must stay, for the next start to try again */
+    seal->keep = rc && !undo(seal, i < BOUGH_LAYERED_COUNT ? i + 1 : i);
     seal->done = !rc;
     return rc;
 }
@@ -119,6 +124,7 @@ int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, 
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc && live) rc = bough_index_write(live, atomic_load(&live->gen) - 1, path, err);
     if (!rc && !live) rc = bough_index_rebuild(store, seal->layer, &seal->below, err);
+    if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
     if (!rc) rc = bough_fsync_path(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->branch);
     if (!rc) rc = bough_fsync_path(path, err);
@@ -129,6 +135,10 @@ int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, 
 
 void bough_seal_end(bough_seal *seal, const bough_store *store) {
     char path[BOUGH_PATH_MAX];
+    if (seal->keep) {
+        bough_layers_free(&seal->below);
+        return;
+    }
     if (!seal->done && seal->layer[0] &&
         bough_path(path, sizeof path, NULL, "%s/layers/%s", store->dir, seal->layer) == 0)
         bough_ignore(bough_rmtree(path, NULL));
@@ -142,39 +152,39 @@ void bough_seal_end(bough_seal *seal, const bough_store *store) {
 /* ---- after a crash
  * -------------------------------------------------------------------------------- */
 
-/* A layer directory of this branch that its stack does not name: undo. */
-static int mend_unnamed(bough_store *store, const char *branch, const bough_layers *layers,
-                        bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
-    if (rc) return rc;
-    DIR *dir = opendir(path);
-    if (!dir)
-        return errno == ENOENT ? BOUGH_OK
-                               : bough_fail_sys(err, errno, "could not list \"%s\"", path);
-    struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
-        if (d->d_name[0] == '.') continue;
-        bough_seal seal = {.done = false};
-        rc = bough_path(seal.layer, sizeof seal.layer, err, "%s/%s", branch, d->d_name);
-        bool named = false;
-        for (size_t i = 0; i < layers->n; i++)
-            named = named || strcmp(layers->dir[i], seal.layer) == 0;
-        if (rc || named) continue;
-        (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
-        rc = bough_path(seal.data, sizeof seal.data, err, "%s/layers/%s/data", store->dir,
-                        seal.layer);
-        if (!rc) rc = bough_store_pgdata(seal.pgdata, store, branch, err);
+/*
+ * "stack.next" is written before anything is renamed and becomes the stack with the last rename:
+ * while it is there, the seal of the layer on its top has not happened. Other layers without a name
+ * in the stack are none of ours: restore points and branches that were restored may stand on them.
+ */
+static int undo_begun(bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], next[160], line[256] = "";
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/stack.next", store->dir, branch);
+    FILE *f = rc ? NULL : fopen(path, "re");
+    if (!f) return rc;
+    /* written at once and renamed into place: it is whole */
+    bool is_named = fgets(line, sizeof line, f) && fgets(line, sizeof line, f);
+    (void)fclose(f);
+    line[strcspn(line, "\n")] = '\0';
+    bough_seal seal = {.done = false};
+    (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
+    (void)snprintf(next, sizeof next, "%s/", branch);
+    if (is_named && strncmp(line, next, strlen(next)) == 0) {
+        rc = bough_path(seal.layer, sizeof seal.layer, err, "%s", line);
         if (!rc)
-            rc = bough_path(seal.next, sizeof seal.next, err, "%s/branches/%s/next", store->dir,
-                            branch);
-        if (rc) continue;
+            rc = bough_path(seal.data, sizeof seal.data, err, "%s/layers/%s/data", store->dir,
+                            seal.layer);
+        if (!rc) rc = bough_store_pgdata(seal.pgdata, store, branch, err);
+        if (rc) return rc;
         bough_log(BOUGH_LOG_WARN, "undoing an interrupted seal", "branch", branch, "layer",
                   seal.layer, NULL);
-        undo(&seal, BOUGH_LAYERED_COUNT);
-        bough_seal_end(&seal, store);
+        if (!undo(&seal, BOUGH_LAYERED_COUNT))
+            return bough_fail(err, BOUGH_E_SYS, "could not undo an interrupted seal of \"%s\"",
+                              branch);
     }
-    closedir(dir);
+    rc = bough_path(seal.next, sizeof seal.next, err, "%s/branches/%s/next", store->dir, branch);
+    bough_seal_end(&seal, store);
+    (void)unlink(path);
     return rc;
 }
 
@@ -185,7 +195,7 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
     if (rc) return rc;
     bough_header *h = live ? live->header : NULL;
     bool closed = h && (atomic_load(&h->epoch) & 1);
-    rc = mend_unnamed(store, branch, &layers, err);
+    rc = undo_begun(store, branch, err);
     if (!rc && closed) {
         uint32_t depth = atomic_load(&h->depth);
         if (layers.n == depth + 1U) { /* the stack was replaced, the processes do not know yet */
@@ -199,11 +209,16 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
         size_t n = strlen(branch);
         if (strncmp(layers.dir[i], branch, n) != 0 || layers.dir[i][n] != '/') continue;
         rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, layers.dir[i]);
-        if (rc || access(path, F_OK) == 0) continue;
+        /* after a power cut the extents are the truth: a block that the index names and the disk
+         * lost must fall through again */
+        bool is_lost = !rc && bough_layer_outlived_boot(store, layers.dir[i]);
+        if (rc || (access(path, F_OK) == 0 && !is_lost)) continue;
         bough_layers below = {layers.dir + i + 1, layers.n - i - 1};
-        bough_log(BOUGH_LOG_WARN, "finishing an interrupted seal", "branch", branch, "layer",
-                  layers.dir[i], NULL);
+        bough_log(BOUGH_LOG_WARN,
+                  is_lost ? "indexing a layer anew" : "finishing an interrupted seal", "branch",
+                  branch, "layer", layers.dir[i], NULL);
         rc = bough_index_rebuild(store, layers.dir[i], &below, err);
+        if (!rc) rc = bough_layer_set_boot(store, layers.dir[i], err);
     }
     bough_layers_free(&layers);
     return rc;

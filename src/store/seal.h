@@ -13,6 +13,7 @@ typedef struct bough_seal {
     char pgdata[BOUGH_PATH_MAX];
     bough_layers below;
     bool done; /* the stack names the layer */
+    bool keep; /* a failed one that could not be undone: nothing may be removed */
 } bough_seal;
 
 /* Prepare everything that can be prepared. End with bough_seal_end() whatever happens. */

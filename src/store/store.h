@@ -33,8 +33,9 @@ typedef struct bough_shm bough_shm;
 /** Bytes on disk, from real allocation (st_blocks). */
 typedef struct bough_usage {
     uint64_t own_bytes; /**< the branch's directory and the layers that no other branch stands on */
-    uint64_t shared_bytes; /**< layers below it that other branches stand on too */
-    unsigned depth;        /**< layers below the head */
+    uint64_t history_bytes; /**< of the directory, what only its past needs; not in own_bytes */
+    uint64_t shared_bytes;  /**< layers below it that other branches stand on too */
+    unsigned depth;         /**< layers below the head */
 } bough_usage;
 
 /** What taking a moment cost; milliseconds. */
@@ -175,13 +176,28 @@ BOUGH_CHECK int bough_store_fork_at(bough_cut *cut, bough_store *store, const ch
                                     bough_error *err);
 
 /**
+ * Let two branches change places: what one showed the other shows, and the other way round. One
+ * step, which a crash cannot divide. Neither runs, and each stands on durable layers
+ * (bough_store_sync()).
+ *
+ * @param mark  A text kept with `incoming`, by which bough_store_is_marked() tells afterwards
+ * whether it stands in the place of `branch`.
+ */
+BOUGH_CHECK int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,
+                                     const char *mark, bough_error *err);
+bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark);
+
+/**
  * Forget what is older than a time: restore points but the newest at or before it, and WAL that
  * only they need.
  */
 BOUGH_CHECK int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
                                   bough_error *err);
 
-/** Move a branch and the layers that only it needs to the trash. Its compute must be stopped. */
+/**
+ * Move a branch and the layers that nothing else stands on to the trash. Its compute must be
+ * stopped.
+ */
 BOUGH_CHECK int bough_store_delete(bough_store *store, const char *branch, bough_error *err);
 
 /** Delete what is in the trash. Slow; for a background thread. */

@@ -1,0 +1,269 @@
+/*
+ * Restoring a branch in place: it goes on under its id, its name and its endpoint with what another
+ * moment, or another branch, shows; what it showed before may be kept as a branch.
+ *
+ *   files of a new branch N are made          nothing names them: a crash leaves them to start-up
+ *   a row in "swaps" says what is meant to be
+ *   the directories of X and N change places  one step (renameat2)
+ *   the catalogue is changed, the row goes    one commit
+ *
+ * A crash after the row is finished or undone at start-up, by where the directories are.
+ */
+#include "server/flow_restore.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/ids.h"
+#include "pg/conf.h"
+#include "server/answer.h"
+#include "server/computes.h"
+#include "server/flows.h"
+#include "server/history.h"
+#include "util/log.h"
+
+typedef struct restoring {
+    request *rq;
+    server *srv;
+    const bough_project_row *project;
+    const restore_wish *wish;
+    bough_branch_row branch, source;
+    bough_swap_row swap;
+    char base[BOUGH_ID_SIZE];
+    bool was_active;
+} restoring;
+
+/* ---- the last step, also of start-up ---- */
+
+/* (in a transaction) What the catalogue says when the directories have changed places. */
+static int apply(server *srv, const bough_swap_row *s, bough_error *err) {
+    bough_branch_row row;
+    bough_catalogue *cat = srv->cat;
+    int rc = bough_branches_get(&row, cat, s->project_id, s->branch_id, err);
+    if (!rc && *s->preserve_name) {
+        bough_branch_row kept = row;
+        (void)snprintf(kept.id, sizeof kept.id, "%s", s->incoming_id);
+        (void)snprintf(kept.name, sizeof kept.name, "%s", s->preserve_name);
+        kept.is_default = false;
+        kept.updated_ms = bough_now_epoch_ms();
+        rc = bough_branches_insert(cat, &kept, err);
+        bough_endpoint_row endpoint = {.created_ms = kept.updated_ms,
+                                       .updated_ms = kept.updated_ms};
+        (void)snprintf(endpoint.id, sizeof endpoint.id, "%s", s->endpoint_id);
+        (void)snprintf(endpoint.project_id, sizeof endpoint.project_id, "%s", s->project_id);
+        (void)snprintf(endpoint.branch_id, sizeof endpoint.branch_id, "%s", kept.id);
+        if (!rc) rc = bough_endpoints_insert(cat, &endpoint, err);
+        if (!rc) rc = bough_branches_copy_contents(cat, s->branch_id, s->incoming_id, err);
+        if (!rc) rc = bough_branches_move_children(cat, s->branch_id, s->incoming_id, err);
+        if (!rc) rc = bough_origins_move(cat, s->branch_id, s->incoming_id, err);
+    }
+    bool is_self = strcmp(s->source_id, s->branch_id) == 0;
+    const char *parent = is_self ? s->incoming_id : s->source_id;
+    if (!rc) rc = bough_branches_set_parent(cat, s->branch_id, parent, err);
+    if (!rc && !is_self) rc = bough_branches_replace_contents(cat, s->source_id, s->branch_id, err);
+    bough_origin_row origin = {.time_us = s->time_us};
+    (void)snprintf(origin.branch_id, sizeof origin.branch_id, "%s", s->branch_id);
+    (void)snprintf(origin.lsn, sizeof origin.lsn, "%s", s->lsn);
+    origin.restored_ms = bough_now_epoch_ms();
+    if (!rc) rc = bough_origins_set(cat, &origin, err);
+    return rc ? rc : bough_swaps_delete(cat, s->branch_id, err);
+}
+
+static int apply_and_commit(server *srv, const bough_swap_row *s, bough_error *err) {
+    int rc = bough_catalogue_begin(srv->cat, err);
+    return rc ? rc : bough_catalogue_end(srv->cat, apply(srv, s, err), err);
+}
+
+int flow_restore_recover(server *srv, bough_error *err) {
+    bough_swap_row *rows;
+    size_t n;
+    int rc = bough_swaps_list(&rows, &n, srv->cat, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        bool done = bough_store_is_marked(srv->store, rows[i].branch_id, rows[i].incoming_id);
+        bough_log(BOUGH_LOG_WARN,
+                  done ? "finishing an interrupted restore" : "undoing an interrupted restore",
+                  "branch", rows[i].branch_id, NULL);
+        /* undone: the new directory is one that nothing knows */
+        rc = done ? apply_and_commit(srv, &rows[i], err)
+                  : bough_swaps_delete(srv->cat, rows[i].branch_id, err);
+    }
+    free(rows);
+    return rc;
+}
+
+/* ---- before it ---- */
+
+static int check(restoring *r, bough_error *err) {
+    const restore_wish *w = r->wish;
+    bough_branch_row taken;
+    int64_t children = 0;
+    bool is_self = strcmp(r->source.id, r->branch.id) == 0;
+    if (strcmp(r->source.state, "ready") != 0)
+        return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
+                          r->source.name, r->source.state);
+    if (is_self && !history_is_wanted(&w->moment))
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "a branch that is restored from itself needs a moment of its past");
+    int rc = bough_branches_count_children(&children, r->srv->cat, r->branch.id, err);
+    if (rc) return rc;
+    if (!w->preserve_under_name && (is_self || children)) {
+        (void)bough_fail(err, BOUGH_E_INVALID,
+                         is_self ? "restoring a branch from its own past needs preserve_under_name"
+                                 : "branch \"%.200s\" has children: restoring it needs "
+                                   "preserve_under_name",
+                         r->branch.name);
+        return bough_hint(err, "What it shows now is kept as a branch of that name.");
+    }
+    if (w->preserve_under_name && bough_branches_find(&taken, r->srv->cat, r->project->id,
+                                                      w->preserve_under_name, NULL) == BOUGH_OK) {
+        r->rq->slug = "BRANCH_ALREADY_EXISTS";
+        return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
+                          w->preserve_under_name);
+    }
+    return BOUGH_OK;
+}
+
+/* The files of what it is to show. */
+static int make_files(restoring *r, bough_error *err) {
+    bough_swap_row *s = &r->swap;
+    bough_cut cut;
+    if (!*r->base) {
+        bough_shm *live;
+        int rc = computes_shm(&live, r->srv, r->source.id, err);
+        return rc ? rc
+                  : bough_store_fork(NULL, r->srv->store, r->source.id, s->incoming_id, live, err);
+    }
+    int rc = history_fork(&cut, r->srv, r->base, &r->wish->moment, s->incoming_id, err);
+    (void)snprintf(s->lsn, sizeof s->lsn, "%X/%X", (unsigned)(cut.lsn >> 32), (unsigned)cut.lsn);
+    s->time_us = r->wish->moment.time_us;
+    return rc;
+}
+
+/* Settings that go with the data: those of the source. */
+static int copy_settings(const restoring *r, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX], **carried = NULL;
+    int rc = bough_store_pgdata(from, r->srv->store, *r->base ? r->base : r->source.id, err);
+    if (!rc) rc = bough_store_pgdata(to, r->srv->store, r->swap.incoming_id, err);
+    if (!rc) rc = computes_socket_dir(socket_dir, r->srv, r->swap.incoming_id, err);
+    if (!rc && bough_conf_carried(&carried, from, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    bough_conf conf = {.major = r->project->pg_major,
+                       .socket_dir = socket_dir,
+                       .hold_wal = true,
+                       .carried = (const char *const *)carried};
+    if (!rc) rc = bough_conf_write(to, &conf, err);
+    for (size_t i = 0; carried && carried[i]; i++) free(carried[i]);
+    free(carried);
+    return rc;
+}
+
+/* (all locked) */
+static int change_places(restoring *r, bough_error *err) {
+    server *srv = r->srv;
+    r->was_active = computes_is_active(srv, r->branch.id);
+    int rc = computes_stop(srv, r->branch.id, false, err);
+    /* each stands on durable layers, so that neither needs to know who sealed them */
+    if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, err);
+    if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, err);
+    if (!rc) rc = bough_swaps_insert(srv->cat, &r->swap, err);
+    if (rc) return rc;
+    rc = bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, r->swap.incoming_id,
+                              err);
+    if (rc) {
+        if (bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK)
+            bough_log(BOUGH_LOG_ERROR, "a restore is undone at the next start", "branch",
+                      r->branch.id, NULL);
+        return rc;
+    }
+    rc = apply_and_commit(srv, &r->swap, err);
+    if (rc) /* put it back; where that fails, the next start finishes it */
+        bough_ignore(
+            bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, "", NULL) ||
+            bough_swaps_delete(srv->cat, r->branch.id, NULL));
+    return rc;
+}
+
+static int restore_locked(restoring *r, bough_error *err) {
+    server *srv = r->srv;
+    bough_endpoint_row endpoint;
+    int rc = check(r, err);
+    if (!rc) rc = make_files(r, err);
+    bool has_files = !rc;
+    if (!rc) rc = copy_settings(r, err);
+    if (!rc) rc = change_places(r, err);
+    if (has_files && (rc || !r->wish->preserve_under_name))
+        flow_remove_files(srv, r->swap.incoming_id, NULL);
+    /* it starts at once, to learn which roles and databases there were */
+    if (bough_endpoints_of_branch(&endpoint, srv->cat, r->branch.id, NULL) == BOUGH_OK &&
+        (!rc || r->was_active)) {
+        bough_error trouble;
+        int started =
+            bough_branches_get(&r->branch, srv->cat, r->project->id, r->branch.id, &trouble);
+        if (!started)
+            started = computes_use_locked(NULL, srv, &r->branch, &endpoint, true, &trouble);
+        if (!started && !rc && *r->base)
+            started = history_settle(srv, r->branch.id, endpoint.id, &trouble);
+        if (started)
+            bough_log(BOUGH_LOG_WARN, "could not start a restored branch", "branch", r->branch.id,
+                      "error", trouble.message, NULL);
+    }
+    return rc;
+}
+
+static int answer(restoring *r, bough_error *err) {
+    bough_operation_row operation;
+    bough_branch_row row;
+    int rc = flow_operation(&operation, "timeline_restore", r->project->id, r->branch.id, NULL,
+                            r->rq->received_ms, err);
+    if (!rc) rc = bough_operations_insert(r->srv->cat, &operation, err);
+    if (!rc) rc = bough_branches_get(&row, r->srv->cat, r->project->id, r->branch.id, err);
+    if (!rc)
+        r->rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(r->srv, &row, false),
+                                  "operations", answer_operations(&operation, 1));
+    return rc;
+}
+
+int flow_branch_restore(request *rq, const bough_project_row *project, const char *branch,
+                        const restore_wish *wish, bough_error *err) {
+    server *srv = rq->srv;
+    char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16], source[BOUGH_ID_SIZE];
+    restoring *r = calloc(1, sizeof *r);
+    if (!r) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    *r = (restoring){.rq = rq, .srv = srv, .project = project, .wish = wish};
+    bough_swap_row *s = &r->swap;
+    int rc = bough_branches_get(&r->branch, srv->cat, project->id, branch, err);
+    if (!rc) rc = bough_branches_get(&r->source, srv->cat, project->id, wish->source, err);
+    if (!rc && history_is_wanted(&wish->moment)) {
+        rc = history_check(project, &wish->moment, err);
+        if (!rc) rc = history_base(r->base, srv, &r->source, &wish->moment, err);
+    }
+    if (!rc) rc = bough_ids_new(s->incoming_id, srv->cat, "br-", err);
+    if (!rc) rc = bough_ids_new(s->endpoint_id, srv->cat, "ep-", err);
+    if (rc) goto out;
+    (void)snprintf(source, sizeof source, "%s", r->source.id);
+    (void)snprintf(s->project_id, sizeof s->project_id, "%s", project->id);
+    (void)snprintf(s->branch_id, sizeof s->branch_id, "%s", r->branch.id);
+    (void)snprintf(s->source_id, sizeof s->source_id, "%s", source);
+    (void)snprintf(s->preserve_name, sizeof s->preserve_name, "%s",
+                   wish->preserve_under_name ? wish->preserve_under_name : "");
+    (void)snprintf(name_lock, sizeof name_lock, "branch-name:%s/%s", project->id, s->preserve_name);
+    const char *names[5] = {s->branch_id, s->incoming_id, name_lock};
+    size_t n = 3;
+    if (strcmp(source, s->branch_id) != 0) names[n++] = source;
+    if (*r->base && strcmp(r->base, source) != 0 && strcmp(r->base, s->branch_id) != 0)
+        names[n++] = r->base;
+    rc = locks_take(srv->locks, names, n, LOCK_WAIT_MS, err);
+    if (rc) goto out;
+    rc = bough_branches_get(&r->branch, srv->cat, project->id, branch, err);
+    if (!rc) rc = bough_branches_get(&r->source, srv->cat, project->id, source, err);
+    if (!rc) rc = restore_locked(r, err);
+    locks_drop(srv->locks, names, n);
+    if (!rc) {
+        bough_log(BOUGH_LOG_INFO, "branch restored", "branch", s->branch_id, "source", source,
+                  "kept", s->preserve_name, NULL);
+        rc = answer(r, err);
+    }
+out:
+    free(r);
+    return rc;
+}

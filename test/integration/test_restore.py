@@ -1,0 +1,155 @@
+"""Restoring and resetting branches in place."""
+import datetime
+import random
+import threading
+
+import psycopg2
+import pytest
+
+import harness as h
+
+
+@pytest.fixture(name="p")
+def fixture_p(server):
+    return server.project("restore")
+
+
+IDS = "SELECT array_agg(id ORDER BY id) FROM t"
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+
+def test_a_branch_is_restored_in_place_and_what_it_showed_is_kept(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    p.branch("child")
+    uri, before = p.uri(), p.get()
+    when = now()
+    p.sql("main", "DROP TABLE t")
+    connection = p.connect()
+    said = p.bough("branch", "restore", "main", "--at", when, "--preserve-under-name", "main-before").stdout
+    assert "main-before" in said
+    with pytest.raises(psycopg2.Error):
+        connection.one("SELECT 1")
+    assert p.uri() == uri and p.get()["id"] == before["id"] and p.get()["default"]
+    assert p.one("main", IDS) == [1]
+    with pytest.raises(psycopg2.Error, match="does not exist"):
+        p.one("main-before", IDS)
+    assert p.one("child", IDS) == [1]
+    branches = p.branches()
+    kept = branches["main-before"]["id"]
+    assert branches["child"]["parent_id"] == kept and branches["main"]["parent_id"] == kept
+    assert p.get()["last_reset_at"] and p.get()["parent_lsn"]
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    p.sql("main-before", "CREATE TABLE t AS SELECT 9 AS id")
+    p.suspend("main")
+    p.suspend("main-before")
+    assert p.one("main", IDS) == [1, 2] and p.one("main-before", IDS) == [9]
+    p.branch("new")
+    assert p.one("new", IDS) == [1, 2]
+    for name in ("main", "main-before", "child", "new"):
+        h.assert_clean(p, name)
+
+
+def test_a_restored_branch_has_its_earlier_past_through_what_was_kept(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    first = now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    second = now()
+    p.sql("main", "INSERT INTO t VALUES (3)")
+    p.bough("branch", "restore", "main", "--at", second, "--preserve-under-name", "old")
+    p.sql("main", "INSERT INTO t VALUES (4)")
+    third = now()
+    p.sql("main", "INSERT INTO t VALUES (5)")
+    for name, when, ids in (("a", first, [1]), ("b", third, [1, 2, 4])):
+        p.bough("branch", "create", name, "--at", when)
+        assert p.one(name, IDS) == ids
+    p.bough("branch", "restore", "main", "--at", third, "--preserve-under-name", "older")
+    assert p.one("main", IDS) == [1, 2, 4] and p.one("older", IDS) == [1, 2, 4, 5] and p.one("old", IDS) == [1, 2, 3]
+    h.assert_clean(p)
+
+
+def test_a_reset_takes_the_parents_present_and_deletes_what_was(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    p.branch("dev")
+    p.sql("dev", "INSERT INTO t VALUES (7)")
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    before, directories = p.get("dev"), set(h.os.listdir(f"{p.server.store}/branches"))
+    p.bough("branch", "reset", "dev")
+    assert p.one("dev", IDS) == [1, 2] and p.get("dev")["id"] == before["id"]
+    assert set(p.branches()) == {"main", "dev"}
+    h.wait_for(lambda: set(h.os.listdir(f"{p.server.store}/branches")) == directories, "what was is gone")
+    p.bough("branch", "reset", "dev", "--preserve-under-name", "dev-old")
+    assert p.one("dev-old", IDS) == [1, 2]
+    p.delete("dev-old")
+    p.delete("dev")
+    h.assert_clean(p)
+
+
+def test_a_branch_is_restored_from_another_ones_past(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    when = now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    p.branch("dev")
+    p.bough("branch", "restore", "dev", "--from", "main", "--at", when)
+    assert p.one("dev", IDS) == [1] and p.one("main", IDS) == [1, 2]
+    h.assert_clean(p, "dev")
+
+
+def test_roles_and_databases_are_those_of_the_moment_and_passwords_those_of_now(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    main = p.get()["id"]
+    when = now()
+    p.server.api("POST", f"/projects/{p.id}/branches/{main}/roles", {"role": {"name": "later"}})
+    database = {"database": {"name": "laterdb", "owner_name": "later"}}
+    p.server.api("POST", f"/projects/{p.id}/branches/{main}/databases", database)
+    p.bough("branch", "create", "past", "--at", when)
+    past = p.get("past")["id"]
+    for kind, name in (("roles", "later"), ("databases", "laterdb")):
+        for branch, wanted in ((main, True), (past, False)):
+            got = p.server.api("GET", f"/projects/{p.id}/branches/{branch}/{kind}")[2]
+            assert (name in [x["name"] for x in got[kind]]) is wanted
+    assert p.one("past", IDS) == [1]
+
+
+def test_what_cannot_be_restored_is_refused_and_nothing_changes(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    p.branch("dev")
+    p.branch("grand", "dev")
+    before = p.branches()
+    p.refused("branch", "restore", "main", status="usage", says="neither --at nor --from")
+    p.refused("branch", "restore", "main", "--at", "1 s ago", status="invalid", says="preserve_under_name")
+    p.refused("branch", "reset", "dev", status="invalid", says="has children", hint="kept")
+    p.refused("branch", "reset", "main", says="no parent")
+    p.refused("branch", "restore", "main", "--at", "1 s ago", "--preserve-under-name", "dev", status="conflict")
+    p.refused("branch", "restore", "main", "--at", "300 days ago", "--preserve-under-name", "x", status="invalid")
+    p.refused("branch", "restore", "nosuch", "--from", "main", status="notfound")
+    p.refused("branch", "restore", "dev", "--from", "nosuch", status="notfound")
+    assert {n: b["id"] for n, b in p.branches().items()} == {n: b["id"] for n, b in before.items()}
+    assert p.one("main", IDS) == [1]
+
+
+def test_a_restore_that_the_server_did_not_survive_happened_wholly_or_not_at_all(p):
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    p.sql("main", "CREATE TABLE t AS SELECT 0 AS id")
+    for i in range(h.times(8, 60)):
+        when = now()
+        p.sql("main", f"INSERT INTO t VALUES ({i + 1})")
+        there = p.one("main", IDS)
+        timer = threading.Timer(chance.random() * 1.2, p.server.kill)
+        timer.start()
+        done = p.bough("branch", "restore", "main", "--at", when, "--preserve-under-name", f"k{i}", check=False)
+        timer.join()
+        p.server.up()
+        ids = p.one("main", IDS)
+        if f"k{i}" in p.branches():
+            assert ids == there[:-1] and p.one(f"k{i}", IDS) == there
+        else:
+            assert done.returncode != 0 and ids == there
+        known = {b["id"] for b in p.branches().values()}
+        stray = {d for d in h.os.listdir(f"{p.server.store}/branches") if d.startswith("br-")} - known
+        assert not stray
+    h.assert_clean(p)
