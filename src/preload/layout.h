@@ -16,13 +16,16 @@
 
 /* ---- names on disk -------------------------------------------------------------------------- */
 
-#define BOUGH_CONTROL_NAME "bough.control" /* global/pg_control lives here: a bare postgres fails  \
-                                            */
-#define BOUGH_TMP_NAME "bough_tmp"         /* base/pgsql_tmp lives here: never sealed */
-#define BOUGH_WHITEOUT "bough:whiteout" /* target of the symbolic link that stands for "unlinked"  \
-                                         */
-#define BOUGH_TEMP_MARK ".bough~"       /* part of the name of a file that is being made */
-#define BOUGH_XATTR_LIMIT "user.bough.limit"   /* decimal: bytes of the levels below still visible \
+#define BOUGH_CONTROL_NAME                                                                         \
+    "bough.control"                /* global/pg_control lives here: a bare postgres fails          \
+                                    */
+#define BOUGH_TMP_NAME "bough_tmp" /* base/pgsql_tmp lives here: never sealed */
+#define BOUGH_WHITEOUT                                                                             \
+    "bough:whiteout"              /* target of the symbolic link that stands for "unlinked"        \
+                                   */
+#define BOUGH_TEMP_MARK ".bough~" /* part of the name of a file that is being made */
+#define BOUGH_XATTR_LIMIT                                                                          \
+    "user.bough.limit"                         /* decimal: bytes of the levels below still visible \
                                                 */
 #define BOUGH_XATTR_OPAQUE "user.bough.opaque" /* on a directory: the levels below are hidden */
 

@@ -11,6 +11,7 @@
 
 #include "store/internal.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /* Rename something into the trash, where it is nobody's any more. Missing is success. */
 static int discard(const bough_store *store, const char *kind, const char *name, bough_error *err) {
@@ -49,7 +50,9 @@ int bough_store_delete(bough_store *store, const char *branch, bough_error *err)
     }
     bough_store_free_list(rc ? NULL : names);
     if (!rc) rc = discard(store, "branches", branch, err);
+    BOUGH_POINT(rc, "delete.branch-discarded");
     if (!rc) rc = discard(store, "layers", branch, err);
+    BOUGH_POINT(rc, "delete.layers-discarded");
     return rc;
 }
 
@@ -64,6 +67,7 @@ int bough_store_purge(bough_store *store, bough_error *err) {
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
         rc = bough_path(path, sizeof path, err, "%s/trash/%s", store->dir, d->d_name);
         if (!rc) rc = bough_rmtree(path, err);
+        BOUGH_POINT(rc, "purge.one-removed");
     }
     closedir(dir);
     return rc;
