@@ -164,11 +164,19 @@ int bough_temp_path(char *out, size_t size, const char *key) {
     return 0;
 }
 
-/* The head has directories only where it has files: make the one this path needs. */
+/* The head has directories only where it has files: make the one this path needs, where a level
+ * shows it. */
 int bough_make_parent(const char *key) {
-    char path[2048];
+    char path[2048], parent[BOUGH_LAYERED_PATH_MAX];
     const char *slash = strrchr(key, '/');
+    bough_found found;
     if (!slash) return 0;
+    (void)snprintf(parent, sizeof parent, "%.*s", (int)(slash - key), key);
+    bough_find(&found, parent);
+    if (!found.exists) {
+        errno = ENOENT;
+        return -1;
+    }
     int n = snprintf(path, sizeof path, "%s/%.*s", bough.shm->pgdata, (int)(slash - key), key);
     if (n < 0 || (size_t)n >= sizeof path) {
         errno = ENAMETOOLONG;
@@ -221,16 +229,27 @@ static int ensure_head(bough_file *f) {
         rc = -1;
     } else if (state == BOUGH_ENTRY_LOWER) {
         int fd = make_head(f->path, atomic_load(&e->size), false, 0600);
-        rc = fd < 0 ? -1 : replace_fd(f, fd);
-        if (rc == 0) {
+        if (fd >= 0) { /* it is there, whether we get to use it or not */
             atomic_fetch_or(&e->flags, BOUGH_FLAG_NEW_NAME);
             atomic_store(&e->state, BOUGH_ENTRY_HEAD);
-            f->fd_is_head = true;
         }
+        rc = fd < 0 ? -1 : replace_fd(f, fd);
+        f->fd_is_head = rc == 0;
     }
     bough_unlock(&e->lock);
     if (rc == 0 && !f->fd_is_head) rc = adopt_head(f);
     return rc;
+}
+
+/* Enter a file that was just made. Inside the gate. */
+static int enter_made(const char *key) {
+    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0, true);
+    if (!e) return -1;
+    atomic_store(&e->limit, 0);
+    atomic_store(&e->flags, BOUGH_FLAG_NEW_NAME);
+    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+    bough_entry_put(bough.shm, e);
+    return 0;
 }
 
 int bough_open_pages(const char *key, int flags, mode_t mode) {
@@ -249,7 +268,11 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
         if (!path) goto out;
         bough_changing(path, NULL);
         fd = make_head(key, 0, hidden, mode);
-        bough_entry_put(bough.shm, path);
+        if (fd >= 0 && enter_made(key) != 0) {
+            sys_close(fd);
+            fd = -1;
+        }
+        bough_entry_put(bough.shm, path); /* named until the new entry tells what there is */
         made = fd >= 0;
     } else if ((flags & O_CREAT) && (flags & O_EXCL)) {
         errno = EEXIST;
@@ -265,15 +288,6 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
     }
     if (fd < 0) goto out;
     if (made && !(flags & O_CLOEXEC)) fcntl(fd, F_SETFD, 0);
-    if (made) {
-        bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0, true);
-        if (e) {
-            atomic_store(&e->limit, 0);
-            atomic_store(&e->flags, BOUGH_FLAG_NEW_NAME);
-            atomic_store(&e->state, BOUGH_ENTRY_HEAD);
-            bough_entry_put(bough.shm, e);
-        }
-    }
     bough_file *f = bough_file_new(BOUGH_FILE_PAGES, fd, flags, key);
     if (!f || resolve(f) != 0) {
         int saved = errno;
@@ -402,6 +416,10 @@ static ssize_t read_once(bough_file *f, const struct iovec *iov, int n, off_t at
 }
 
 ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at) {
+    if ((f->flags & O_ACCMODE) == O_WRONLY) {
+        errno = EBADF;
+        return -1;
+    }
     for (;;) {
         if (f->epoch != atomic_load(&bough.shm->epoch) && refresh(f) != 0) return -1;
         ssize_t got = read_once(f, iov, n, at);
@@ -411,6 +429,14 @@ ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at
 
 /* ---- writing ----------------------------------------------------------------------------------
  */
+
+/* Make a block that was written in part, and is not marked, a hole again. */
+static void take_back(const bough_file *f, uint64_t block) {
+    int saved = errno;
+    (void)sys_fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        (off_t)(block << BOUGH_BLOCK_SHIFT), BOUGH_BLOCK);
+    errno = saved;
+}
 
 /* The head must own a block whole: where a write covers part of one, bring the rest up. Inside the
  * gate. */
@@ -422,12 +448,33 @@ static int copy_up_edge(bough_file *f, uint64_t block) {
     if (owner_of(f, block) == OWNER_ZERO) return 0;
     if (read_span(f, buf, bytes, (off_t)at) != 0) return -1;
     if (bough_entry_reserve(bough.shm, f->entry, block, 1) != 0) return -1;
-    ssize_t n = sys_pwrite(f->fd, buf, bytes, (off_t)at);
-    if (n != (ssize_t)bytes) {
-        if (n >= 0) errno = ENOSPC;
-        return -1;
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = sys_pwrite(f->fd, buf + done, bytes - done, (off_t)(at + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
+            if (done) take_back(f, block);
+            return -1;
+        }
+        done += (size_t)n;
     }
     return bough_entry_set(bough.shm, f->entry, block, 1);
+}
+
+/*
+ * A write that ended early, within a block that the head did not have: the rest of that block would
+ * be zeros in place of what is below. What was written of it is given up. Inside the gate.
+ */
+static ssize_t trim_short(const bough_file *f, off_t at, ssize_t put) {
+    uint64_t end = (uint64_t)at + (uint64_t)put, block = end >> BOUGH_BLOCK_SHIFT;
+    if (end % BOUGH_BLOCK == 0 || end >= atomic_load(&f->entry->size) ||
+        bough_entry_has(bough.shm, f->entry, block) || owner_of(f, block) == OWNER_ZERO)
+        return put;
+    take_back(f, block);
+    put -= (ssize_t)(end % BOUGH_BLOCK);
+    if (put > 0) return put;
+    errno = ENOSPC;
+    return -1;
 }
 
 static ssize_t write_locked(bough_file *f, const struct iovec *iov, int n, off_t at) {
@@ -446,6 +493,7 @@ static ssize_t write_locked(bough_file *f, const struct iovec *iov, int n, off_t
         return -1;
     ssize_t put =
         n == 1 ? sys_pwrite(f->fd, iov[0].iov_base, bytes, at) : sys_pwritev(f->fd, iov, n, at);
+    if (put > 0 && (size_t)put < bytes) put = trim_short(f, at, put);
     if (put > 0) {
         last = ((uint64_t)at + (uint64_t)put - 1) >> BOUGH_BLOCK_SHIFT;
         (void)bough_entry_set(bough.shm, f->entry, first, last - first + 1);
@@ -476,11 +524,18 @@ static int truncate_locked(bough_file *f, uint64_t to) {
     if (ensure_head(f) != 0) return -1;
     bool shrink = to < atomic_load(&e->size);
     if (shrink && to % BOUGH_BLOCK && copy_up_edge(f, to >> BOUGH_BLOCK_SHIFT) != 0) return -1;
-    if (shrink && to < atomic_load(&e->limit)) {
+    uint64_t limit = atomic_load(&e->limit);
+    if (shrink && to < limit) {
         if (store_limit(f->fd, to) != 0) return -1;
         atomic_store(&e->limit, to);
     }
-    if (sys_ftruncate(f->fd, (off_t)to) != 0) return -1;
+    if (sys_ftruncate(f->fd, (off_t)to) != 0) {
+        /* the file is as it was, so what it shows must be */
+        int saved = errno;
+        if (to < limit && store_limit(f->fd, limit) == 0) atomic_store(&e->limit, limit);
+        errno = saved;
+        return -1;
+    }
     atomic_store(&e->size, to);
     if (shrink) bough_entry_clear_from(bough.shm, e, (to + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
     atomic_fetch_add(&bough.shm->changes, 1);
@@ -512,10 +567,16 @@ int bough_pages_allocate(bough_file *f, off_t at, off_t bytes) {
         rc = -1;
     }
     if (rc == 0) {
-        /* unwritten extents are holes to SEEK_DATA: what falls through goes on falling through */
-        rc = sys_fallocate(f->fd, 0, at, bytes);
-        if (rc != 0 && errno == EOPNOTSUPP)
-            rc = end > atomic_load(&f->entry->size) ? sys_ftruncate(f->fd, (off_t)end) : 0;
+        /*
+         * Only where nothing below shows: a preallocated block that readahead has brought into the
+         * page cache is data to SEEK_DATA, and zeros would take the place of what is below.
+         */
+        uint64_t limit = atomic_load(&f->entry->limit), from = (uint64_t)at;
+        if (from < limit) from = (limit + BOUGH_BLOCK - 1) & ~(uint64_t)(BOUGH_BLOCK - 1);
+        bool grows = end > atomic_load(&f->entry->size);
+        if (from < end) rc = sys_fallocate(f->fd, 0, (off_t)from, (off_t)(end - from));
+        if ((rc != 0 && errno == EOPNOTSUPP) || from >= end)
+            rc = grows ? sys_ftruncate(f->fd, (off_t)end) : 0;
         if (rc == 0) bough_entry_grow(f->entry, end);
     }
     bough_leave();
@@ -523,7 +584,7 @@ int bough_pages_allocate(bough_file *f, off_t at, off_t bytes) {
 }
 
 int bough_pages_materialise(bough_file *f) {
-    if (ensure_head(f) != 0) return -1;
+    if (begin_change(f) != 0 || ensure_head(f) != 0) return -1;
     uint64_t blocks = (atomic_load(&f->entry->size) + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
     for (uint64_t b = 0; b < blocks; b++)
         if (copy_up_edge(f, b) != 0) return -1;
@@ -547,7 +608,9 @@ int bough_pages_sync(bough_file *f, bool data_only) {
     bough_entry *e = f->entry;
     if (f->fd_is_head) {
         if ((data_only ? sys_fdatasync(f->fd) : sys_fsync(f->fd)) != 0) return -1;
-        if (atomic_load(&e->flags) & BOUGH_FLAG_NEW_NAME) {
+        /* an unlinked file has no name to keep, and perhaps no directory */
+        if ((atomic_load(&e->flags) & BOUGH_FLAG_NEW_NAME) &&
+            atomic_load(&e->state) == BOUGH_ENTRY_HEAD) {
             char path[2048];
             bough_head_path(path, sizeof path, f->path);
             *strrchr(path, '/') = '\0';

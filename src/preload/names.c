@@ -76,15 +76,30 @@ static bough_entry *entry_of(const char *key) {
                            found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
 }
 
+/* The entries that this process has named; referenced, so that they remain what they are. */
+static bough_entry *named[2];
+
 /* Name the paths that are about to change, should this process die within the call. Inside the
- * gate. */
+ * gate; end with leave(). */
 static int announce(const char *key, const char *other) {
-    bough_entry *e = entry_of(key);
-    bough_entry *o = other ? entry_of(other) : NULL;
-    bough_changing(e, o);
-    if (e) atomic_fetch_sub(&e->refs, 1);
-    if (o) atomic_fetch_sub(&o->refs, 1);
-    return !e || (other && !o) ? -1 : 0;
+    bough_entry *before[2] = {named[0], named[1]};
+    named[0] = entry_of(key);
+    named[1] = other ? entry_of(other) : NULL;
+    bough_changing(named[0], named[1]);
+    for (int i = 0; i < 2; i++)
+        if (before[i]) bough_entry_put(bough.shm, before[i]);
+    return !named[0] || (other && !named[1]) ? -1 : 0;
+}
+
+static void leave(void) {
+    int saved = errno;
+    bough_changing(NULL, NULL);
+    for (int i = 0; i < 2; i++) {
+        if (named[i]) bough_entry_put(bough.shm, named[i]);
+        named[i] = NULL;
+    }
+    errno = saved;
+    bough_leave();
 }
 
 /* Give a path a new entry in state HEAD. Inside the gate. */
@@ -166,25 +181,34 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
             if (f) f->epoch = bough.view.epoch;
         }
     }
-    bough_leave();
+    leave();
     return fd;
 }
 
 /* ---- unlink, rename, directories ----------------------------------------------------------------
  */
 
-/* Put a whiteout under a name, over whatever is there. Inside the gate. */
-static int whiteout(const char *key, bool exchange) {
-    char temp[2048], path[2048];
-    if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_make_parent(key) != 0) return -1;
-    bough_head_path(path, sizeof path, key);
+/* A whiteout beside a name, ready to be put over it. Inside the gate. */
+static int make_whiteout(char *temp, size_t size, const char *key) {
+    if (bough_temp_path(temp, size, key) != 0 || bough_make_parent(key) != 0) return -1;
     sys_unlink(temp);
-    if (sys_symlink(BOUGH_WHITEOUT, temp) != 0) return -1;
+    return sys_symlink(BOUGH_WHITEOUT, temp);
+}
+
+static int put_whiteout(const char *temp, const char *key, bool exchange) {
+    char path[2048];
+    bough_head_path(path, sizeof path, key);
     if (sys_rename(temp, path, exchange ? RENAME_EXCHANGE : 0) == 0) return 0;
     int saved = errno;
     sys_unlink(temp);
     errno = saved;
     return -1;
+}
+
+/* Put a whiteout under a name, over whatever is there. Inside the gate. */
+static int whiteout(const char *key, bool exchange) {
+    char temp[2048];
+    return make_whiteout(temp, sizeof temp, key) == 0 ? put_whiteout(temp, key, exchange) : -1;
 }
 
 /* Say that a path is unlinked. Inside the gate. */
@@ -216,62 +240,94 @@ static int unlink_locked(const char *key) {
 int bough_do_unlink(const char *key) {
     if (bough_enter() != 0) return -1;
     int rc = unlink_locked(key);
-    bough_leave();
+    leave();
     return rc;
 }
 
-/* See that `key` is a file of the head that owes nothing to the levels below. Inside the gate. */
-static int detach(const char *key, bool pages) {
+/* See that a whole file is the head's own. Inside the gate. */
+static int detach(const char *key) {
     bough_found found;
     bough_find(&found, key);
     if (!found.exists) {
         errno = ENOENT;
         return -1;
     }
-    if (found.state == BOUGH_ENTRY_LOWER && !pages) {
-        char from[2048];
-        bough_view_layer_path(from, sizeof from, &bough.view, found.top.layer, key);
-        return copy_up(key, from, 0600);
+    if (found.state != BOUGH_ENTRY_LOWER) return 0;
+    char from[2048];
+    bough_view_layer_path(from, sizeof from, &bough.view, found.top.layer, key);
+    return copy_up(key, from, 0600);
+}
+
+/* Tell the memory what a file that was renamed to `to` has: `fd` is it where it has pages, else -1.
+ * Inside the gate. */
+static int enter_renamed(const char *to, int fd, uint64_t size) {
+    if (enter_head(to, fd >= 0 ? 0 : BOUGH_FLAG_WHOLE, size) != 0) return -1;
+    size_t length = strlen(to);
+    bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length,
+                                      bough_path_hash(to, length));
+    return fd < 0 ? 0 : e ? bough_entry_scan(bough.shm, e, fd) : -1;
+}
+
+/* `f` is the source where it is divided into pages. */
+static int rename_locked(bough_file *f, const char *from, const char *to, bool to_pages) {
+    char from_path[2048], to_path[2048], temp[2048];
+    bough_found source, target;
+    if ((f ? bough_pages_materialise(f) : detach(from)) != 0) return -1;
+    bough_head_path(from_path, sizeof from_path, from);
+    bough_head_path(to_path, sizeof to_path, to);
+    if (bough_make_parent(to) != 0) return -1;
+    bough_find(&source, from);
+    bough_find(&target, to);
+    /* a whole file has no limit yet; under its new name nothing below may show through it */
+    if (!f && to_pages && setxattr(from_path, BOUGH_XATTR_LIMIT, "0", 1, 0) != 0) return -1;
+    bool hides = source.below == BOUGH_BELOW_FILE;
+    if (announce(from, to) != 0) return -1;
+    /* all that can fail comes before the rename */
+    int fd = to_pages ? sys_open(from_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
+    int rc = to_pages && fd < 0 ? -1 : 0;
+    if (rc == 0 && hides) rc = make_whiteout(temp, sizeof temp, from);
+    if (rc == 0 && (rc = sys_rename(from_path, to_path, 0)) != 0 && hides) {
+        int saved = errno;
+        sys_unlink(temp);
+        errno = saved;
     }
-    return 0;
+    if (rc == 0) {
+        if (target.entry) (void)enter_gone(to, false); /* who has it open keeps what it was */
+        rc = enter_renamed(to, fd, source.entry ? atomic_load(&source.entry->size) : 0);
+        if (hides && put_whiteout(temp, from, false) != 0) {
+            int saved = errno;
+            bough_entry_forget(bough.shm, named[0]); /* what is below shows again */
+            errno = saved;
+            rc = -1;
+        } else if (enter_gone(from, hides) != 0) {
+            rc = -1;
+        }
+    }
+    int saved = errno;
+    if (fd >= 0) sys_close(fd);
+    errno = saved;
+    return rc;
 }
 
 int bough_do_rename(const char *from, const char *to) {
-    char key[BOUGH_LAYERED_PATH_MAX * 2], from_path[2048], to_path[2048];
+    char key[BOUGH_LAYERED_PATH_MAX * 2];
     bool pages = bough_path_classify(from, key, sizeof key) == BOUGH_PATH_PAGES;
     bool to_pages = bough_path_classify(to, key, sizeof key) == BOUGH_PATH_PAGES;
     bough_file *f = NULL;
+    if (strcmp(from, to) == 0) { /* nothing to do, where it exists */
+        char path[2048];
+        return bough_real_path(path, sizeof path, from);
+    }
     if (pages) {
         int fd = bough_open_pages(from, O_RDWR | O_CLOEXEC, 0600);
         if (fd < 0) return -1;
         f = bough.files[fd];
     }
-    if (bough_enter() != 0) return -1;
-    int rc = pages ? bough_pages_materialise(f) : detach(from, false);
-    bough_head_path(from_path, sizeof from_path, from);
-    bough_head_path(to_path, sizeof to_path, to);
-    if (rc == 0) rc = bough_make_parent(to);
-    bough_found source, target;
-    bough_find(&source, from);
-    bough_find(&target, to);
-    if (rc == 0) rc = announce(from, to);
-    if (rc == 0 && target.entry) enter_gone(to, false);
-    if (rc == 0) rc = sys_rename(from_path, to_path, 0);
-    if (rc == 0)
-        rc = enter_head(to, to_pages ? 0 : BOUGH_FLAG_WHOLE,
-                        source.entry ? atomic_load(&source.entry->size) : 0);
-    if (rc == 0 && to_pages) {
-        size_t length = strlen(to);
-        bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length,
-                                          bough_path_hash(to, length));
-        int fd = sys_open(to_path, O_RDONLY | O_CLOEXEC, 0);
-        rc = fd < 0 || !e ? -1 : bough_entry_scan(bough.shm, e, fd);
-        if (fd >= 0) sys_close(fd);
+    int rc = bough_enter();
+    if (rc == 0) {
+        rc = rename_locked(f, from, to, to_pages);
+        leave();
     }
-    bool hides = source.below == BOUGH_BELOW_FILE;
-    if (rc == 0 && hides) rc = whiteout(from, false);
-    if (rc == 0) rc = enter_gone(from, hides);
-    bough_leave();
     if (f) {
         int saved = errno, fd = f->fd;
         bough_file_free(f);
@@ -279,6 +335,30 @@ int bough_do_rename(const char *from, const char *to) {
         errno = saved;
     }
     return rc;
+}
+
+/* Remove a real directory that holds nothing but whiteouts, and what was being made when something
+ * failed; it was, or is, `key`. */
+static int remove_whiteouts(const char *path, const char *key) {
+    DIR *dir = real_opendir(path);
+    if (!dir) return -1;
+    struct dirent *d;
+    char name[2048 + 256];
+    while ((d = real_readdir(dir)) != NULL) {
+        if (d->d_type != DT_LNK && !strstr(d->d_name, BOUGH_TEMP_MARK)) continue;
+        (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
+        sys_unlink(name);
+        (void)snprintf(name, sizeof name, "%s/%s", key, d->d_name);
+        size_t length = strlen(name);
+        uint32_t gen = atomic_load(&bough.shm->gen), hash = bough_path_hash(name, length);
+        if (!bough_entry_find(bough.shm, gen, name, length, hash)) continue;
+        bough_entry *e = bough_entry_get(bough.shm, name, length, 0, false);
+        if (!e) continue;
+        atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+        bough_entry_put(bough.shm, e);
+    }
+    real_closedir(dir);
+    return sys_rmdir(path);
 }
 
 int bough_do_mkdir(const char *key, mode_t mode) {
@@ -289,6 +369,8 @@ int bough_do_mkdir(const char *key, mode_t mode) {
     bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
     int rc = -1;
     bough_head_path(path, sizeof path, key);
+    /* an rmdir() that could not finish may have left one of this name */
+    if (hidden && bough_temp_path(temp, sizeof temp, key) == 0) (void)remove_whiteouts(temp, key);
     if (found.exists) {
         errno = EEXIST;
     } else if (announce(key, NULL) != 0) {
@@ -306,23 +388,8 @@ int bough_do_mkdir(const char *key, mode_t mode) {
         errno = saved;
     }
     if (rc == 0) rc = enter_head(key, BOUGH_FLAG_DIR | (hidden ? BOUGH_FLAG_OPAQUE : 0U), 0);
-    bough_leave();
+    leave();
     return rc;
-}
-
-/* Remove a real directory that holds nothing but whiteouts. */
-static int remove_whiteouts(const char *path) {
-    DIR *dir = real_opendir(path);
-    if (!dir) return -1;
-    struct dirent *d;
-    char name[2048 + 256];
-    while ((d = real_readdir(dir)) != NULL) {
-        if (d->d_type != DT_LNK) continue;
-        (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
-        sys_unlink(name);
-    }
-    real_closedir(dir);
-    return sys_rmdir(path);
 }
 
 int bough_do_rmdir(const char *key) {
@@ -346,11 +413,11 @@ int bough_do_rmdir(const char *key) {
     int rc = announce(key, NULL);
     if (rc == 0 && hides) {
         rc = whiteout(key, real);
-        if (rc == 0 && real) (void)remove_whiteouts(temp);
+        if (rc == 0 && real) (void)remove_whiteouts(temp, key);
     } else if (rc == 0 && real) {
-        rc = remove_whiteouts(path);
+        rc = remove_whiteouts(path, key);
     }
     if (rc == 0) rc = enter_gone(key, hides);
-    bough_leave();
+    leave();
     return rc;
 }

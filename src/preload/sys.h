@@ -13,6 +13,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#ifdef BOUGH_FAULTS /* the build for tests, whose calls can fail: test/model/faults.c */
+long bough_faulty_syscall(long number, ...);
+#define syscall bough_faulty_syscall
+#endif
+
 static inline int sys_open(const char *path, int flags, mode_t mode) {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }

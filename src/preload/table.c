@@ -170,6 +170,31 @@ static void give(bough_header *shm, _Atomic uint64_t *list, uint64_t at) {
 #define CHUNK_BYTES (BOUGH_CHUNK_BLOCKS / 8)
 #define ENTRY_BYTES ((sizeof(bough_entry) + 1023) & ~(size_t)1023)
 
+static void free_chunks(bough_header *shm, bough_entry *e, uint32_t from) {
+    for (uint32_t c = from; c < BOUGH_CHUNKS; c++) {
+        uint32_t n = atomic_exchange(&e->chunks[c], 0);
+        if (n) give(shm, &shm->free_chunks, (uint64_t)n * CHUNK_BYTES);
+    }
+}
+
+/* Take an entry out of its bucket; false where it is not there. With its stripe's lock. */
+static bool unchain(bough_header *shm, bough_entry *entry) {
+    _Atomic uint64_t *link = &shm->buckets[entry->hash % BOUGH_BUCKETS];
+    uint64_t at = bough_offset(shm, entry);
+    while (atomic_load(link) && atomic_load(link) != at)
+        link = &((bough_entry *)bough_at(shm, atomic_load(link)))->next;
+    if (atomic_load(link) != at) return false;
+    atomic_store(link, atomic_load(&entry->next));
+    return true;
+}
+
+/* Free an entry that nobody holds. With its stripe's lock. */
+static void drop(bough_header *shm, bough_entry *entry) {
+    (void)unchain(shm, entry);
+    free_chunks(shm, entry, 0);
+    give(shm, &shm->free_entries, bough_offset(shm, entry));
+}
+
 bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
                              bool fresh) {
     if (length >= BOUGH_LAYERED_PATH_MAX) {
@@ -179,7 +204,7 @@ bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length,
     uint32_t hash = bough_path_hash(path, length);
     uint32_t gen = atomic_load(&shm->gen);
     bough_lock(stripe(shm, hash));
-    bough_entry *e = chain_find(shm, gen, path, length, hash);
+    bough_entry *e = chain_find(shm, gen, path, length, hash), *old = e;
     if (!e || (fresh && atomic_load(&e->state) == BOUGH_ENTRY_GONE)) {
         uint64_t at = take(shm, &shm->free_entries, ENTRY_BYTES);
         e = at ? bough_at(shm, at) : NULL;
@@ -193,6 +218,9 @@ bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length,
             _Atomic uint64_t *bucket = &shm->buckets[hash % BOUGH_BUCKETS];
             atomic_store(&e->next, atomic_load(bucket));
             atomic_store(bucket, at);
+            /* the old one serves descriptors of the unlinked file, and says nothing of the name */
+            if (old) atomic_fetch_and(&old->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+            if (old && atomic_load(&old->refs) == 0) drop(shm, old);
         }
     }
     if (e) atomic_fetch_add(&e->refs, 1);
@@ -200,29 +228,21 @@ bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length,
     return e;
 }
 
-static void free_chunks(bough_header *shm, bough_entry *e, uint32_t from) {
-    for (uint32_t c = from; c < BOUGH_CHUNKS; c++) {
-        uint32_t n = atomic_exchange(&e->chunks[c], 0);
-        if (n) give(shm, &shm->free_chunks, (uint64_t)n * CHUNK_BYTES);
-    }
+void bough_entry_put(bough_header *shm, bough_entry *entry) {
+    _Atomic uint32_t *lock = stripe(shm, entry->hash);
+    bough_lock(lock);
+    if (atomic_fetch_sub(&entry->refs, 1) == 1 && atomic_load(&entry->state) == BOUGH_ENTRY_GONE &&
+        !(atomic_load(&entry->flags) & BOUGH_FLAG_WHITEOUT))
+        drop(shm, entry);
+    bough_unlock(lock);
 }
 
-void bough_entry_put(bough_header *shm, bough_entry *entry) {
-    uint32_t hash = entry->hash;
-    bough_lock(stripe(shm, hash));
-    if (atomic_fetch_sub(&entry->refs, 1) == 1 && atomic_load(&entry->state) == BOUGH_ENTRY_GONE &&
-        !(atomic_load(&entry->flags) & BOUGH_FLAG_WHITEOUT)) {
-        _Atomic uint64_t *link = &shm->buckets[hash % BOUGH_BUCKETS];
-        uint64_t at = bough_offset(shm, entry);
-        while (atomic_load(link) && atomic_load(link) != at)
-            link = &((bough_entry *)bough_at(shm, atomic_load(link)))->next;
-        if (atomic_load(link) == at) {
-            atomic_store(link, atomic_load(&entry->next));
-            free_chunks(shm, entry, 0);
-            give(shm, &shm->free_entries, at);
-        }
-    }
-    bough_unlock(stripe(shm, hash));
+void bough_entry_forget(bough_header *shm, bough_entry *entry) {
+    bough_lock(stripe(shm, entry->hash));
+    atomic_store(&entry->state, BOUGH_ENTRY_GONE);
+    atomic_fetch_and(&entry->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+    (void)unchain(shm, entry);
+    bough_unlock(stripe(shm, entry->hash));
 }
 
 /* ---- presence ---------------------------------------------------------------------------------
@@ -329,7 +349,8 @@ static void mend_entry(bough_header *shm, bough_entry *e) {
     struct stat st;
     (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
     if (sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (atomic_load(&e->state) == BOUGH_ENTRY_HEAD) atomic_store(&e->state, BOUGH_ENTRY_GONE);
+        /* what the levels below show, if anything */
+        if (atomic_load(&e->state) == BOUGH_ENTRY_HEAD) bough_entry_forget(shm, e);
         return;
     }
     if (S_ISLNK(st.st_mode)) {
@@ -365,10 +386,17 @@ static void mend_entry(bough_header *shm, bough_entry *e) {
     atomic_fetch_add(&shm->changes, 1);
 }
 
+/* By its path: the process may have entered it anew before it died. */
+static void mend_named(bough_header *shm, uint64_t at) {
+    if (!at) return;
+    bough_entry *e = bough_at(shm, at);
+    bough_entry *newest = bough_entry_find(shm, e->gen, e->path, strlen(e->path), e->hash);
+    mend_entry(shm, newest ? newest : e);
+}
+
 static void mend(bough_header *shm, bough_slot *slot) {
-    uint64_t at = atomic_load(&slot->entry), other = atomic_load(&slot->other);
-    if (at) mend_entry(shm, bough_at(shm, at));
-    if (other) mend_entry(shm, bough_at(shm, other));
+    mend_named(shm, atomic_load(&slot->entry));
+    mend_named(shm, atomic_load(&slot->other));
     bough_slot_name(shm, slot, NULL, NULL);
     atomic_store(&slot->busy, 0);
     atomic_store(&slot->pid, 0);

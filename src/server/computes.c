@@ -30,6 +30,7 @@
 #include "pg/pglog.h"
 #include "pg/sql.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /* Restart policy of a supervisor: at most so many unexpected ends within the time. */
 enum { RESTARTS = 3, RESTARTS_MS = 60000 };
@@ -315,6 +316,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
         rc = bough_compute_start(&e->compute, &spec, err);
     }
     if (!rc) bough_shm_set_postmaster(e->shm, bough_compute_pid(e->compute));
+    BOUGH_POINT(rc, "start.spawned");
     if (fd >= 0) close(fd);
     bough_store_free_list(layers);
     return rc;
@@ -334,6 +336,7 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
         bough_conf conf = conf_of(srv, major, socket_dir, branch->id, carried);
         rc = bough_conf_write(pgdata, &conf, err);
     }
+    BOUGH_POINT(rc, "start.configured");
     if (rc) return rc;
     while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
     rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
@@ -371,6 +374,7 @@ int computes_wait(server *srv, const char *branch, bough_error *err) {
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
     int rc = await_ready(srv, e, err);
     (void)sem_post(&srv->computes->starts);
+    BOUGH_POINT(rc, "start.ready");
     return rc;
 }
 
@@ -475,8 +479,10 @@ int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *
                        : bough_compute_stop(e->compute, BOUGH_STOP_FAST, COMPUTE_STOP_MS, err);
     bool in_order = rc == BOUGH_OK;
     if (rc) rc = bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, err);
+    BOUGH_POINT(rc, "stop.ended");
     if (rc) return rc;
     let_go(srv, e);
+    BOUGH_POINT(rc, "stop.let-go");
     if (in_order && bough_store_trim(srv->store, branch, history_is_kept(srv, &e->branch),
                                      &trouble) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "WAL of a suspended branch keeps its space", "branch", branch,

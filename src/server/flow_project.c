@@ -16,6 +16,7 @@
 #include "server/computes.h"
 #include "server/inside.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /** How long one waits for another project of that name: an empty one is made meanwhile, or a
  * cancelled one undone. */
@@ -45,6 +46,7 @@ static int make_template(server *srv, const bough_pg *pg, const char *id, bough_
     int rc = bough_path(workdir, sizeof workdir, err, "%s/tmp/%s", srv->store_dir, id);
     if (!rc) rc = bough_rmtree(workdir, err);
     if (!rc) rc = bough_cluster_init(pg, workdir, err);
+    BOUGH_POINT(rc, "template.initialised");
     if (!rc) rc = bough_store_adopt(srv->store, id, workdir, err);
     if (rc) (void)(bough_rmtree(workdir, NULL) == BOUGH_OK);
     return rc;
@@ -64,8 +66,10 @@ static int fork_template(making *m, bough_error *err) {
     if (!bough_store_has_branch(srv->store, id)) {
         (void)flow_progress(m->rq, "initdb", 0, 0);
         rc = make_template(srv, &m->pg, id, err);
+        BOUGH_POINT(rc, "template.adopted");
     }
     if (!rc) rc = bough_templates_insert(srv->cat, id, err);
+    BOUGH_POINT(rc, "template.recorded");
     if (!rc) {
         rc = bough_store_fork(&forked, srv->store, id, m->branch.id, NULL, err);
         m->has_files = rc == BOUGH_OK;
@@ -80,6 +84,7 @@ static int import(making *m, bough_error *err) {
     if (rc) return rc;
     m->has_workdir = true;
     rc = bough_cluster_import(&m->pg, m->wish->source, m->workdir, flow_progress, m->rq, err);
+    BOUGH_POINT(rc, "import.copied");
     if (rc) return rc;
     (void)flow_progress(m->rq, "sealing", 0, 0);
     m->has_files = true;
@@ -240,7 +245,9 @@ static int commit(making *m, bough_error *err) {
     if (!rc)
         rc = flow_check(m->rq, err); /* the last moment at which a client may change its mind */
     if (!rc) rc = bough_catalogue_begin(m->srv->cat, err);
-    return rc ? rc : bough_catalogue_end(m->srv->cat, insert_rows(m, err), err);
+    if (!rc) rc = bough_catalogue_end(m->srv->cat, insert_rows(m, err), err);
+    BOUGH_POINT(rc, "project.committed");
+    return rc;
 }
 
 /* ---- all of it ---- */
@@ -267,6 +274,7 @@ static int make_files(making *m, bough_error *err) {
     if (rc) return rc;
     m->project.pg_major = m->pg.major;
     rc = is_url ? import(m, err) : fork_template(m, err);
+    BOUGH_POINT(rc, "project.files-made");
     return rc ? rc : flow_check(m->rq, err);
 }
 
@@ -278,6 +286,7 @@ static int make(making *m, bough_error *err) {
     if (!rc) rc = computes_wait(m->srv, m->branch.id, err);
     if (!rc) rc = is_import ? settle(m, err) : furnish(m, err);
     if (!rc && m->wish->source && !is_import) rc = restore(m, err);
+    BOUGH_POINT(rc, "project.furnished");
     return rc ? computes_explain(m->srv, m->branch.id, err) : commit(m, err);
 }
 
@@ -420,15 +429,18 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     if (rc) return rc;
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
     for (size_t i = 0; i < n && !rc; i++) rc = computes_stop(srv, rows[i].id, true, err);
+    BOUGH_POINT(rc, "project-delete.stopped");
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc)
         rc = bough_catalogue_end(srv->cat, bough_projects_delete(srv->cat, project->id, err), err);
+    BOUGH_POINT(rc, "project-delete.committed");
     /* newest first: children before their parents */
     for (size_t i = 0; i < n && !rc; i++) {
         const char *endpoint = NULL;
         for (size_t k = 0; k < n_endpoints; k++)
             if (strcmp(endpoints[k].branch_id, rows[i].id) == 0) endpoint = endpoints[k].id;
         flow_remove_files(srv, rows[i].id, endpoint);
+        BOUGH_POINT(rc, "project-delete.one-removed");
     }
     locks_drop(srv->locks, names, n);
     free(names);

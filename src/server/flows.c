@@ -18,6 +18,7 @@
 #include "server/history.h"
 #include "server/inside.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /** A parent with more WAL than this since its last checkpoint makes one before it is branched. */
 #define REDO_MAX_BYTES ((uint64_t)8 << 20)
@@ -195,6 +196,7 @@ static int make_files(making *m, const bough_target *moment, char ***carried, bo
                       : fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id,
                                    m->branch.id, err);
     m->has_files = rc == BOUGH_OK;
+    BOUGH_POINT(rc, "create.forked");
     if (rc || m->with_endpoint) return rc;
     return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
 }
@@ -302,6 +304,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
             rc = computes_begin(srv, &m->branch, &m->endpoint, m->project->pg_major,
                                 (const char *const *)carried, err);
         m->start_ms = bough_now_ms() - now;
+        BOUGH_POINT(rc, "create.started");
         /* postgres starts meanwhile */
         if (!rc) rc = commit(m, rq->received_ms, err);
         if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
@@ -376,11 +379,13 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     rq->status = 201;
     rc = make(rq, m, wish, &existing, err);
     double committed_ms = bough_now_ms();
+    BOUGH_POINT(rc, "create.committed");
     if (!rc && !existing && m->with_endpoint) {
         rc = computes_wait(srv, m->branch.id, err);
         if (!rc && *m->base) rc = history_settle(srv, m->branch.id, m->endpoint.id, err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
+    BOUGH_POINT(rc, "create.ready");
     bough_error cause = rc && err ? *err : (bough_error){0};
     if (rc && !existing) undo(m, &cause);
     lock_drop(srv->locks, child_lock);
@@ -462,7 +467,9 @@ int flow_branch_export(request *rq, const bough_branch_row *branch, const char *
     int rc = claim_target(&is_made, srv, path, err);
     if (rc) return rc;
     rc = fork_hidden(id, sizeof id, srv, branch, err);
+    BOUGH_POINT(rc, "export.forked");
     if (!rc) rc = bough_store_export(srv->store, id, path, export_progress, rq, err);
+    BOUGH_POINT(rc, "export.written");
     if (bough_store_has_branch(srv->store, id)) flow_remove_files(srv, id, NULL);
     if (rc && is_made) (void)rmdir(path);
     return rc;
@@ -498,6 +505,7 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
     if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK)
         endpoint.id[0] = '\0';
     if (!rc) rc = computes_stop(srv, id, true, err);
+    BOUGH_POINT(rc, "delete.stopped");
     if (!rc)
         rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms,
                             err);
@@ -506,7 +514,9 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
     rc = bough_branches_delete(srv->cat, id, err);
     if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
     rc = bough_catalogue_end(srv->cat, rc, err);
+    BOUGH_POINT(rc, "delete.committed");
     if (!rc) flow_remove_files(srv, id, endpoint.id);
+    BOUGH_POINT(rc, "delete.removed");
 out:
     lock_drop(srv->locks, id);
     return rc;

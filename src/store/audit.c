@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "store/internal.h"
@@ -15,11 +16,21 @@ static int differs(const bough_entry *e, const char *what, uint64_t block, bough
                       what, (unsigned long long)block);
 }
 
+/* Preallocated blocks in the page cache are data to SEEK_DATA. Past the limit they show zeros, be
+ * they marked or not. */
+static bool is_preallocated(const bough_entry *e, int fd, uint64_t block) {
+    static const char zeros[BOUGH_BLOCK];
+    char data[BOUGH_BLOCK];
+    if (block << BOUGH_BLOCK_SHIFT < atomic_load(&e->limit)) return false;
+    ssize_t n = bough_pread_full(fd, data, sizeof data, (off_t)(block << BOUGH_BLOCK_SHIFT));
+    return n >= 0 && memcmp(data, zeros, (size_t)n) == 0;
+}
+
 /* Blocks [from, to) are all data, or all hole. */
-static int check_run(const bough_header *shm, const bough_entry *e, uint64_t from, uint64_t to,
-                     bool data, bough_error *err) {
+static int check_run(const bough_header *shm, const bough_entry *e, int fd, uint64_t from,
+                     uint64_t to, bool data, bough_error *err) {
     for (uint64_t b = from; b < to; b++)
-        if (bough_entry_has(shm, e, b) != data)
+        if (bough_entry_has(shm, e, b) != data && !(data && is_preallocated(e, fd, b)))
             return differs(e, data ? "data not marked" : "hole marked", b, err);
     return BOUGH_OK;
 }
@@ -30,17 +41,28 @@ static int check_extents(const bough_header *shm, const bough_entry *e, int fd, 
     int rc = BOUGH_OK;
     while (!rc && at < blocks) {
         off_t data = lseek(fd, (off_t)(at << BOUGH_BLOCK_SHIFT), SEEK_DATA);
-        if (data < 0 && errno == ENXIO) return check_run(shm, e, at, blocks, false, err);
+        if (data < 0 && errno == ENXIO) return check_run(shm, e, fd, at, blocks, false, err);
         off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
         if (hole < 0)
             return bough_fail_sys(err, errno, "could not read the extents of \"%s\"", e->path);
         uint64_t first = (uint64_t)data >> BOUGH_BLOCK_SHIFT;
         uint64_t end = ((uint64_t)hole + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
-        rc = check_run(shm, e, at, first, false, err);
-        if (!rc) rc = check_run(shm, e, first, end, true, err);
+        rc = check_run(shm, e, fd, at, first, false, err);
+        if (!rc) rc = check_run(shm, e, fd, first, end, true, err);
         at = end;
     }
     return rc;
+}
+
+/* A whiteout went with its directory, which hides all that it hid: one killed in the middle of an
+ * rmdir() leaves it so. */
+static bool parent_hides(const char *path) {
+    char parent[BOUGH_PATH_MAX], value[2];
+    struct stat st;
+    (void)snprintf(parent, sizeof parent, "%s", path);
+    *strrchr(parent, '/') = '\0';
+    if (lstat(parent, &st) != 0 || !S_ISDIR(st.st_mode)) return true;
+    return lgetxattr(parent, BOUGH_XATTR_OPAQUE, value, sizeof value) > 0;
 }
 
 static int check_entry(const bough_header *shm, const bough_entry *e, bough_error *err) {
@@ -55,8 +77,9 @@ static int check_entry(const bough_header *shm, const bough_entry *e, bough_erro
                                             : BOUGH_OK;
     if (state == BOUGH_ENTRY_GONE) {
         bool link = there && S_ISLNK(st.st_mode);
-        return (flags & BOUGH_FLAG_WHITEOUT) && !link ? differs(e, "a whiteout is missing", 0, err)
-                                                      : BOUGH_OK;
+        return (flags & BOUGH_FLAG_WHITEOUT) && !link && !parent_hides(path)
+                   ? differs(e, "a whiteout is missing", 0, err)
+                   : BOUGH_OK;
     }
     if (!there) return differs(e, "a head file is missing", 0, err);
     if (flags & (BOUGH_FLAG_DIR | BOUGH_FLAG_WHOLE)) return BOUGH_OK;

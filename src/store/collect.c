@@ -1,9 +1,12 @@
 /*
  * Layers that nothing stands on any more.
  *
- * References are the stacks of all branches, of those that are being made, and of their restore
- * points. A new reference always comes from one that is there (a child has its parent's layers), so
- * a layer that was found without any stays so.
+ * References are the stacks of all branches, of those that are being made, of their restore points,
+ * and "stack.next", which names the layer of a seal that is under way before that layer's directory
+ * is there. So the layers are listed first and the references after them; stack.next is read before
+ * the stack that it becomes. A new reference always comes from one that is there (a child has its
+ * parent's layers), so a layer that was found without any stays so. Branches do not change places
+ * meanwhile.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -32,9 +35,10 @@ static int add(names *list, const char *dir, bough_error *err) {
 }
 
 /* The layers of one stack; one that is gone meanwhile has none. */
-static int add_stack(names *list, const bough_store *store, const char *of, bough_error *err) {
+static int add_stack(names *list, const bough_store *store, const char *of, const char *file,
+                     bough_error *err) {
     bough_layers layers;
-    int rc = bough_layers_read(&layers, store, of, err);
+    int rc = bough_stack_read(&layers, store, of, file, err);
     if (rc == BOUGH_E_NOTFOUND) {
         bough_error_clear(err);
         return BOUGH_OK;
@@ -57,7 +61,7 @@ static int add_points(names *list, const bough_store *store, const char *branch,
     while (!rc && (d = readdir(dir)) != NULL) {
         if (d->d_name[0] == '.') continue;
         (void)snprintf(of, sizeof of, "%s/points/%s", branch, d->d_name);
-        rc = add_stack(list, store, of, err);
+        rc = add_stack(list, store, of, "stack", err);
     }
     closedir(dir);
     return rc;
@@ -72,7 +76,8 @@ static int references(names *list, const bough_store *store, bough_error *err) {
     int rc = bough_branch_dirs(&branches, store, err);
     if (rc) return rc;
     for (char **p = branches; *p && !rc; p++) {
-        rc = add_stack(list, store, *p, err);
+        rc = add_stack(list, store, *p, "stack.next", err);
+        if (!rc) rc = add_stack(list, store, *p, "stack", err);
         if (!rc) rc = add_points(list, store, *p, err);
     }
     bough_store_free_list(branches);
@@ -86,10 +91,8 @@ static bool is_referenced(const names *list, const char *dir) {
     return list->n && bsearch(key, list->dir, list->n, sizeof list->dir[0], by_name) != NULL;
 }
 
-/* The layers of one group that nothing names; the group itself when it is empty and its branch is
- * gone. */
-static int collect_group(const names *list, const bough_store *store, const char *group,
-                         bough_error *err) {
+/* Every layer of a group. */
+static int list_group(names *list, const bough_store *store, const char *group, bough_error *err) {
     char path[BOUGH_PATH_MAX], dir[300];
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, group);
     if (rc) return rc;
@@ -101,34 +104,48 @@ static int collect_group(const names *list, const bough_store *store, const char
     while (!rc && (e = readdir(d)) != NULL) {
         if (e->d_name[0] == '.') continue;
         (void)snprintf(dir, sizeof dir, "%s/%s", group, e->d_name);
-        if (!is_referenced(list, dir)) rc = bough_store_discard(store, "layers", dir, err);
+        rc = add(list, dir, err);
     }
     closedir(d);
-    char branch[BOUGH_PATH_MAX];
-    /* a compute of the branch may only read the directory that was there at its start */
-    if (!rc && bough_path(branch, sizeof branch, NULL, "%s/branches/%s", store->dir, group) == 0 &&
-        access(branch, F_OK) != 0)
-        (void)rmdir(path); /* an empty one */
     return rc;
 }
 
-int bough_store_collect(bough_store *store, const char *group, bough_error *err) {
-    names list = {0};
+static int list_groups(char ***groups, const bough_store *store, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = references(&list, store, err);
-    if (!rc && group) {
-        rc = collect_group(&list, store, group, err);
-    } else if (!rc) {
-        rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
-        DIR *d = rc ? NULL : opendir(path);
-        if (!rc && !d) rc = bough_fail_sys(err, errno, "could not list \"%s\"", path);
-        const struct dirent *e;
-        while (!rc && (e = readdir(d)) != NULL) {
-            if (e->d_name[0] == '.') continue;
-            rc = collect_group(&list, store, e->d_name, err);
-        }
-        if (d) closedir(d);
-    }
-    free(list.dir);
+    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
+    return rc ? rc : bough_list_names(groups, path, err);
+}
+
+/* The directory of a group whose branch is gone, when it is empty. A compute of the branch may only
+ * read the one that was there at its start. */
+static void remove_group(const bough_store *store, const char *group) {
+    char branch[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    if (bough_path(branch, sizeof branch, NULL, "%s/branches/%s", store->dir, group) == 0 &&
+        access(branch, F_OK) != 0 &&
+        bough_path(path, sizeof path, NULL, "%s/layers/%s", store->dir, group) == 0)
+        (void)rmdir(path);
+}
+
+static int collect(const bough_store *store, char *const *groups, bough_error *err) {
+    names layers = {0}, used = {0};
+    int rc = BOUGH_OK;
+    for (char *const *p = groups; *p && !rc; p++) rc = list_group(&layers, store, *p, err);
+    if (!rc) rc = references(&used, store, err);
+    for (size_t i = 0; i < layers.n && !rc; i++)
+        if (!is_referenced(&used, layers.dir[i]))
+            rc = bough_store_discard(store, "layers", layers.dir[i], err);
+    for (char *const *p = groups; *p && !rc; p++) remove_group(store, *p);
+    free(layers.dir);
+    free(used.dir);
+    return rc;
+}
+
+int bough_store_collect(bough_store *store, char *const *groups, bough_error *err) {
+    char **all = NULL;
+    pthread_mutex_lock(&store->places);
+    int rc = groups ? BOUGH_OK : list_groups(&all, store, err);
+    if (!rc) rc = collect(store, groups ? groups : all, err);
+    pthread_mutex_unlock(&store->places);
+    bough_store_free_list(all);
     return rc;
 }

@@ -11,6 +11,9 @@
 
 #include "preload/path.h"
 #include "store/internal.h"
+#include "util/point.h"
+
+#define UNFINISHED "global/pg_control.unfinished"
 
 typedef struct writer {
     bough_store *store;
@@ -204,6 +207,17 @@ static int write_config(const char *pgdata, const char *dest, bough_error *err) 
     return rc;
 }
 
+/* pg_control gets its name last: no postgres starts on what a crash left half written. */
+static int finish(const char *dest, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_path(from, sizeof from, err, "%s/" UNFINISHED, dest);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/global/pg_control", dest);
+    if (!rc && rename(from, to) != 0)
+        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", from);
+    if (!rc) rc = bough_path(to, sizeof to, err, "%s/global", dest);
+    return rc ? rc : bough_fsync_path(to, err);
+}
+
 /* Write a branch that is not running. */
 static int write_out(writer *w, const char *branch, bough_error *err) {
     bough_shm *shm = NULL;
@@ -221,15 +235,19 @@ static int write_out(writer *w, const char *branch, bough_error *err) {
     if (!rc) rc = bough_moment_read(m, w->pgdata, NULL, err);
     if (!rc) rc = bough_moment_dirs(w->pgdata, w->dest, err);
     if (!rc) rc = bough_moment_link(m, w->pgdata, w->dest, true, err);
-    if (!rc) rc = bough_moment_finish(m, w->dest, "global/pg_control", err);
+    if (!rc) rc = bough_moment_finish(m, w->dest, UNFINISHED, err);
+    BOUGH_POINT(rc, "export.control-written");
     if (!rc) rc = all_paths(&paths, &n, w->view, err);
     for (size_t i = 0; !rc && i < n; i++) rc = visit(w, paths[i], true, err);
     for (size_t i = 0; !rc && i < n; i++) rc = visit(w, paths[i], false, err);
+    BOUGH_POINT(rc, "export.files-written");
     if (!rc) rc = write_config(w->pgdata, w->dest, err);
     char path[BOUGH_PATH_MAX];
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", w->dest, BOUGH_TMP_NAME);
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_fsync_tree(w->dest, err);
+    BOUGH_POINT(rc, "export.synced");
+    if (!rc) rc = finish(w->dest, err);
 out:
     free(paths);
     free(m);

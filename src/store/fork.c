@@ -11,6 +11,7 @@
 #include "store/internal.h"
 #include "store/point.h"
 #include "store/seal.h"
+#include "util/point.h"
 
 /* How long writers may take to come to rest; one write() on a slow disk. */
 #define GATE_TIMEOUT_MS 2000
@@ -101,12 +102,15 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
         rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, layers.dir[i]);
         if (!rc) rc = bough_fsync_tree(path, err);
         if (!rc) rc = bough_layer_set_durable(store, layers.dir[i], err);
+        BOUGH_POINT(rc, "sync.layer-durable");
     }
     bough_layers_free(&layers);
+    BOUGH_POINT(rc, "sync.all-durable");
     if (rc) return rc;
     rc = child_path(path, store, branch, "/pending", err);
     if (!rc && unlink(path) == 0) {
         if (advanced) *advanced = true;
+        BOUGH_POINT(rc, "sync.pending-removed");
         rc = child_path(path, store, branch, "/control.first", err);
         if (!rc) unlink(path);
     }
@@ -146,6 +150,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_path(control, sizeof control, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
     if (!rc && rename(path, control) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", path);
+    BOUGH_POINT(rc, "adopt.control-moved");
     if (!rc) rc = bough_moment_read(m, pgdata, NULL, err);
     if (!rc && !m->clean)
         rc = bough_fail(err, BOUGH_E_PRECONDITION, "the cluster \"%s\" was not shut down cleanly",
@@ -164,12 +169,15 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
         if (!rc) rc = bough_path(to, sizeof to, err, "%s/%s", path, bough_layered_dirs[i]);
         if (!rc && rename(from, to) != 0)
             rc = bough_fail_sys(err, errno, "could not move \"%s\"", from);
+        BOUGH_POINT(rc, "adopt.directory-moved");
     }
     if (!rc) rc = bough_head_skeleton(pgdata, err);
     if (!rc) rc = bough_index_rebuild(store, dir, &none, err);
+    BOUGH_POINT(rc, "adopt.indexed");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
     if (!rc) rc = bough_fsync_tree(path, err);
     if (!rc) rc = bough_layer_set_durable(store, dir, err);
+    BOUGH_POINT(rc, "adopt.layer-durable");
     /* the branch's directory: complete under another name, then renamed */
     if (!rc) rc = child_path(temp, store, branch, ".new~", err);
     if (!rc) rc = bough_rmtree(temp, err);
@@ -177,6 +185,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pgdata", temp);
     if (!rc && rename(pgdata, path) != 0)
         rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
+    BOUGH_POINT(rc, "adopt.pgdata-moved");
     char suffixed[80];
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
     if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &none, err);
@@ -184,9 +193,11 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_child_settle(store, suffixed, m, &one, err);
     bough_layers_free(&one);
     if (!rc) rc = bough_fsync_tree(temp, err);
+    BOUGH_POINT(rc, "adopt.stacked");
     if (!rc) rc = child_path(path, store, branch, "", err);
     if (!rc && rename(temp, path) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    BOUGH_POINT(rc, "adopt.named");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
     if (!rc) rc = bough_fsync_path(path, err);
     if (rc && rc != BOUGH_E_CONFLICT) {
@@ -218,10 +229,13 @@ typedef struct taking {
 /* What happens while nothing moves. */
 static int under_gate(taking *t, bough_error *err) {
     int rc = bough_moment_read(&t->moment, t->pgdata, t->live, err);
+    BOUGH_POINT(rc, "seal.gate-closed");
     if (!rc) rc = bough_moment_link(&t->moment, t->pgdata, t->dest, false, err);
+    BOUGH_POINT(rc, "seal.moment-linked");
     if (t->live) t->wanted = atomic_load(&t->live->changes) > 0;
     if (!rc && t->wanted) rc = bough_seal_switch(&t->seal, t->store, err);
     if (!rc && t->wanted && t->live) bough_seal_publish(&t->seal, t->live);
+    BOUGH_POINT(rc, "seal.published");
     return rc;
 }
 
@@ -258,6 +272,7 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
     if (!rc) rc = bough_mkdirs(path, 0700, err);
     if (!rc) rc = child_path(pgdata, store, dir, "/pgdata", err);
     if (!rc) rc = bough_layers_write(store, dir, "stack", NULL, layers, err);
+    BOUGH_POINT(rc, "fork.stack-written");
     if (!rc) rc = bough_point_write(store, dir, moment, pgdata, err);
     if (!rc) rc = child_path(path, store, dir, "", err);
     if (!rc && !all_durable(store, layers)) rc = pending_write(moment, path, err);
@@ -270,12 +285,15 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     bough_layers layers = {NULL, 0};
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", child);
     int rc = bough_moment_finish(&t->moment, t->dest, BOUGH_CONTROL_NAME, err);
+    BOUGH_POINT(rc, "fork.control-written");
     if (!rc) rc = bough_layers_read(&layers, t->store, t->parent, err);
     if (!rc) rc = bough_child_settle(t->store, suffixed, &t->moment, &layers, err);
     bough_layers_free(&layers);
+    BOUGH_POINT(rc, "fork.pending-written");
     if (!rc) rc = child_path(path, t->store, child, "", err);
     if (!rc && rename(t->temp, path) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", t->temp);
+    BOUGH_POINT(rc, "fork.child-named");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", t->store->dir);
     return rc ? rc : bough_fsync_path(path, err);
 }

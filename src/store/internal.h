@@ -15,6 +15,8 @@
 struct bough_store {
     char dir[1024];
     int lock_fd;
+    pthread_mutex_t
+        places;            /* held while branches change places, and while references are counted */
     pthread_mutex_t mutex; /* guards what follows */
     char **verified;       /* layers whose index has been checked in full by this process */
     size_t n_verified;
@@ -35,6 +37,9 @@ extern const char *const bough_layered_dirs[BOUGH_LAYERED_COUNT];
 /* ---- layers.c ---- */
 int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
                       bough_error *err);
+/* The same from another file of the branch's directory than "stack". */
+int bough_stack_read(bough_layers *layers, const bough_store *store, const char *branch,
+                     const char *name, bough_error *err);
 /* Write STORE/branches/BRANCH/NAME, durable. `top` may be NULL: a layer to put first. */
 int bough_layers_write(const bough_store *store, const char *branch, const char *name,
                        const char *top, const bough_layers *below, bough_error *err);
@@ -50,6 +55,9 @@ int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error 
 bool bough_layer_outlived_boot(const bough_store *store, const char *dir);
 int bough_layer_verify(bough_store *store, const char *dir, bough_error *err);
 int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err);
+/* The names in a directory but those that begin with a dot; NULL-terminated,
+ * bough_store_free_list(). */
+int bough_list_names(char ***names, const char *path, bough_error *err);
 /* Every branch directory of the store; NULL-terminated, bough_store_free_list(). */
 int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err);
 bool bough_store_id_is_valid(const char *id);
@@ -74,8 +82,8 @@ int bough_head_is_empty(bool *empty, const char *pgdata, bough_error *err);
 /* Rename something into the trash, where it is nobody's any more. Missing is success. */
 int bough_store_discard(const bough_store *store, const char *kind, const char *name,
                         bough_error *err);
-/* Discard the layers of a group, or with NULL of all, that no stack names. */
-int bough_store_collect(bough_store *store, const char *group, bough_error *err);
+/* Discard the layers of some groups (NULL-terminated), or with NULL of all, that no stack names. */
+int bough_store_collect(bough_store *store, char *const *groups, bough_error *err);
 
 /* ---- moment.c ---- */
 typedef struct bough_moment {

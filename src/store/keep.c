@@ -12,6 +12,7 @@
 #include "preload/path.h"
 #include "store/internal.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /* Rename something into the trash, where it is nobody's any more. Missing is success. */
 int bough_store_discard(const bough_store *store, const char *kind, const char *name,
@@ -67,7 +68,9 @@ int bough_store_delete(bough_store *store, const char *branch, bough_error *err)
         rc = BOUGH_OK;
     }
     if (!rc) rc = bough_store_discard(store, "branches", branch, err);
-    for (char **p = groups; p && *p && !rc; p++) rc = bough_store_collect(store, *p, err);
+    BOUGH_POINT(rc, "delete.branch-discarded");
+    if (!rc && groups) rc = bough_store_collect(store, groups, err);
+    BOUGH_POINT(rc, "delete.layers-discarded");
     bough_store_free_list(groups);
     return rc;
 }
@@ -83,6 +86,7 @@ int bough_store_purge(bough_store *store, bough_error *err) {
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
         rc = bough_path(path, sizeof path, err, "%s/trash/%s", store->dir, d->d_name);
         if (!rc) rc = bough_rmtree(path, err);
+        BOUGH_POINT(rc, "purge.one-removed");
     }
     closedir(dir);
     return rc;

@@ -25,10 +25,15 @@ static bool is_layer_name(const char *text) {
 
 int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
                       bough_error *err) {
+    return bough_stack_read(layers, store, branch, "stack", err);
+}
+
+int bough_stack_read(bough_layers *layers, const bough_store *store, const char *branch,
+                     const char *name, bough_error *err) {
     char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n = 0;
     memset(layers, 0, sizeof *layers);
-    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/stack", store->dir, branch);
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", store->dir, branch, name);
     if (!rc) rc = bough_read_file(&text, &n, path, STACK_MAX_BYTES, err);
     if (rc) return rc;
     size_t head = strlen(STACK_HEAD), lines = 0;
@@ -157,9 +162,12 @@ int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir
 
 int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    *names = NULL;
     int rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
-    if (rc) return rc;
+    return rc ? rc : bough_list_names(names, path, err);
+}
+
+int bough_list_names(char ***names, const char *path, bough_error *err) {
+    *names = NULL;
     DIR *dir = opendir(path);
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     size_t n = 0, room = 16;

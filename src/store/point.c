@@ -456,8 +456,10 @@ int bough_store_exchange(bough_store *store, const char *branch, const char *inc
     if (!rc) rc = bough_write_file(path, mark, strlen(mark), 0600, err);
     if (!rc) rc = branch_path(here, store, branch, "", err);
     if (!rc) rc = branch_path(there, store, incoming, "", err);
+    pthread_mutex_lock(&store->places);
     if (!rc && renameat2(AT_FDCWD, here, AT_FDCWD, there, RENAME_EXCHANGE) != 0)
         rc = bough_fail_sys(err, errno, "could not exchange \"%s\" and \"%s\"", here, there);
+    pthread_mutex_unlock(&store->places);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
     return rc ? rc : bough_fsync_path(path, err);
 }

@@ -22,6 +22,7 @@
 #include "store/internal.h"
 #include "store/seal.h"
 #include "util/log.h"
+#include "util/point.h"
 
 /* The next unused layer number of a group: layers are never renumbered. */
 static int next_layer(char *dir, size_t size, const bough_store *store, const char *branch,
@@ -58,6 +59,7 @@ int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, b
     if (!rc) rc = bough_layers_write(store, branch, "stack.next", seal->layer, &seal->below, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc) rc = bough_mkdirs(seal->data, 0700, err);
+    BOUGH_POINT(rc, "seal.prepared");
     return rc;
 }
 
@@ -89,9 +91,11 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
             rc = bough_fail_sys(err, errno, "could not move \"%s\" to \"%s\"", from, to);
             break;
         }
+        BOUGH_POINT(rc, "seal.head-moved");
         (void)snprintf(to, sizeof to, "%s/%s", seal->next, bough_layered_dirs[i]);
         if (rename(to, from) != 0)
             rc = bough_fail_sys(err, errno, "could not move \"%s\" to \"%s\"", to, from);
+        BOUGH_POINT(rc, "seal.head-replaced");
     }
     if (!rc) {
         (void)snprintf(from, sizeof from, "%s/branches/%s/stack.next", store->dir, seal->branch);
@@ -101,6 +105,7 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
     /* what could not be put back is in the layer: it must stay, for the next start to try again */
     seal->keep = rc && !undo(seal, i < BOUGH_LAYERED_COUNT ? i + 1 : i);
     seal->done = !rc;
+    BOUGH_POINT(rc, "seal.stack-replaced");
     return rc;
 }
 
@@ -121,9 +126,11 @@ int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, 
     char path[BOUGH_PATH_MAX];
     int rc = bough_fsync_path(seal->pgdata, err);
     if (!rc) rc = bough_fsync_path(seal->data, err);
+    BOUGH_POINT(rc, "seal.directories-synced");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc && live) rc = bough_index_write(live, atomic_load(&live->gen) - 1, path, err);
     if (!rc && !live) rc = bough_index_rebuild(store, seal->layer, &seal->below, err);
+    BOUGH_POINT(rc, "seal.indexed");
     if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
     if (!rc) rc = bough_fsync_path(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->branch);

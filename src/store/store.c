@@ -105,6 +105,7 @@ int bough_store_open(bough_store **store, const char *dir, bough_error *err) {
     if (!s) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     s->lock_fd = -1;
     pthread_mutex_init(&s->mutex, NULL);
+    pthread_mutex_init(&s->places, NULL);
     int rc = strlen(dir) < 900 ? bough_path(s->dir, sizeof s->dir, err, "%s", dir)
                                : bough_fail(err, BOUGH_E_INVALID, "the store's path is too long");
     for (size_t n = strlen(s->dir); n > 1 && s->dir[n - 1] == '/'; n--) s->dir[n - 1] = '\0';
@@ -131,6 +132,7 @@ void bough_store_close(bough_store *s) {
     for (size_t i = 0; i < s->n_verified; i++) free(s->verified[i]);
     free(s->verified);
     pthread_mutex_destroy(&s->mutex);
+    pthread_mutex_destroy(&s->places);
     free(s);
 }
 

@@ -1,0 +1,24 @@
+/**
+ * Named points between the steps of an operation, for tests that kill the process there and look
+ * whether the operation is wholly there or wholly not after a new start. Nothing where the build
+ * has no -Dcrash_points=true.
+ *
+ * BOUGH_CRASH_AT=NAME[:N] in the environment ends the process by SIGKILL at the Nth time (default
+ * 1) that it comes to point NAME. test/integration/test_points.py has a test for every name.
+ */
+#ifndef BOUGH_UTIL_POINT_H
+#define BOUGH_UTIL_POINT_H
+
+#ifdef BOUGH_CRASH_POINTS
+/** Any thread. Reads the environment at its first call. */
+void bough_point_pass(const char *name);
+/** Where the operation got here without a failure. */
+#define BOUGH_POINT(rc, name)                                                                      \
+    do {                                                                                           \
+        if (!(rc)) bough_point_pass(name);                                                         \
+    } while (0)
+#else
+#define BOUGH_POINT(rc, name) ((void)(rc))
+#endif
+
+#endif

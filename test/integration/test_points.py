@@ -1,0 +1,287 @@
+"""kill -9 of the server at every named point (src/util/point.h), and what must be so after a new start.
+
+A point is killed at once or more; then the operation is wholly there or wholly not, as the table says, what
+else there was is untouched, nothing is left over, and the operation can be done (again).
+"""
+import contextlib
+import glob
+import http.client
+import os
+import random
+import re
+import subprocess
+
+import harness as h
+import pytest
+from test_kill import assert_nothing_left
+
+# operation -> its points; THERE and GONE say what must be so afterwards, EITHER what may
+THERE, GONE, EITHER = "there", "gone", "either"
+POINTS = {
+    "create": {
+        "seal.prepared": GONE, "seal.gate-closed": GONE, "seal.moment-linked": GONE, "seal.head-moved:1": GONE,
+        "seal.head-moved:3": GONE, "seal.head-moved:5": GONE, "seal.head-replaced:1": GONE,
+        "seal.head-replaced:5": GONE, "seal.stack-replaced": GONE, "seal.published": GONE,
+        "seal.directories-synced": GONE, "seal.indexed": GONE, "fork.control-written": GONE,
+        "fork.stack-written": GONE, "fork.pending-written": GONE, "fork.child-named": GONE,
+        "create.forked": GONE, "create.started": GONE, "create.committed": THERE, "create.ready": THERE,
+        "sync.layer-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
+    "create-from-sleeping": {
+        "seal.gate-closed": GONE, "seal.head-moved:2": GONE, "seal.head-replaced:4": GONE,
+        "seal.stack-replaced": GONE, "seal.directories-synced": GONE, "seal.indexed": GONE},
+    "delete": {
+        "delete.stopped": THERE, "delete.committed": GONE, "delete.branch-discarded": GONE,
+        "delete.layers-discarded": GONE, "delete.removed": GONE, "purge.one-removed": GONE},
+    "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
+    "stop": {"stop.ended": THERE, "stop.let-go": THERE},
+    "export": {
+        "export.forked": GONE, "export.control-written": GONE, "export.files-written": GONE,
+        "export.synced": GONE, "export.written": THERE},
+    "project": {"project.files-made": GONE, "project.furnished": GONE, "project.committed": THERE},
+    "project-delete": {
+        "project-delete.stopped": THERE, "project-delete.committed": GONE, "project-delete.one-removed": GONE},
+    "template": {
+        "template.initialised": GONE, "template.adopted": GONE, "template.recorded": GONE, "adopt.named": GONE},
+    "import": {
+        "import.copied": GONE, "adopt.control-moved": GONE, "adopt.directory-moved:1": GONE,
+        "adopt.directory-moved:4": GONE, "adopt.indexed": GONE, "adopt.layer-durable": GONE,
+        "adopt.pgdata-moved": GONE, "adopt.stacked": GONE, "adopt.named": GONE},
+}
+SEED = os.environ.get("BOUGH_POINTS_SEED") or str(random.randrange(10**6))
+CASES = [(operation, point, outcome) for operation, points in POINTS.items() for point, outcome in points.items()]
+
+
+def cases(operation):
+    """All points with --long; else a quarter of them, others in the next run. BOUGH_POINTS_SEED does the same again."""
+    some = list(POINTS[operation].items())
+    if not h.LONG:
+        some = random.Random(SEED + operation).sample(some, (len(some) + 3) // 4)
+    return pytest.mark.parametrize("point,outcome", some)
+
+
+def test_every_point_has_a_test_and_every_operation_has_points():
+    named = set()
+    for path in glob.glob(os.path.join(h.ROOT, "src/**/*.c"), recursive=True):
+        with open(path, encoding="utf-8") as f:
+            found = re.findall(r'BOUGH_POINT\(\w+, "([^"]+)"\)', f.read())
+        assert len(found) == len(set(found)) and not named & set(found), f"{path}: a name is used twice"
+        named |= set(found)
+    tested = {point.split(":")[0] for _, point, _ in CASES}
+    assert named == tested, f"without a test: {named - tested}; without a point: {tested - named}"
+    # what the store and the server can do in more than one step
+    operations = {name.split(".")[0] for name in named}
+    assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
+                          "project-delete", "template", "import", "adopt"}
+
+
+class State:
+    """One server with a project for all tests: only what a test makes may change."""
+
+    def __init__(self, server):
+        self.server, self.number = server, 0
+        self.p = server.project("p")
+        self.bank = h.Bank(self.p).init()
+        self.p.branch("other")
+        self.p.sql("other", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+
+    def name(self):
+        self.number += 1
+        return f"b{self.number}"
+
+    def check(self):
+        """What was there before is there, and works."""
+        assert_nothing_left(self.server)
+        with self.p.connect() as c:
+            self.bank.check(c)
+            c.run("UPDATE pgbench_branches SET filler = 'touched'")
+        assert self.p.one("other", "SELECT count(*) FROM t") == 1000
+
+
+@pytest.fixture(scope="module")
+def state(session_dir, pg18):
+    directory = os.path.join(session_dir, "points")
+    os.makedirs(directory, mode=0o755)
+    server = h.Bough(directory, pg18).up()
+    yield State(server)
+    server.destroy()
+
+
+def crash(server, point, *args, call=None):
+    """Start the server so that it dies at a point, run a command (or call the API), see that it died, start it again.
+
+    Returns whether the command said that it succeeded.
+    """
+    server.down("--keep-computes")
+    server.env["BOUGH_CRASH_AT"] = point
+    try:
+        server.up()
+        pid = server.pid()
+    finally:
+        del server.env["BOUGH_CRASH_AT"]
+    command = None
+    if call:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            call()
+    else:
+        command = subprocess.Popen([h.BOUGH, *args, "--store", server.store], env=server.env,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+    try:
+        h.wait_for(lambda: not h.is_alive(pid), f"the server has come to {point}", 30)
+    finally:
+        status = command.wait(60) if command else 1
+        with contextlib.suppress(AssertionError):
+            server.up()
+    return status == 0
+
+
+def expect(there, outcome, acknowledged):
+    assert outcome == EITHER or there == (outcome == THERE), f"it is {'there' if there else 'gone'}, not {outcome}"
+    assert there or not acknowledged, "it was acknowledged and is gone"
+
+
+@cases("create")
+def test_a_branch_of_a_running_parent(state, point, outcome):
+    name = state.name()
+    with state.bank.running():
+        acknowledged = crash(state.server, point, "branch", "create", name, "--project", state.p.id)
+    expect(name in state.p.branches(), outcome, acknowledged)
+    if name not in state.p.branches():
+        state.p.branch(name)
+    with state.p.connect(name) as c:
+        state.bank.check(c)
+    state.p.delete(name)
+    state.check()
+
+
+@cases("create-from-sleeping")
+def test_a_branch_of_a_sleeping_parent(state, point, outcome):
+    name = state.name()
+    state.p.sql("main", "UPDATE pgbench_tellers SET filler = 'head is not empty'")
+    state.p.suspend()
+    acknowledged = crash(state.server, point, "branch", "create", name, "--project", state.p.id)
+    expect(name in state.p.branches(), outcome, acknowledged)
+    state.check()
+    state.p.branch(state.name())
+    with state.p.connect(f"b{state.number}") as c:
+        state.bank.check(c)
+    state.p.delete(f"b{state.number}")
+    state.check()
+
+
+@cases("delete")
+def test_deleting_a_branch(state, point, outcome):
+    name = state.name()
+    state.p.branch(name)
+    crash(state.server, point, "branch", "delete", name, "--project", state.p.id)
+    there = name in state.p.branches()
+    expect(there, outcome, False)
+    if there:
+        with state.p.connect(name) as c:
+            state.bank.check(c)
+        state.p.delete(name)
+    state.check()
+
+
+@cases("start")
+def test_starting_a_compute(state, point, outcome):
+    state.p.suspend("other")
+    crash(state.server, point, "endpoint", "start", "other", "--project", state.p.id)
+    expect("other" in state.p.branches(), outcome, False)
+    state.check()
+    assert state.p.one("other", "SELECT 1") == 1
+
+
+@cases("stop")
+def test_stopping_a_compute(state, point, outcome):
+    state.p.start("other")
+    crash(state.server, point, "endpoint", "suspend", "other", "--project", state.p.id)
+    expect("other" in state.p.branches(), outcome, False)
+    state.check()
+
+
+@cases("export")
+def test_exporting_a_branch(state, point, outcome, directory, make_stock):
+    target = os.path.join(state.server.dir, f"export-{state.name()}")
+    os.mkdir(target, 0o700)
+    if h.IS_ROOT:
+        os.chown(target, h.OS_USER.pw_uid, h.OS_USER.pw_gid)
+    path = f"/projects/{state.p.id}/branches/{state.p.get('other')['id']}/export"
+    state.p.suspend("other")  # so that the export is of a clean stop
+    # by the API: the command line would empty the directory
+    crash(state.server, point, call=lambda: state.server.api("POST", path, {"path": target}))
+    expect(os.path.exists(f"{target}/global/pg_control"), outcome, False)
+    state.check()
+    stock = make_stock()
+    os.makedirs(stock.dir, mode=0o755, exist_ok=True)
+    if h.IS_ROOT:
+        os.chown(stock.dir, h.OS_USER.pw_uid, h.OS_USER.pw_gid)
+    if outcome == GONE:
+        done = h.run(h.as_server([f"{stock.bin}/postgres", "--single", "-D", target, "postgres"]), check=False)
+        assert done.returncode != 0, "a postgres starts on half an export"
+    else:
+        done = h.run([h.tool("pg_checksums"), "--check", "-D", target], check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@cases("project")
+def test_making_a_project(state, point, outcome):
+    name = state.name()
+    acknowledged = crash(state.server, point, "project", "create", name, "--pg-version", str(h.PG))
+    made = [p for p in state.server.projects() if p["name"] == name]
+    expect(bool(made), outcome, acknowledged)
+    state.check()
+    if not made:
+        made = [{"id": state.server.project(name).id}]
+    assert h.Project(state.server, made[0]["id"], name, None, h.PG).one("main", "SELECT 1") == 1
+    state.server.bough("project", "delete", made[0]["id"])
+    state.check()
+
+
+@cases("project-delete")
+def test_deleting_a_project(state, point, outcome):
+    name = state.name()
+    project = state.server.project(name)
+    project.branch("child")
+    crash(state.server, point, "project", "delete", project.id)
+    there = any(p["name"] == name for p in state.server.projects())
+    expect(there, outcome, False)
+    state.check()
+    if there:
+        assert project.one("child", "SELECT 1") == 1
+        state.server.bough("project", "delete", project.id)
+        state.check()
+
+
+@cases("template")
+def test_the_first_project_of_a_version(make_server, point, outcome):
+    server = make_server()
+    acknowledged = crash(server, point, "project", "create", "p", "--pg-version", str(h.PG))
+    expect(bool(server.projects()), outcome, acknowledged)
+    assert_nothing_left(server)
+    assert server.project("p").one("main", "SELECT 1") == 1
+    assert_nothing_left(server)
+
+
+@pytest.fixture(name="source", scope="module")
+def fixture_source(session_dir):
+    stock = h.Stock(os.path.join(session_dir, "points-source")).init(wal_level="replica", max_wal_senders=4).start()
+    with stock.connect() as c:
+        c.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+    yield stock
+    stock.stop()
+
+
+@cases("import")
+def test_importing_a_cluster(state, source, point, outcome):
+    name = state.name()
+    acknowledged = crash(state.server, point, "project", "create", name, "--from", source.url())
+    expect(any(p["name"] == name for p in state.server.projects()), outcome, acknowledged)
+    state.check()
+    with source.connect() as c:
+        h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
+
+
+def test_after_all_that_every_page_is_right(state):
+    for branch in h.times(("main",), ("main", "other")):
+        h.assert_clean(state.p, branch)

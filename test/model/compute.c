@@ -1,0 +1,180 @@
+/*
+ * In place of postgres: a postmaster that forks workers, which do operations as they are told.
+ * Started with the preload library in PGDATA.
+ *
+ *   model-compute CONTROL-FD WORKER-FD...
+ *
+ * On the control descriptor: 'S' and a worker's number starts that worker, 'Q' ends; answers are
+ * 'S' number pid, and 'D' number pid when one has died.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "model.h"
+
+static void on_child(int sig) {
+    (void)sig;
+}
+
+static model_fault_arm arm;
+static model_fault_fired fired;
+
+static void find_faults(void) {
+    *(void **)&arm = dlsym(RTLD_DEFAULT, "bough_fault_arm");
+    *(void **)&fired = dlsym(RTLD_DEFAULT, "bough_fault_fired");
+    if (!arm || !fired) {
+        (void)fprintf(stderr, "model-compute: the library is not the test build\n");
+        _exit(3);
+    }
+}
+
+/* The world of this worker's own, kept from one VERB_RUN to the next. */
+static void run(model_hands *h, const model_request *q, model_reply *r) {
+    static model_world world;
+    static bool begun;
+    static uint64_t done;
+    char page[MODEL_PAGE] = {0}, path[64];
+    if (!begun) model_world_init(&world, q->seed, q->owner);
+    begun = true;
+    (void)snprintf(path, sizeof path, "global/990%d", q->owner);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    for (uint64_t i = 0; i < q->count && fd >= 0; i++) {
+        model_op op;
+        model_next(&op, &world);
+        r->status = model_do(h, &op, r->why, sizeof r->why);
+        if (r->status != MODEL_SAME) {
+            size_t n = strlen(r->why);
+            r->why[n++] = '\n';
+            model_describe(r->why + n, sizeof r->why - n, &op);
+            break;
+        }
+        done++;
+        memcpy(page, &done, sizeof done);
+        if (pwrite(fd, page, sizeof page, 0) != (ssize_t)sizeof page) break;
+    }
+    if (fd >= 0) close(fd);
+    r->done = done;
+}
+
+static bool has_fired;
+static void disarm(void) {
+    has_fired = fired();
+    arm(FAULT_OFF, 0, 0);
+}
+
+/* One of the library's system calls fails in the middle of an operation. */
+static void fault(model_hands *h, const model_request *q, model_reply *r) {
+    arm(q->fault ? FAULT_FAIL : FAULT_SHORT, q->nth, q->fault);
+    if (model_changes(q->op.kind)) { /* VERB_RESOLVE follows */
+        r->rc = model_do_subject(h, &q->op, &r->err);
+        disarm();
+        r->fired = has_fired;
+        return;
+    }
+    h->between = disarm;
+    r->status = model_do(h, &q->op, r->why, sizeof r->why);
+    h->between = NULL;
+    r->fired = has_fired;
+    r->rc = h->rc;
+    r->err = h->err;
+    bool sync = q->op.kind == OP_SYNC || q->op.kind == OP_DATASYNC;
+    if (r->fired && q->fault && h->rc == -1 && h->err == q->fault) {
+        r->status = MODEL_SAME;
+    } else if (r->fired && q->fault && sync && q->fault != EMFILE) { /* that is got round */
+        r->status = MODEL_DIFFERS;
+        (void)snprintf(r->why, sizeof r->why, "a failed fsync was not reported");
+    }
+}
+
+static void answer(model_hands *h, const model_request *q, model_reply *r) {
+    memset(r, 0, sizeof *r);
+    (void)snprintf(h->plain, sizeof h->plain, "%s", q->plain);
+    switch (q->verb) {
+    case VERB_DO:
+        r->status = model_do(h, &q->op, r->why, sizeof r->why);
+        break;
+    case VERB_CHECK:
+        r->status = model_compare(".", h->plain, MODEL_ALL, r->why, sizeof r->why);
+        break;
+    case VERB_KILL:
+        arm(FAULT_KILL, q->nth, 0);
+        r->rc = model_do_subject(h, &q->op, &r->err);
+        arm(FAULT_OFF, 0, 0);
+        break;
+    case VERB_FAULT:
+        fault(h, q, r);
+        break;
+    case VERB_RESOLVE:
+        r->status = model_resolve(h, &q->op, q->succeeded, r->why, sizeof r->why);
+        r->exists = model_exists(h->plain, q->op.name, &r->size);
+        r->other_exists = model_exists(h->plain, q->op.other, &r->other_size);
+        r->dir_exists = access(model_dirs[q->op.dir], F_OK) == 0;
+        break;
+    case VERB_RUN:
+        run(h, q, r);
+        break;
+    case VERB_QUIT:
+    default:
+        break;
+    }
+}
+
+_Noreturn static void work(int fd) {
+    static model_hands h;
+    static model_request q;
+    static model_reply r;
+    if (!getcwd(h.subject, sizeof h.subject)) _exit(2);
+    model_hands_init(&h);
+    while (recv(fd, &q, sizeof q, 0) == (ssize_t)sizeof q && q.verb != VERB_QUIT) {
+        answer(&h, &q, &r);
+        if (send(fd, &r, sizeof r, MSG_NOSIGNAL) != (ssize_t)sizeof r) break;
+    }
+    exit(0);
+}
+
+int main(int argc, char **argv) {
+    pid_t pids[MODEL_WORKERS] = {0};
+    int control = argc > 1 ? atoi(argv[1]) : -1;
+    sigset_t child, none;
+    struct sigaction act = {.sa_handler = on_child};
+    if (argc != 2 + MODEL_WORKERS) return 64;
+    find_faults();
+    sigemptyset(&none);
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
+    sigaction(SIGCHLD, &act, NULL);
+    for (;;) {
+        struct pollfd p = {.fd = control, .events = POLLIN};
+        int n = ppoll(&p, 1, NULL, &none);
+        pid_t dead;
+        while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
+            for (int i = 0; i < MODEL_WORKERS; i++)
+                if (pids[i] == dead) {
+                    int message[3] = {'D', i, dead};
+                    pids[i] = 0;
+                    (void)!send(control, message, sizeof message, MSG_NOSIGNAL);
+                }
+        if (n <= 0) continue;
+        int order[2];
+        if (recv(control, order, sizeof order, 0) != (ssize_t)sizeof order || order[0] == 'Q')
+            return 0;
+        pid_t pid = fork();
+        if (pid == 0) {
+            sigprocmask(SIG_SETMASK, &none, NULL);
+            work(atoi(argv[2 + order[1]]));
+        }
+        pids[order[1]] = pid;
+        int message[3] = {'S', order[1], pid};
+        (void)!send(control, message, sizeof message, MSG_NOSIGNAL);
+    }
+}
