@@ -4,6 +4,10 @@
 #define STORE CLI_USES_STORE
 #define PROJECT (CLI_USES_STORE | CLI_USES_PROJECT)
 #define DEFAULT_BRANCH "Without BRANCH, the project's default branch is meant. "
+#define MOMENTS                                                                                    \
+    "MOMENT is a time ('2026-11-23 14:03:07.25+01'; without a zone it is local), an age ('2 "      \
+    "hours "                                                                                       \
+    "ago') or an LSN (0/A27BB60)."
 #define BY_NAME "Branches are named by name or id."
 
 static const cli_option up_options[] = {
@@ -107,13 +111,16 @@ static const cli_command branch_commands[] = {
      .uses = PROJECT,
      .options = branch_create_options,
      .run = cmd_branch_create,
-     .details = "The branch is a writable copy of its parent as it is now; the parent is not "
-                "disturbed. A branch of that name with the same parent is success and is returned; "
-                "with another parent it is a conflict.\n\n"
-                "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"seal\", "
-                "\"create\", \"start\", \"ready\", \"total\"}, \"existing\"}.",
+     .details =
+         "The branch is a writable copy of its parent as it is now, or with --at as it was; "
+         "the parent is not disturbed. A branch of that name with the same parent and moment "
+         "is success and is returned; with another one it is a conflict.\n\n" MOMENTS
+         " The branch has what was committed by then, and not the next transaction.\n\n"
+         "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"checkpoint\", "
+         "\"seal\", \"gate\", \"create\", \"start\", \"ready\", \"total\"}, \"existing\"}.",
      .examples = "bough branch create try-index\n"
-                 "bough branch create fix --parent staging --json"},
+                 "bough branch create fix --parent staging --json\n"
+                 "bough branch create before --at '2 hours ago'"},
     {.name = "list",
      .summary = "List branches",
      .uses = PROJECT,
@@ -153,9 +160,7 @@ static const cli_command branch_commands[] = {
          "The branch keeps its id, its name and its address; its connections end. What it showed "
          "is "
          "kept with --preserve-under-name, which is required where the branch is restored from its "
-         "own past or has children; these move to the branch that is kept.\n\n"
-         "MOMENT is a time ('2026-11-23 14:03:07.25+01'; without a zone it is local), an age "
-         "('2 hours ago') or an LSN (0/A27BB60).",
+         "own past or has children; these move to the branch that is kept.\n\n" MOMENTS,
      .examples =
          "bough branch restore main --at '10 minutes ago' --preserve-under-name main-before\n"
          "bough branch restore dev --from main --at 0/A27BB60"},

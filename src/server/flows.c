@@ -103,6 +103,7 @@ typedef struct making {
     double checkpoint_ms, start_ms, ready_ms;
     char base[BOUGH_ID_SIZE]; /* whose history has the moment; "" for the present */
     bough_origin_row origin;
+    uint64_t replay_bytes; /* WAL from the restore point to the moment */
     char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
 } making;
 
@@ -182,6 +183,7 @@ static int fork_past(making *m, const bough_target *moment, char ***carried, bou
     bough_cut cut;
     int rc = history_fork(&cut, m->srv, m->base, moment, m->branch.id, err);
     m->forked.create_ms = cut.create_ms;
+    m->replay_bytes = cut.replay_bytes;
     if (!rc) rc = bough_store_pgdata(pgdata, m->srv->store, m->base, err);
     if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
     (void)snprintf(m->origin.branch_id, sizeof m->origin.branch_id, "%s", m->branch.id);
@@ -333,6 +335,9 @@ static int answer_created(request *rq, making *m, bool existing, bough_error *er
                                     m->forked.create_ms, "start", m->start_ms, "ready", m->ready_ms,
                                     "total", bough_now_ms() - rq->received_ms);
         if (rq->answer && !existing) (void)json_object_set(rq->answer, "timings_ms", timings);
+        if (rq->answer && *m->base && !existing)
+            (void)json_object_set_new(rq->answer, "replay_bytes",
+                                      json_integer((json_int_t)m->replay_bytes));
         json_decref(timings);
     }
     json_decref(databases);
