@@ -355,6 +355,10 @@ class Project:
     def delete(self, branch):
         self.bough("branch", "delete", branch)
 
+    def purge(self, branch):
+        """For good: its files go."""
+        self.bough("branch", "delete", branch, "--purge")
+
     def suspend(self, branch="main"):
         self.bough("endpoint", "suspend", branch)
 
