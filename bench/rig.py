@@ -133,7 +133,7 @@ class Rig:
         return self.api.call("POST", f"/projects/{project}/branches", body)
 
     def delete(self, project, branch):
-        self.api.call("DELETE", f"/projects/{project}/branches/{branch}")
+        self.api.call("DELETE", f"/projects/{project}/branches/{branch}?hard_delete=true")
 
     def uri(self, project, branch):
         return self.server.bough("cs", branch, "--project", project).stdout.strip()

@@ -26,7 +26,14 @@ typedef struct bough_branch {
     int depth;               /**< layers under its head */
     int is_default;          /**< non-zero for the project's default branch */
     int is_protected;
-    const char *json; /**< the server's whole object as JSON text */
+    const char *json;            /**< the server's whole object as JSON text */
+    const char *expires_at;      /**< RFC 3339; "" where it does not expire */
+    const char *expiry_state;    /**< "pending", "due", "waiting" or "held"; "" as above */
+    int64_t expires_in_seconds;  /**< from now, by the server's account */
+    int expiry_cascades;         /**< non-zero: its children end with it; else it waits for them */
+    int expiry_warning;          /**< non-zero: within a day, or half of a short lifetime */
+    const char *deleted_at;      /**< RFC 3339; "" where it is not deleted */
+    int64_t recoverable_seconds; /**< a deleted one can be recovered for so long */
 } bough_branch;
 
 /** Several branches. */
@@ -34,6 +41,26 @@ typedef struct bough_branch_list {
     size_t count;
     bough_branch **items; /**< belong to the list */
 } bough_branch_list;
+
+/** When a branch is to expire. At most one of the first two. */
+typedef struct bough_branch_expiry {
+    const char *expires_at; /**< RFC 3339 with a zone; NULL: see ttl_seconds */
+    int64_t ttl_seconds;    /**< so long from now; 0: see expires_at. Both unset: as it is */
+    const char *mode;       /**< "wait": for the end of its children; "cascade": with them; NULL: as
+                                 it is, or "wait" */
+} bough_branch_expiry;
+
+/** What is asked for in a new branch. Set everything to zero but `version` and `name`. */
+typedef struct bough_branch_options {
+    unsigned version;   /**< 1 */
+    const char *name;   /**< 1 to 256 bytes */
+    const char *parent; /**< id; NULL: the default branch */
+    const char *moment; /**< of the parent's past: an LSN such as "0/A27BB60", or a time of RFC 3339
+                           with its zone; NULL: its present */
+    bough_branch_expiry
+        expiry;       /**< all unset: by its name, "ci-..." and "tmp-..." after 24 hours */
+    int is_protected; /**< non-zero: it cannot be deleted, nor expire */
+} bough_branch_options;
 
 /** What came of bough_branch_create(). Times are the server's, in milliseconds; 0 when not said. */
 typedef struct bough_branch_created {
@@ -57,14 +84,23 @@ typedef struct bough_branch_created {
  * @param project       Id of the project.
  * @param name          1 to 256 bytes.
  * @param parent        Id of the parent; NULL for the default branch.
- * @param moment        Of the parent's past: an LSN such as "0/A27BB60", or a time of RFC 3339 with
- * its zone; NULL for its present.
  * @retval BOUGH_E_CONFLICT  The name is taken by a branch of another parent.
  */
 BOUGH_API BOUGH_CHECK int bough_branch_create(bough_branch_created **created, bough_client *client,
                                               const char *project, const char *name,
-                                              const char *parent, const char *moment,
-                                              bough_error *err);
+                                              const char *parent, bough_error *err);
+
+/**
+ * The same with more choices. A branch that exists is returned as it is: its expiry and protection
+ * do not change.
+ *
+ * @param options  Copied.
+ * @retval BOUGH_E_PRECONDITION  Protection and expiry exclude each other.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_create_with(bough_branch_created **created,
+                                                   bough_client *client, const char *project,
+                                                   const bough_branch_options *options,
+                                                   bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_branch_created_free(bough_branch_created *created);
@@ -72,6 +108,10 @@ BOUGH_API void bough_branch_created_free(bough_branch_created *created);
 /** All branches of a project. Free with bough_branch_list_free(). */
 BOUGH_API BOUGH_CHECK int bough_branch_get_all(bough_branch_list **list, bough_client *client,
                                                const char *project, bough_error *err);
+
+/** All deleted branches of a project that can be recovered. Free with bough_branch_list_free(). */
+BOUGH_API BOUGH_CHECK int bough_branch_get_deleted(bough_branch_list **list, bough_client *client,
+                                                   const char *project, bough_error *err);
 
 /** Free a list and its items. NULL is allowed. */
 BOUGH_API void bough_branch_list_free(bough_branch_list *list);
@@ -87,6 +127,17 @@ BOUGH_API void bough_branch_list_free(bough_branch_list *list);
 BOUGH_API BOUGH_CHECK int bough_branch_find(bough_branch **branch, bough_client *client,
                                             const char *project, const char *name,
                                             bough_error *err);
+
+/**
+ * Find a deleted branch by id or name.
+ *
+ * @param[out] branch  Free with bough_branch_free().
+ * @retval BOUGH_E_NOTFOUND  No such branch; the hint names the nearest.
+ * @retval BOUGH_E_CONFLICT  Several had that name: an id is needed.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_find_deleted(bough_branch **branch, bough_client *client,
+                                                    const char *project, const char *name,
+                                                    bough_error *err);
 
 /** Free. NULL is allowed. */
 BOUGH_API void bough_branch_free(bough_branch *branch);
@@ -107,7 +158,7 @@ BOUGH_API BOUGH_CHECK int bough_branch_rename(bough_branch **renamed, bough_clie
 /** What a branch is to show; zeroed members mean "not said". */
 typedef struct bough_restore_options {
     const char *source; /**< id of the branch to take it from; the branch itself or another */
-    const char *moment; /**< of its past, as for bough_branch_create(); NULL: its present */
+    const char *moment; /**< of its past, as in bough_branch_options; NULL: its present */
     const char *preserve_under_name; /**< keep what the branch shows now as a branch of this name */
 } bough_restore_options;
 
@@ -127,12 +178,74 @@ BOUGH_API BOUGH_CHECK int bough_branch_restore(bough_branch **restored, bough_cl
                                                bough_error *err);
 
 /**
- * Delete a branch. `project` and `id` are ids.
+ * Delete a branch; for 7 days bough_branch_undelete() brings it back. `project` and `id` are ids.
  * @retval BOUGH_E_CONFLICT      It has children.
- * @retval BOUGH_E_PRECONDITION  It is protected or the default branch.
+ * @retval BOUGH_E_PRECONDITION  It is protected, the default branch or a root.
  */
 BOUGH_API BOUGH_CHECK int bough_branch_delete(bough_client *client, const char *project,
                                               const char *id, bough_error *err);
+
+/**
+ * Remove a branch for good, also one that is deleted already. `project` and `id` are ids.
+ * @retval BOUGH_E_CONFLICT      It has children; deleted ones that can be recovered count.
+ * @retval BOUGH_E_PRECONDITION  As for bough_branch_delete().
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_purge(bough_client *client, const char *project,
+                                             const char *id, bough_error *err);
+
+/**
+ * Bring a deleted branch back, suspended.
+ *
+ * @param[out] branch  The branch afterwards; free with bough_branch_free().
+ * @param project      Id of the project.
+ * @param id           Id of the branch.
+ * @param name         Its new name; NULL: the one it had.
+ * @retval BOUGH_E_CONFLICT      The name is taken.
+ * @retval BOUGH_E_PRECONDITION  Its parent is deleted.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_undelete(bough_branch **branch, bough_client *client,
+                                                const char *project, const char *id,
+                                                const char *name, bough_error *err);
+
+/**
+ * Say when a branch expires.
+ *
+ * @param[out] branch  The branch afterwards; free with bough_branch_free().
+ * @param project      Id of the project.
+ * @param id           Id of the branch.
+ * @param expiry       NULL: never.
+ * @retval BOUGH_E_INVALID       The time is none, or not in the future.
+ * @retval BOUGH_E_PRECONDITION  It is protected, the default branch or a root; or must expire.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_set_expiry(bough_branch **branch, bough_client *client,
+                                                  const char *project, const char *id,
+                                                  const bough_branch_expiry *expiry,
+                                                  bough_error *err);
+
+/**
+ * Protect a branch, or lift that.
+ *
+ * @param[out] branch   The branch afterwards; free with bough_branch_free().
+ * @param project       Id of the project.
+ * @param id            Id of the branch.
+ * @param is_protected  Non-zero: protect.
+ * @retval BOUGH_E_PRECONDITION  It expires.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_set_protected(bough_branch **branch, bough_client *client,
+                                                     const char *project, const char *id,
+                                                     int is_protected, bough_error *err);
+
+/**
+ * Make a branch the default one of its project.
+ *
+ * @param[out] branch  The branch afterwards; free with bough_branch_free().
+ * @param project      Id of the project.
+ * @param id           Id of the branch.
+ * @retval BOUGH_E_PRECONDITION  It expires.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_set_default(bough_branch **branch, bough_client *client,
+                                                   const char *project, const char *id,
+                                                   bough_error *err);
 
 /**
  * Write a branch as a plain PGDATA that a stock PostgreSQL starts on.

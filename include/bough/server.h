@@ -72,6 +72,9 @@ BOUGH_API void bough_status_free(bough_status *status);
 BOUGH_API BOUGH_CHECK int bough_server_shutdown(bough_client *client, int stop_computes,
                                                 bough_error *err);
 
+/** Say that the machine's clock is right after it has jumped: branches expire by it again. */
+BOUGH_API BOUGH_CHECK int bough_server_confirm_clock(bough_client *client, bough_error *err);
+
 #ifdef __cplusplus
 }
 #endif

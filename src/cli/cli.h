@@ -31,6 +31,7 @@ typedef struct cli_option {
 typedef enum cli_word {
     CLI_WORD_OTHER,
     CLI_WORD_BRANCH,
+    CLI_WORD_DELETED, /**< a deleted branch */
     CLI_WORD_PROJECT,
     CLI_WORD_TOPIC
 } cli_word;
@@ -39,6 +40,8 @@ typedef enum cli_word {
 enum { CLI_USES_STORE = 1, CLI_USES_PROJECT = 2 };
 
 struct cli_args;
+struct bough_branch;
+struct bough_branch_expiry;
 
 /** A command, or a group of them. An array of them ends with name NULL. */
 typedef struct cli_command {
@@ -159,6 +162,19 @@ void cli_format_time(char *out, size_t size, const char *rfc3339);
 /** Milliseconds: "12.3 ms", "1.20 s". */
 void cli_format_ms(char *out, size_t size, double ms);
 
+/* ---- cmd_lifecycle.c ---- */
+
+/** Seconds as people say them: "50 min", "23 h", "7 d". */
+void cli_format_span(char *out, size_t size, int64_t seconds);
+
+/** What a list says of a branch's protection, expiry or deletion; "-" where there is nothing. */
+void cli_branch_notes(char *out, size_t size, const struct bough_branch *branch);
+
+/** Read --expires-in, --expires-at, --temporary, --cascade and --wait, as far as the command has
+ * them. Strings are the arguments'. */
+BOUGH_CHECK int cli_read_expiry(struct bough_branch_expiry *expiry, const cli_args *args,
+                                bough_error *err);
+
 /* ---- table.c ---- */
 
 /** A table in the making. Cells are copied. */
@@ -243,6 +259,12 @@ int cmd_branch_rename(const cli_args *args, bough_error *err);
 int cmd_branch_restore(const cli_args *args, bough_error *err);
 int cmd_branch_reset(const cli_args *args, bough_error *err);
 int cmd_branch_delete(const cli_args *args, bough_error *err);
+int cmd_branch_undelete(const cli_args *args, bough_error *err);
+int cmd_branch_set_expiration(const cli_args *args, bough_error *err);
+int cmd_branch_protect(const cli_args *args, bough_error *err);
+int cmd_branch_unprotect(const cli_args *args, bough_error *err);
+int cmd_branch_set_default(const cli_args *args, bough_error *err);
+int cmd_server_confirm_clock(const cli_args *args, bough_error *err);
 int cmd_endpoint_list(const cli_args *args, bough_error *err);
 int cmd_endpoint_start(const cli_args *args, bough_error *err);
 int cmd_endpoint_suspend(const cli_args *args, bough_error *err);

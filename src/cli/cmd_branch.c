@@ -34,6 +34,11 @@ static int print_created(const cli_args *args, const bough_branch_created *creat
             (void)snprintf(pause, sizeof pause, "; its parent's writes paused for %s", gate);
         cli_say(args, "Branch %s of %s is ready (%s) in %s%s", b->name,
                 *b->parent_name ? b->parent_name : b->parent_id, b->id, total, pause);
+        if (*b->expires_at) {
+            char notes[128];
+            cli_branch_notes(notes, sizeof notes, b);
+            cli_say(args, "  it %s", notes);
+        }
     }
     cli_psql_hint(args, b->name, cli_get(args, "project"));
     return BOUGH_OK;
@@ -47,16 +52,18 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
     const char *parent_name = cli_get(args, "parent"), *at = cli_get(args, "at");
     char moment[64] = "";
     double began = bough_now_ms();
+    bough_branch_options options = {
+        .version = 1, .name = args->words[0], .is_protected = cli_get(args, "protected") != NULL};
     int rc = at ? cli_moment(moment, sizeof moment, at, err) : BOUGH_OK;
-    if (rc) return rc;
-    rc = cli_connect_project(&client, &project, args, err);
+    if (!rc) rc = cli_read_expiry(&options.expiry, args, err);
+    if (!rc) rc = cli_connect_project(&client, &project, args, err);
     if (!rc && parent_name) {
         rc = bough_branch_find(&parent, client, project->id, parent_name, err);
         if (rc == BOUGH_E_NOTFOUND) (void)bough_context(err, "parent");
     }
-    if (!rc)
-        rc = bough_branch_create(&created, client, project->id, args->words[0],
-                                 parent ? parent->id : NULL, at ? moment : NULL, err);
+    if (parent) options.parent = parent->id;
+    if (at) options.moment = moment;
+    if (!rc) rc = bough_branch_create_with(&created, client, project->id, &options, err);
     if (rc == BOUGH_E_CANCELLED)
         (void)bough_hint(err,
                          "The server may have made the branch by then; see `bough branch list`.");
@@ -70,8 +77,8 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
 }
 
 static int print_list(const bough_branch_list *list, bough_error *err) {
-    static const char *const headings[] = {"NAME",    "ID",         "PARENT",        "STATE",
-                                           "CREATED", ">OWN BYTES", ">SHARED BYTES", NULL};
+    static const char *const headings[] = {
+        "NAME", "ID", "PARENT", "STATE", "CREATED", ">OWN BYTES", ">SHARED BYTES", "NOTES", NULL};
     bool is_terminal = cli_is_terminal();
     cli_tree_row *rows = NULL;
     cli_table *table = cli_table_new(headings);
@@ -79,7 +86,8 @@ static int print_list(const bough_branch_list *list, bough_error *err) {
                    : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (size_t i = 0; !rc && i < list->count; i++) {
         const bough_branch *b = rows[i].branch;
-        char name[1024], created[40], own[16], shared[16];
+        char name[1024], created[40], own[16], shared[16], notes[128];
+        cli_branch_notes(notes, sizeof notes, b);
         (void)snprintf(name, sizeof name, "%s%s%s", rows[i].stem, b->name,
                        is_terminal && b->is_default ? " *" : "");
         cli_format_time(created, sizeof created, b->created_at);
@@ -90,10 +98,13 @@ static int print_list(const bough_branch_list *list, bough_error *err) {
                                *b->parent_name ? b->parent_name
                                : *b->parent_id ? b->parent_id
                                                : "-",
-                               *b->state ? b->state : "-",
+                               *b->deleted_at ? "deleted"
+                               : *b->state    ? b->state
+                                              : "-",
                                created,
                                own,
-                               shared};
+                               shared,
+                               notes};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++) cli_table_add(table, cells[k]);
     }
     if (!rc) rc = cli_table_print(table, err);
@@ -115,7 +126,9 @@ int cmd_branch_list(const cli_args *args, bough_error *err) {
     bough_project *project = NULL;
     bough_branch_list *list = NULL;
     int rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = bough_branch_get_all(&list, client, project->id, err);
+    if (!rc)
+        rc = (cli_get(args, "deleted") ? bough_branch_get_deleted
+                                       : bough_branch_get_all)(&list, client, project->id, err);
     if (!rc) rc = args->json ? list_json(list, err) : print_list(list, err);
     bough_branch_list_free(list);
     bough_project_free(project);
@@ -125,7 +138,8 @@ int cmd_branch_list(const cli_args *args, bough_error *err) {
 
 static int print_one(const cli_args *args, const bough_branch *b, bough_error *err) {
     if (args->json) return cli_print_json(cli_json(b->json), err);
-    char created[40], own[16], shared[16];
+    char created[40], own[16], shared[16], notes[128];
+    cli_branch_notes(notes, sizeof notes, b);
     cli_format_time(created, sizeof created, b->created_at);
     cli_format_bytes(own, sizeof own, b->own_bytes);
     cli_format_bytes(shared, sizeof shared, b->shared_bytes);
@@ -138,6 +152,11 @@ static int print_one(const cli_args *args, const bough_branch *b, bough_error *e
     cli_say(args, "state         %s", *b->state ? b->state : "-");
     cli_say(args, "default       %s", b->is_default ? "yes" : "no");
     cli_say(args, "protected     %s", b->is_protected ? "yes" : "no");
+    if (*b->expires_at) {
+        char expires[40];
+        cli_format_time(expires, sizeof expires, b->expires_at);
+        cli_say(args, "expires       %s (%s)", expires, notes);
+    }
     cli_say(args, "created       %s", created);
     cli_say(args, "own bytes     %s", own);
     cli_say(args, "shared bytes  %s", shared);
@@ -244,18 +263,39 @@ int cmd_branch_rename(const cli_args *args, bough_error *err) {
     return rc;
 }
 
+/* The branch to delete: with --purge also one that is deleted already. */
+static int find_doomed(bough_branch **branch, bough_client *client, const char *project,
+                       const char *name, bool is_purge, bough_error *err) {
+    bough_error other;
+    int rc = bough_branch_find(branch, client, project, name, err);
+    if (rc != BOUGH_E_NOTFOUND || !is_purge) return rc;
+    int again = bough_branch_find_deleted(branch, client, project, name, &other);
+    if (again != BOUGH_E_NOTFOUND && again != BOUGH_OK) *err = other;
+    return again == BOUGH_E_NOTFOUND ? rc : again;
+}
+
 int cmd_branch_delete(const cli_args *args, bough_error *err) {
     bough_client *client = NULL;
     bough_project *project = NULL;
     bough_branch *branch = NULL;
+    char undelete[256];
+    bool is_purge = cli_get(args, "purge") != NULL;
     int rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
-    if (!rc) rc = bough_branch_delete(client, project->id, branch->id, err);
-    if (!rc && args->json)
-        rc = cli_print_json(json_pack("{s:b,s:o}", "deleted", 1, "branch", cli_json(branch->json)),
+    if (!rc) rc = find_doomed(&branch, client, project->id, args->words[0], is_purge, err);
+    if (!rc)
+        rc = (is_purge ? bough_branch_purge : bough_branch_delete)(client, project->id, branch->id,
+                                                                   err);
+    if (!rc && args->json) {
+        rc = cli_print_json(json_pack("{s:b,s:b,s:o}", "deleted", 1, "recoverable", !is_purge,
+                                      "branch", cli_json(branch->json)),
                             err);
-    else if (!rc)
+    } else if (!rc && is_purge) {
+        cli_say(args, "Branch %s is deleted for good", branch->name);
+    } else if (!rc) {
+        cli_quote(undelete, sizeof undelete, branch->name);
         cli_say(args, "Branch %s is deleted", branch->name);
+        cli_say(args, "  within 7 days, `bough branch undelete %s` brings it back", undelete);
+    }
     bough_branch_free(branch);
     bough_project_free(project);
     cli_disconnect(client);

@@ -23,11 +23,38 @@ static const cli_option project_create_options[] = {
      "Major version of PostgreSQL (default: the source's, or the newest installed)", 13, 99},
     {0}};
 
+#define EXPIRES_IN                                                                                 \
+    { "expires-in", 0, "DURATION", "Delete it after so long: 90m, 12h, 7d, 1d12h", 0, 0 }
+#define EXPIRES_AT                                                                                 \
+    { "expires-at", 0, "TIME", "Delete it at this time: 2026-12-31T18:00:00+01:00", 0, 0 }
+
+static const cli_option expiration_options[] = {
+    EXPIRES_IN,
+    EXPIRES_AT,
+    {"never", 0, NULL, "It does not expire", 0, 0},
+    {"cascade", 0, NULL, "Branches made from it expire with it", 0, 0},
+    {"wait", 0, NULL, "It waits for the end of branches made from it", 0, 0},
+    {0}};
+
+static const cli_option branch_list_options[] = {
+    {"deleted", 0, NULL, "Those that are deleted and can be recovered instead", 0, 0}, {0}};
+
+static const cli_option branch_delete_options[] = {
+    {"purge", 0, NULL, "For good; also a branch that is deleted already", 0, 0}, {0}};
+
+static const cli_option undelete_options[] = {
+    {"name", 0, "NAME", "Its name from now on (default: the one it had)", 0, 0}, {0}};
+
 static const cli_option delete_options[] = {{"yes", 'y', NULL, "Do not ask", 0, 0}, {0}};
 
 static const cli_option branch_create_options[] = {
     {"parent", 0, "B", "Branch to start from, by name or id (default: the default branch)", 0, 0},
     {"at", 0, "MOMENT", "A moment of the parent's past: a time, an age or an LSN", 0, 0},
+    EXPIRES_IN,
+    EXPIRES_AT,
+    {"temporary", 0, NULL, "Delete it after 24 hours", 0, 0},
+    {"cascade", 0, NULL, "Branches made from it expire with it (default: it waits for them)", 0, 0},
+    {"protected", 0, NULL, "It cannot be deleted until `bough branch unprotect`", 0, 0},
     {0}};
 
 #define PRESERVE                                                                                   \
@@ -116,18 +143,25 @@ static const cli_command branch_commands[] = {
          "the parent is not disturbed. A branch of that name with the same parent and moment "
          "is success and is returned; with another one it is a conflict.\n\n" MOMENTS
          " The branch has what was committed by then, and not the next transaction.\n\n"
+         "A branch that expires is deleted as by `bough branch delete`, and can be "
+         "recovered for 7 days. One whose name begins with ci- or tmp- always expires: after "
+         "24 hours where nothing else is said. A branch that exists keeps its expiry. A "
+         "child of a protected branch has new passwords.\n\n"
          "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"checkpoint\", "
          "\"seal\", \"gate\", \"create\", \"start\", \"ready\", \"total\"}, \"existing\"}.",
      .examples = "bough branch create try-index\n"
+                 "bough branch create demo --expires-in 7d\n"
                  "bough branch create fix --parent staging --json\n"
                  "bough branch create before --at '2 hours ago'"},
     {.name = "list",
      .summary = "List branches",
      .uses = PROJECT,
+     .options = branch_list_options,
      .run = cmd_branch_list,
      .details = "On a terminal the branches are shown as a tree; * marks the default branch. Own "
                 "bytes are allocated for that branch alone, shared bytes are in layers that other "
-                "branches use too.",
+                "branches use too. NOTES tells of protection and expiry; \"soon\" is within a day, "
+                "or within half of a shorter lifetime.",
      .examples = "bough branch list --project shop"},
     {.name = "get",
      .summary = "Show a branch",
@@ -183,9 +217,91 @@ static const cli_command branch_commands[] = {
      .max_words = 1,
      .word = CLI_WORD_BRANCH,
      .uses = PROJECT,
+     .options = branch_delete_options,
      .run = cmd_branch_delete,
-     .details = "Refused while the branch has children, is protected or is the default branch.",
-     .examples = "bough branch delete try-index"},
+     .details =
+         "Its compute stops, its name is free, and for 7 days `bough branch undelete` brings "
+         "it back; until then its files stay. Refused while the branch has children, is "
+         "protected, is the default branch or a root. --purge is refused, too, while "
+         "deleted branches made from it can be recovered.",
+     .examples = "bough branch delete try-index\n"
+                 "bough branch delete try-index --purge"},
+    {.name = "undelete",
+     .summary = "Bring a deleted branch back",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_DELETED,
+     .uses = PROJECT,
+     .options = undelete_options,
+     .run = cmd_branch_undelete,
+     .details = "BRANCH is the name it had, or its id: see `bough branch list --deleted`. It comes "
+                "back as it was, with its roles and passwords, and sleeps. Where its expiry has "
+                "passed, it has its whole lifetime again. A deleted parent must be brought back "
+                "first. Where its name is taken, say another with --name.",
+     .examples = "bough branch undelete try-index\n"
+                 "bough branch undelete try-index --name try-index-2"},
+    {.name = "set-expiration",
+     .summary = "Say when a branch expires",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = expiration_options,
+     .run = cmd_branch_set_expiration,
+     .details = "Then it is deleted, and can be recovered for 7 days. While branches made from it "
+                "exist it waits, or takes them along (--cascade). Refused for protected, default "
+                "and root branches; --never is refused where the name begins with ci- or tmp-. "
+                "Warnings are in `bough branch list` and `bough operation list`, 24 hours and 1 "
+                "hour before, or at half and a tenth of a shorter lifetime.",
+     .examples = "bough branch set-expiration demo --expires-in 12h\n"
+                 "bough branch set-expiration demo --never"},
+    {.name = "protect",
+     .summary = "Protect a branch",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_protect,
+     .details = "A protected branch cannot be deleted, nor can its project, and it cannot expire. "
+                "Branches made from it from then on have new passwords for all roles.",
+     .examples = "bough branch protect main"},
+    {.name = "unprotect",
+     .summary = "Lift the protection of a branch",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_unprotect,
+     .examples = "bough branch unprotect main"},
+    {.name = "set-default",
+     .summary = "Make a branch the default one",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_set_default,
+     .details =
+         "The default branch is the one meant where none is named. It cannot be deleted, nor "
+         "expire.",
+     .examples = "bough branch set-default next"},
+    {0}};
+
+static const cli_command server_commands[] = {
+    {.name = "confirm-clock",
+     .summary = "Say that the machine's clock is right",
+     .uses = STORE,
+     .run = cmd_server_confirm_clock,
+     .details =
+         "When the clock has jumped, `bough status` warns, and nothing expires or is removed "
+         "that would not be due without the jump, until the clock has been synchronised for "
+         "an hour. This ends that at once. Look at the clock first: what is due by it is "
+         "deleted.",
+     .examples = "date && bough server confirm-clock"},
     {0}};
 
 static const cli_command endpoint_commands[] = {
@@ -261,6 +377,7 @@ const cli_command cli_commands[] = {
     {.name = "endpoint",
      .summary = "Endpoints: the computes of branches",
      .children = endpoint_commands},
+    {.name = "server", .summary = "Server: its clock", .children = server_commands},
     {.name = "psql",
      .summary = "Open psql on a branch",
      .words = "[BRANCH]",

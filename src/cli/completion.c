@@ -87,7 +87,8 @@ static void offer_names(const cli_args *line, cli_word kind, const typed *t) {
             bough_project_get_all(&projects, client, NULL) == BOUGH_OK)
             for (size_t i = 0; i < projects->count; i++) offer(t, "", projects->items[i]->name);
     } else if (cli_connect_project(&client, &project, line, NULL) == BOUGH_OK &&
-               bough_branch_get_all(&branches, client, project->id, NULL) == BOUGH_OK) {
+               (kind == CLI_WORD_DELETED ? bough_branch_get_deleted : bough_branch_get_all)(
+                   &branches, client, project->id, NULL) == BOUGH_OK) {
         for (size_t i = 0; i < branches->count; i++) offer(t, "", branches->items[i]->name);
     }
     bough_branch_list_free(branches);

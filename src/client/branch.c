@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/box.h"
+#include "client/branch.h"
 #include "client/find.h"
 #include "client/request.h"
 #include "util/error.h"
@@ -25,10 +26,17 @@ static void fill(void *item, void *box, const json_t *object) {
     b->is_default = json_is_true(json_object_get(object, "default"));
     b->is_protected = json_is_true(json_object_get(object, "protected"));
     b->json = bough_box_text(box, object);
+    b->expires_at = bough_json_text(object, "expires_at");
+    b->expiry_state = bough_json_text(object, "expiry_state");
+    b->expires_in_seconds = (int64_t)bough_json_count(object, "expires_in_seconds");
+    b->expiry_cascades = strcmp(bough_json_text(object, "expiry_mode"), "cascade") == 0;
+    b->expiry_warning = json_is_true(json_object_get(object, "expiry_warning"));
+    b->deleted_at = bough_json_text(object, "deleted_at");
+    b->recoverable_seconds = (int64_t)bough_json_count(object, "recoverable_seconds");
 }
 
 /* A box of its own for one object, part of `object`'s answer. */
-static int boxed(bough_branch **branch, json_t *object, bough_error *err) {
+int bough_branch_boxed(bough_branch **branch, json_t *object, bough_error *err) {
     *branch = NULL;
     if (!json_is_object(object))
         return bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"branch\"");
@@ -38,18 +46,44 @@ static int boxed(bough_branch **branch, json_t *object, bough_error *err) {
     return BOUGH_OK;
 }
 
+int bough_branch_listed(bough_branch_list **list, json_t *array, bough_error *err) {
+    *list = bough_box_list_new(array, array, sizeof(bough_branch), fill);
+    return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+}
+
+/* POST .../branches; members that were not given are left out. NULL where a text is no UTF-8. */
+static json_t *body_of(const bough_branch_options *o) {
+    const char *kind = o->moment && strchr(o->moment, '/') ? "parent_lsn" : "parent_timestamp";
+    json_t *branch =
+        json_pack("{s:s,s:s*,s:s*}", "name", o->name, "parent_id", o->parent, kind, o->moment);
+    bool ok = branch && bough_branch_pack_expiry(branch, &o->expiry);
+    if (ok && o->is_protected) ok = json_object_set_new(branch, "protected", json_true()) == 0;
+    json_t *body =
+        ok ? json_pack("{s:O,s:[{s:s}]}", "branch", branch, "endpoints", "type", "read_write")
+           : NULL;
+    json_decref(branch);
+    return body;
+}
+
 int bough_branch_create(bough_branch_created **created, bough_client *client, const char *project,
-                        const char *name, const char *parent, const char *moment,
-                        bough_error *err) {
+                        const char *name, const char *parent, bough_error *err) {
+    bough_branch_options options = {.version = 1, .name = name, .parent = parent};
+    return bough_branch_create_with(created, client, project, &options, err);
+}
+
+int bough_branch_create_with(bough_branch_created **created, bough_client *client,
+                             const char *project, const bough_branch_options *options,
+                             bough_error *err) {
     *created = NULL;
+    if (options->version != 1)
+        return bough_fail(err, BOUGH_E_INVALID, "unknown version of bough_branch_options: %u",
+                          options->version);
     char path[BOUGH_REQUEST_PATH_MAX];
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches?if_exists=return",
                                 project);
     if (rc) return rc;
     json_t *answer = NULL;
-    const char *kind = moment && strchr(moment, '/') ? "parent_lsn" : "parent_timestamp";
-    json_t *body = json_pack("{s:{s:s,s:s*,s:s*},s:[{s:s}]}", "branch", "name", name, "parent_id",
-                             parent, kind, moment, "endpoints", "type", "read_write");
+    json_t *body = body_of(options);
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
@@ -57,7 +91,7 @@ int bough_branch_create(bough_branch_created **created, bough_client *client, co
     if (rc) return rc;
     bough_branch *branch = NULL;
     bough_branch_created *c = NULL;
-    rc = boxed(&branch, json_object_get(answer, "branch"), err);
+    rc = bough_branch_boxed(&branch, json_object_get(answer, "branch"), err);
     if (!rc && !(c = bough_box_new(sizeof *c, answer)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (c) {
@@ -102,9 +136,9 @@ int bough_branch_get_all(bough_branch_list **list, bough_client *client, const c
     json_t *all = NULL;
     int rc = read_all(&all, client, project, err);
     if (rc) return rc;
-    *list = bough_box_list_new(all, all, sizeof(bough_branch), fill);
+    rc = bough_branch_listed(list, all, err);
     json_decref(all);
-    return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    return rc;
 }
 
 void bough_branch_list_free(bough_branch_list *list) {
@@ -130,7 +164,7 @@ int bough_branch_find(bough_branch **branch, bough_client *client, const char *p
     if (!rc)
         rc = name ? bough_find_named(&found, all, "branch", name, err)
                   : find_default(&found, all, err);
-    if (!rc) rc = boxed(branch, found, err);
+    if (!rc) rc = bough_branch_boxed(branch, found, err);
     json_decref(all);
     return rc;
 }
@@ -154,7 +188,7 @@ int bough_branch_restore(bough_branch **restored, bough_client *client, const ch
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
-    if (!rc) rc = boxed(restored, json_object_get(answer, "branch"), err);
+    if (!rc) rc = bough_branch_boxed(restored, json_object_get(answer, "branch"), err);
     json_decref(answer);
     json_decref(body);
     return rc;
@@ -170,20 +204,9 @@ int bough_branch_rename(bough_branch **renamed, bough_client *client, const char
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
     bough_request request = {.method = "PATCH", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
-    if (!rc) rc = boxed(renamed, json_object_get(answer, "branch"), err);
+    if (!rc) rc = bough_branch_boxed(renamed, json_object_get(answer, "branch"), err);
     json_decref(answer);
     json_decref(body);
-    return rc;
-}
-
-int bough_branch_delete(bough_client *client, const char *project, const char *id,
-                        bough_error *err) {
-    char path[BOUGH_REQUEST_PATH_MAX];
-    json_t *answer = NULL;
-    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s", project, id);
-    bough_request request = {.method = "DELETE", .path = path};
-    if (!rc) rc = bough_request_send(&answer, client, &request, err);
-    json_decref(answer);
     return rc;
 }
 

@@ -2,8 +2,11 @@
 #include "model/query.h"
 
 #define SELECT                                                                                     \
-    "SELECT b.id, b.project_id, b.name, b.parent_id, p.name, b.state, b.is_default, b.created_ms," \
-    " b.updated_ms FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
+    "SELECT b.id, b.project_id, coalesce(b.freed_name, b.name), b.parent_id,"                      \
+    " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
+    " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
+    " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
+    " c.deleted_ms IS NULL) FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_branch_row *row = record;
@@ -16,6 +19,13 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->is_default = sqlite3_column_int(stmt, 6) != 0;
     row->created_ms = sqlite3_column_int64(stmt, 7);
     row->updated_ms = sqlite3_column_int64(stmt, 8);
+    row->is_protected = sqlite3_column_int(stmt, 9) != 0;
+    row->expires_ms = sqlite3_column_int64(stmt, 10);
+    row->ttl_seconds = sqlite3_column_int64(stmt, 11);
+    row->expiry_cascades = sqlite3_column_int(stmt, 12) != 0;
+    row->expiry_warnings = sqlite3_column_int(stmt, 13);
+    row->deleted_ms = sqlite3_column_int64(stmt, 14);
+    row->live_children = sqlite3_column_int64(stmt, 15);
 }
 
 /* The text that Neon's clients know. */
@@ -23,29 +33,53 @@ static int fail_taken(const char *name, bough_error *err) {
     return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", name);
 }
 
+static int fail_unknown(const char *id, bough_error *err) {
+    return bough_fail(err, BOUGH_E_NOTFOUND, "no branch has the id \"%.100s\" in this project", id);
+}
+
 int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bough_error *err) {
-    int rc =
-        bough_query_run(NULL, cat, err,
-                        "INSERT INTO branches (id, project_id, name, parent_id, state, is_default,"
-                        " created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        "ssstsiii", row->id, row->project_id, row->name, row->parent_id, row->state,
-                        (int64_t)row->is_default, row->created_ms, row->updated_ms);
+    int rc = bough_query_run(
+        NULL, cat, err,
+        "INSERT INTO branches (id, project_id, name, parent_id, state, is_default, created_ms,"
+        " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?)",
+        "ssstsiiiiiii", row->id, row->project_id, row->name, row->parent_id, row->state,
+        (int64_t)row->is_default, row->created_ms, row->updated_ms, (int64_t)row->is_protected,
+        row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
 int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
                        const char *id, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             SELECT "WHERE b.project_id = ? AND b.id = ?", "ss", project, id);
+                             SELECT "WHERE b.project_id = ? AND b.id = ? AND b.deleted_ms IS NULL",
+                             "ss", project, id);
+    return rc == BOUGH_E_NOTFOUND ? fail_unknown(id, err) : rc;
+}
+
+int bough_branches_get_deleted(bough_branch_row *row, bough_catalogue *cat, const char *project,
+                               const char *id, bough_error *err) {
+    int rc =
+        bough_query_one(row, sizeof *row, fill, cat, err,
+                        SELECT "WHERE b.project_id = ? AND b.id = ? AND b.deleted_ms IS NOT NULL",
+                        "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
-        (void)bough_fail(err, rc, "no branch has the id \"%.100s\" in this project", id);
+        (void)bough_fail(err, rc, "no deleted branch has the id \"%.100s\" in this project", id);
     return rc;
+}
+
+int bough_branches_get_any(bough_branch_row *row, bough_catalogue *cat, const char *id,
+                           bough_error *err) {
+    int rc = bough_query_one(row, sizeof *row, fill, cat, err, SELECT "WHERE b.id = ?", "s", id);
+    return rc == BOUGH_E_NOTFOUND ? fail_unknown(id, err) : rc;
 }
 
 int bough_branches_find(bough_branch_row *row, bough_catalogue *cat, const char *project,
                         const char *name, bough_error *err) {
-    int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             SELECT "WHERE b.project_id = ? AND b.name = ?", "ss", project, name);
+    int rc =
+        bough_query_one(row, sizeof *row, fill, cat, err,
+                        SELECT "WHERE b.project_id = ? AND b.name = ? AND b.deleted_ms IS NULL",
+                        "ss", project, name);
     if (rc == BOUGH_E_NOTFOUND)
         (void)bough_fail(err, rc, "no branch is named \"%.256s\" in this project", name);
     return rc;
@@ -65,6 +99,17 @@ int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat
     int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
                               SELECT "WHERE ?1 IS NULL OR b.project_id = ?1"
                                      " ORDER BY b.created_ms DESC, b.rowid DESC",
+                              "s", project);
+    *rows = records;
+    return rc;
+}
+
+int bough_branches_list_live(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
+                             const char *project, bough_error *err) {
+    void *records;
+    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                              SELECT "WHERE (?1 IS NULL OR b.project_id = ?1) AND b.deleted_ms IS"
+                                     " NULL ORDER BY b.created_ms DESC, b.rowid DESC",
                               "s", project);
     *rows = records;
     return rc;

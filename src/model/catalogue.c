@@ -63,6 +63,18 @@ static const char *const migrations[] = {
     " project_id TEXT NOT NULL, incoming_id TEXT NOT NULL, source_id TEXT NOT NULL,"
     " preserve_name TEXT NOT NULL, endpoint_id TEXT NOT NULL, lsn TEXT NOT NULL, time_us INTEGER "
     "NOT NULL) STRICT;",
+    /* life cycle: a deleted branch keeps its name in freed_name, its row and its files */
+    "ALTER TABLE branches ADD COLUMN is_protected INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE branches ADD COLUMN expires_ms INTEGER;"
+    "ALTER TABLE branches ADD COLUMN ttl_seconds INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE branches ADD COLUMN expiry_cascades INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE branches ADD COLUMN expiry_warnings INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE branches ADD COLUMN deleted_ms INTEGER;"
+    "ALTER TABLE branches ADD COLUMN freed_name TEXT;"
+    "CREATE INDEX branches_expires ON branches (expires_ms) WHERE expires_ms IS NOT NULL;"
+    "CREATE INDEX branches_deleted ON branches (deleted_ms) WHERE deleted_ms IS NOT NULL;"
+    "CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), wall_ms INTEGER NOT NULL,"
+    " boot_ms INTEGER NOT NULL, boot_id TEXT NOT NULL) STRICT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -60,19 +60,33 @@ BOUGH_CHECK int bough_projects_delete(bough_catalogue *cat, const char *id, boug
 /* Branches. */
 BOUGH_CHECK int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row,
                                       bough_error *err);
+/** One that is not deleted. */
 BOUGH_CHECK int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
                                    const char *id, bough_error *err);
+/** One that is deleted and can be recovered. */
+BOUGH_CHECK int bough_branches_get_deleted(bough_branch_row *row, bough_catalogue *cat,
+                                           const char *project, const char *id, bough_error *err);
+/** Deleted or not, of any project. */
+BOUGH_CHECK int bough_branches_get_any(bough_branch_row *row, bough_catalogue *cat, const char *id,
+                                       bough_error *err);
 BOUGH_CHECK int bough_branches_find(bough_branch_row *row, bough_catalogue *cat,
                                     const char *project, const char *name, bough_error *err);
 BOUGH_CHECK int bough_branches_get_default(bough_branch_row *row, bough_catalogue *cat,
                                            const char *project, bough_error *err);
-/** Of one project, or of all with NULL; newest first. */
+/**
+ * Of one project, or of all with NULL; newest first. With deleted ones, whose files are still
+ * needed.
+ */
 BOUGH_CHECK int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
                                     const char *project, bough_error *err);
+/** The same without deleted ones. */
+BOUGH_CHECK int bough_branches_list_live(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
+                                         const char *project, bough_error *err);
 BOUGH_CHECK int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name,
                                       bough_error *err);
 BOUGH_CHECK int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state,
                                          bough_error *err);
+/** With deleted ones: whoever has any cannot be removed. */
 BOUGH_CHECK int bough_branches_count_children(int64_t *n, bough_catalogue *cat, const char *id,
                                               bough_error *err);
 BOUGH_CHECK int bough_branches_delete(bough_catalogue *cat, const char *id, bough_error *err);
@@ -108,6 +122,51 @@ BOUGH_CHECK int bough_branches_move_children(bough_catalogue *cat, const char *f
 /** Roles and databases of `to` become those of `from`. */
 BOUGH_CHECK int bough_branches_replace_contents(bough_catalogue *cat, const char *from,
                                                 const char *to, bough_error *err);
+/* Life cycle of branches (lifecycle.c). Nothing is checked here: see model/expiry.h. */
+
+/** When it expires (0: never), how long that is from now, and whether with its children. Warnings
+ * start anew. */
+BOUGH_CHECK int bough_branches_set_expiry(bough_catalogue *cat, const bough_branch_row *row,
+                                          bough_error *err);
+BOUGH_CHECK int bough_branches_set_protected(bough_catalogue *cat, const char *id,
+                                             bool is_protected, bough_error *err);
+/** Make it the only default branch of its project. */
+BOUGH_CHECK int bough_branches_set_default(bough_catalogue *cat, const char *project,
+                                           const char *id, bough_error *err);
+BOUGH_CHECK int bough_branches_set_warnings(bough_catalogue *cat, const char *id, int given,
+                                            bough_error *err);
+/** Delete it so that it can be recovered: its name is free, everything else stays. */
+BOUGH_CHECK int bough_branches_bury(bough_catalogue *cat, const char *id, int64_t deleted_ms,
+                                    bough_error *err);
+/** Undo that. @retval BOUGH_E_CONFLICT  The name is taken. */
+BOUGH_CHECK int bough_branches_recover(bough_catalogue *cat, const char *id, const char *name,
+                                       bough_error *err);
+
+/** Lists of ids are one allocation of n times BOUGH_ID_SIZE. */
+typedef char (*bough_id_list)[BOUGH_ID_SIZE];
+
+/** Branches whose expiry has come by `now_ms`, the longest overdue first; without those that wait
+ * for their children. */
+BOUGH_CHECK int bough_branches_due(bough_id_list *ids, size_t *n, bough_catalogue *cat,
+                                   int64_t now_ms, bough_error *err);
+/** Branches that were deleted by `deleted_ms` and that no other stands on. */
+BOUGH_CHECK int bough_branches_purgeable(bough_id_list *ids, size_t *n, bough_catalogue *cat,
+                                         int64_t deleted_ms, bough_error *err);
+/** Branches that are to be warned of by `now_ms` (bough_expiry_stage() tells of what). */
+BOUGH_CHECK int bough_branches_to_warn(bough_id_list *ids, size_t *n, bough_catalogue *cat,
+                                       int64_t now_ms, bough_error *err);
+/** A branch and all that stand on it and are not deleted: children before their parents. */
+BOUGH_CHECK int bough_branches_subtree(bough_id_list *ids, size_t *n, bough_catalogue *cat,
+                                       const char *id, bough_error *err);
+/** The next moment after `now_ms` at which any of the above changes; 0: none. */
+BOUGH_CHECK int bough_branches_next_event(int64_t *at_ms, bough_catalogue *cat, int64_t now_ms,
+                                          bough_error *err);
+/** Whether any branch waits for a time. */
+BOUGH_CHECK int bough_branches_any_timed(bool *any, bough_catalogue *cat, bough_error *err);
+
+/** @retval BOUGH_E_NOTFOUND  Nothing was recorded yet. */
+BOUGH_CHECK int bough_clock_get(bough_clock_row *row, bough_catalogue *cat, bough_error *err);
+BOUGH_CHECK int bough_clock_set(bough_catalogue *cat, const bough_clock_row *row, bough_error *err);
 
 /* Directories sealed from initdb, from which empty projects start. */
 BOUGH_CHECK int bough_templates_insert(bough_catalogue *cat, const char *id, bough_error *err);
@@ -118,13 +177,18 @@ BOUGH_CHECK int bough_templates_list(char (**ids)[BOUGH_ID_SIZE], size_t *n, bou
 /* Endpoints: at most one per branch. */
 BOUGH_CHECK int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row,
                                        bough_error *err);
+/** Not of a deleted branch. */
 BOUGH_CHECK int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat,
                                     const char *project, const char *id, bough_error *err);
 BOUGH_CHECK int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat,
                                           const char *branch, bough_error *err);
-/** Of a project, or of all with NULL. */
+/** Of a project, or of all with NULL; with those of deleted branches. */
 BOUGH_CHECK int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
                                      const char *project, bough_error *err);
+/** Of a project, without those of deleted branches. */
+BOUGH_CHECK int bough_endpoints_list_live(bough_endpoint_row **rows, size_t *n,
+                                          bough_catalogue *cat, const char *project,
+                                          bough_error *err);
 BOUGH_CHECK int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int seconds,
                                             bough_error *err);
 BOUGH_CHECK int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message,

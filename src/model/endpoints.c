@@ -4,6 +4,9 @@
 #define COLUMNS                                                                                    \
     "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms"
 
+/* Not of a deleted branch. */
+#define OF_LIVE "(SELECT deleted_ms FROM branches b WHERE b.id = endpoints.branch_id) IS NULL"
+
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_endpoint_row *row = record;
     bough_query_text(row->id, sizeof row->id, stmt, 0);
@@ -29,7 +32,8 @@ int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, 
 int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const char *project,
                         const char *id, bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND id = ?",
+                             "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND id = ?"
+                             " AND " OF_LIVE,
                              "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
         (void)bough_fail(err, rc, "no endpoint has the id \"%.100s\" in this project", id);
@@ -55,6 +59,17 @@ int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *
                          "SELECT " COLUMNS " FROM endpoints WHERE ?1 IS NULL OR project_id = ?1"
                          " ORDER BY created_ms DESC, rowid DESC",
                          "s", project);
+    *rows = records;
+    return rc;
+}
+
+int bough_endpoints_list_live(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
+                              const char *project, bough_error *err) {
+    void *records;
+    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                              "SELECT " COLUMNS " FROM endpoints WHERE project_id = ? AND " OF_LIVE
+                              " ORDER BY created_ms DESC, rowid DESC",
+                              "s", project);
     *rows = records;
     return rc;
 }

@@ -56,9 +56,22 @@ typedef struct bough_branch_row {
     char parent_id[BOUGH_ID_SIZE];     /**< "" for a root branch */
     char parent_name[BOUGH_NAME_SIZE]; /**< read only: joined in */
     char state[16];                    /**< "ready" or "failed" */
-    bool is_default;
+    bool is_default, is_protected;
     int64_t created_ms, updated_ms;
+    int64_t expires_ms;    /**< 0: never */
+    int64_t ttl_seconds;   /**< how long it had to live when expires_ms was set */
+    bool expiry_cascades;  /**< takes its children along; else it waits for their end */
+    int expiry_warnings;   /**< how many were given: 0 to 2 (model/expiry.h) */
+    int64_t deleted_ms;    /**< recoverable since then; 0: not deleted */
+    int64_t live_children; /**< read only: children that are not deleted */
 } bough_branch_row;
+
+/** What the server last knew of the time (server/clock.h). */
+typedef struct bough_clock_row {
+    int64_t wall_ms;             /**< the time, as far as it was trusted */
+    int64_t boot_ms;             /**< CLOCK_BOOTTIME at that moment */
+    char boot_id[BOUGH_ID_SIZE]; /**< of the kernel that counted boot_ms */
+} bough_clock_row;
 
 typedef struct bough_endpoint_row {
     char id[BOUGH_ID_SIZE];

@@ -501,10 +501,12 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     return rc;
 }
 
-static int write_access(const char *pgdata, bough_error *err) {
+static int write_access(const char *pgdata, const bough_conf *conf, bough_error *err) {
     text t = {.data = NULL};
-    add_string(&t, "local all all scram-sha-256\n"
-                   "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n");
+    add_string(&t, conf->is_closed ? "local all " BOUGH_ADMIN_ROLE " scram-sha-256\n"
+                                     "local all all reject\n"
+                                   : "local all all scram-sha-256\n"
+                                     "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n");
     int rc = put(pgdata, "pg_hba.conf", &t, false, err);
     free(t.data);
     text ident = {.data = NULL};
@@ -521,8 +523,16 @@ int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *er
                           conf->socket_dir);
     int rc = write_carried(pgdata, conf, err);
     if (!rc) rc = filter_auto_conf(pgdata, err);
-    if (!rc) rc = write_access(pgdata, err);
+    if (!rc) rc = write_access(pgdata, conf, err);
     if (!rc) rc = write_postgresql_conf(pgdata, conf, err);
+    return rc;
+}
+
+int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaster_pid,
+                       bough_error *err) {
+    int rc = bough_conf_write(pgdata, conf, err);
+    if (!rc && kill(postmaster_pid, SIGHUP) != 0 && errno != ESRCH)
+        rc = bough_fail_sys(err, errno, "could not signal process %d", postmaster_pid);
     return rc;
 }
 
@@ -530,8 +540,5 @@ int bough_conf_release_wal(const char *pgdata, const bough_conf *conf, int postm
                            bough_error *err) {
     bough_conf released = *conf;
     released.hold_wal = false;
-    int rc = bough_conf_write(pgdata, &released, err);
-    if (!rc && kill(postmaster_pid, SIGHUP) != 0 && errno != ESRCH)
-        rc = bough_fail_sys(err, errno, "could not signal process %d", postmaster_pid);
-    return rc;
+    return bough_conf_rewrite(pgdata, &released, postmaster_pid, err);
 }

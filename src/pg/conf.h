@@ -19,6 +19,7 @@ typedef struct bough_conf {
     int major;              /**< of the PostgreSQL that will run */
     bool has_lz4;           /**< as in bough_pg */
     const char *socket_dir; /**< absolute */
+    bool is_closed;         /**< only the administrator may connect */
     bool hold_wal;          /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried; /**< NULL-terminated "name=value" from the source: recovery minima
                                      (max_connections, ...), shared_preload_libraries, locale
@@ -28,6 +29,10 @@ typedef struct bough_conf {
 
 /** Write (replace) the three files in `pgdata`. Each is replaced atomically. */
 BOUGH_CHECK int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *err);
+
+/** Write them again and make the running postmaster read them (SIGHUP). */
+BOUGH_CHECK int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaster_pid,
+                                   bough_error *err);
 
 /** Write them again with hold_wal off and make the running postmaster read them (SIGHUP). */
 BOUGH_CHECK int bough_conf_release_wal(const char *pgdata, const bough_conf *conf,

@@ -9,7 +9,9 @@
 
 #include <event2/http.h>
 
+#include "model/expiry.h"
 #include "server/computes.h"
+#include "server/lifecycle.h"
 
 #define USAGE_WAIT_MS 500
 
@@ -135,15 +137,59 @@ static void set_origin(json_t *branch, server *srv, const char *id) {
     }
 }
 
+/* RFC 3339 in whole seconds. */
+static json_t *seconds_text(int64_t ms) {
+    char text[40];
+    answer_time(text, sizeof text, ms);
+    text[19] = 'Z';
+    text[20] = '\0';
+    return json_string(text);
+}
+
+static json_t *seconds_until(int64_t ms, int64_t now_ms) {
+    return json_integer(ms > now_ms ? (ms - now_ms + 999) / 1000 : 0);
+}
+
+/* Where an expiry stands. */
+static const char *expiry_state(server *srv, const bough_branch_row *row, const clock_moment *m) {
+    if (row->expires_ms > m->now_ms) return row->expires_ms > m->wall_ms ? "pending" : "held";
+    if (!row->live_children) return "due";
+    return !row->expiry_cascades || flow_is_blocked(srv, row->id) ? "waiting" : "due";
+}
+
+/* When the branch expires, or since when it is deleted. */
+static void set_life(json_t *b, server *srv, const bough_branch_row *row) {
+    clock_moment m;
+    if (!row->expires_ms && !row->deleted_ms) return;
+    clock_look(&m, srv->clock);
+    if (row->deleted_ms) {
+        int64_t until_ms = row->deleted_ms + BOUGH_RECOVERABLE_MS;
+        (void)json_object_set_new(b, "deleted_at", seconds_text(row->deleted_ms));
+        (void)json_object_set_new(b, "recoverable_until", seconds_text(until_ms));
+        (void)json_object_set_new(b, "recoverable_seconds", seconds_until(until_ms, m.now_ms));
+    }
+    if (!row->expires_ms) return;
+    (void)json_object_set_new(b, "expires_at", seconds_text(row->expires_ms));
+    (void)json_object_set_new(b, "ttl_interval_seconds", json_integer(row->ttl_seconds));
+    (void)json_object_set_new(b, "expiry_mode",
+                              json_string(row->expiry_cascades ? "cascade" : "wait"));
+    if (row->deleted_ms) return;
+    (void)json_object_set_new(b, "expires_in_seconds", seconds_until(row->expires_ms, m.now_ms));
+    (void)json_object_set_new(b, "expiry_state", json_string(expiry_state(srv, row, &m)));
+    (void)json_object_set_new(b, "expiry_warning",
+                              json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
+}
+
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
                                              "compute_time_seconds", "written_data_bytes",
                                              "data_transfer_bytes",  NULL};
-    json_t *b =
-        json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id", row->project_id,
-                  "name", row->name, "current_state", row->state, "default", row->is_default,
-                  "primary", row->is_default, "protected", 0, "creation_source", "bough");
+    json_t *b = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id",
+                          row->project_id, "name", row->name, "current_state", row->state,
+                          "default", row->is_default, "primary", row->is_default, "protected",
+                          row->is_protected, "creation_source", "bough");
     if (!b) return NULL;
+    set_life(b, srv, row);
     if (*row->parent_id) {
         (void)json_object_set_new(b, "parent_id", json_string(row->parent_id));
         (void)json_object_set_new(b, "parent_name", json_string(row->parent_name));

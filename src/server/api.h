@@ -4,6 +4,7 @@
 #ifndef BOUGH_SERVER_API_H
 #define BOUGH_SERVER_API_H
 
+#include "server/clock.h"
 #include "server/http.h"
 
 int api_user(request *rq, bough_error *err);
@@ -29,6 +30,9 @@ int api_branch_create(request *rq, bough_error *err);
 int api_branch_get(request *rq, bough_error *err);
 int api_branch_update(request *rq, bough_error *err);
 int api_branch_delete(request *rq, bough_error *err);
+int api_branch_recover(request *rq, bough_error *err);
+int api_branch_set_default(request *rq, bough_error *err);
+int api_clock_confirm(request *rq, bough_error *err);
 int api_branch_export(request *rq, bough_error *err);
 int api_branch_restore(request *rq, bough_error *err);
 
@@ -68,6 +72,22 @@ BOUGH_CHECK int api_branch_of(bough_branch_row *row, const request *rq, bough_er
  * not be passed.
  */
 BOUGH_CHECK int api_deleted_already(request *rq, int rc, bough_error *err);
+/**
+ * The moment for api_read_life().
+ * @param branch  The body's object.
+ * @param name    What the branch is or will be called.
+ */
+BOUGH_CHECK int api_life_moment(clock_moment *moment, request *rq, const json_t *branch,
+                                const char *name, bough_error *err);
+/**
+ * Take protection and expiry from the body into a row, with what its name demands, and hold the
+ * result against the rules.
+ * @param moment  Of api_life_moment().
+ */
+BOUGH_CHECK int api_read_life(bough_branch_row *row, request *rq, const json_t *branch,
+                              const clock_moment *moment, bough_error *err);
+/** The query parameter include_deleted. */
+BOUGH_CHECK int api_query_deleted(bool *out, const request *rq, bough_error *err);
 /** A numeric query parameter within bounds. */
 BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name,
                               long long otherwise, long long least, long long most,

@@ -67,10 +67,14 @@ int api_branch_list(request *rq, bough_error *err) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
     long long limit, from;
+    bool with_deleted;
     int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_query_deleted(&with_deleted, rq, err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
     if (!rc) rc = api_query_int(&from, rq, "cursor", 0, 0, INT32_MAX, err);
-    if (!rc) rc = bough_branches_list(&rows, &n, rq->srv->cat, project.id, err);
+    if (!rc)
+        rc = (with_deleted ? bough_branches_list
+                           : bough_branches_list_live)(&rows, &n, rq->srv->cat, project.id, err);
     if (!rc) n = filter(rows, n, request_query(rq, "search"));
     if (!rc) rc = sort(rows, n, rq, err);
     if (rc) {
@@ -101,7 +105,7 @@ int api_branch_count(request *rq, bough_error *err) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
     int rc = api_project_of(&project, rq, err);
-    if (!rc) rc = bough_branches_list(&rows, &n, rq->srv->cat, project.id, err);
+    if (!rc) rc = bough_branches_list_live(&rows, &n, rq->srv->cat, project.id, err);
     if (!rc) n = filter(rows, n, request_query(rq, "search"));
     if (!rc) rq->answer = json_pack("{s:I}", "count", (json_int_t)n);
     free(rows);
@@ -122,14 +126,19 @@ int api_branch_get(request *rq, bough_error *err) {
 
 /* A moment of the past is another matter; so are branches without data. */
 static int check_branch_fields(json_t *branch, bough_error *err) {
-    static const char *const known[] = {
-        "name",      "parent_id", "parent_lsn", "parent_timestamp", "init_source", "expires_at",
-        "protected", "archived",  NULL};
+    static const char *const known[] = {"name",
+                                        "parent_id",
+                                        "parent_lsn",
+                                        "parent_timestamp",
+                                        "init_source",
+                                        "expires_at",
+                                        "ttl_interval_seconds",
+                                        "expiry_mode",
+                                        "protected",
+                                        "archived",
+                                        NULL};
     const char *init = NULL;
     int rc = body_check(branch, "branch", known, err);
-    if (!rc)
-        rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
-    if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
     if (!rc) rc = body_refuse(branch, "archived", "archived branches are not supported", err);
     if (!rc) rc = body_text(&init, branch, "init_source", err);
     if (!rc && init && strcmp(init, "parent-data") != 0)
@@ -213,6 +222,21 @@ static int read_moment(bough_target *moment, const json_t *object, const char *l
     return BOUGH_OK;
 }
 
+/* Protection and expiry. */
+static int read_life(branch_wish *wish, request *rq, const json_t *branch, bough_error *err) {
+    bough_branch_row row = {0};
+    clock_moment moment;
+    (void)snprintf(row.name, sizeof row.name, "%s", wish->name);
+    (void)snprintf(row.parent_id, sizeof row.parent_id, "%s", wish->parent);
+    int rc = api_life_moment(&moment, rq, branch, row.name, err);
+    if (!rc) rc = api_read_life(&row, rq, branch, &moment, err);
+    wish->is_protected = row.is_protected;
+    wish->expires_ms = row.expires_ms;
+    wish->ttl_seconds = row.ttl_seconds;
+    wish->expiry_cascades = row.expiry_cascades;
+    return rc;
+}
+
 int api_branch_create(request *rq, bough_error *err) {
     static const char *const known[] = {"branch", "endpoints", "annotation_value", NULL};
     bough_project_row project;
@@ -230,54 +254,10 @@ int api_branch_create(request *rq, bough_error *err) {
     answer_time(when, sizeof when, bough_now_epoch_ms());
     (void)snprintf(name, sizeof name, "branch %s", when);
     if (!wish.name) wish.name = name;
+    if (!rc) rc = read_life(&wish, rq, branch, err);
     if (!rc) rc = flow_branch_create(rq, &project, &wish, err);
     json_decref(keep);
     return rc;
-}
-
-/* ---- changing ---- */
-
-int api_branch_update(request *rq, bough_error *err) {
-    static const char *const known[] = {"branch", NULL};
-    static const char *const branch_known[] = {"name", "protected", "expires_at", NULL};
-    bough_branch_row row;
-    json_t *branch = NULL, *keep = NULL;
-    const char *name = NULL;
-    int rc = api_branch_of(&row, rq, err);
-    if (!rc) rc = body_check(rq->body, "", known, err);
-    if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
-    if (!rc) rc = body_check(branch, "branch", branch_known, err);
-    if (!rc) rc = body_refuse(branch, "protected", "protected branches are not supported yet", err);
-    if (!rc)
-        rc = body_refuse(branch, "expires_at", "branches that expire are not supported yet", err);
-    if (!rc) rc = body_text(&name, branch, "name", err);
-    if (!rc && name) rc = bough_rule_name("branch", name, err);
-    if (!rc && name && strcmp(name, row.name) != 0) {
-        rc = bough_branches_rename(rq->srv->cat, row.id, name, err);
-        if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
-    }
-    if (!rc) rc = api_branch_of(&row, rq, err);
-    if (!rc)
-        rq->answer =
-            json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
-    json_decref(keep);
-    return rc;
-}
-
-int api_branch_delete(request *rq, bough_error *err) {
-    bough_project_row project;
-    bough_branch_row row;
-    bough_operation_row operation;
-    bool is_refused = false;
-    int rc = api_project_of(&project, rq, err);
-    if (rc) return rc;
-    rc = bough_branches_get(&row, rq->srv->cat, project.id, rq->params[1], err);
-    if (!rc) rc = flow_branch_delete(&is_refused, &operation, rq->srv, &project, row.id, err);
-    if (is_refused) rq->error_status = 422;
-    if (rc) return api_deleted_already(rq, rc, err);
-    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true),
-                           "operations", answer_operations(&operation, 1));
-    return BOUGH_OK;
 }
 
 /* ---- exporting ---- */

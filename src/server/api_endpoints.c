@@ -13,7 +13,7 @@
 static int list(request *rq, const char *project, const char *branch, bough_error *err) {
     bough_endpoint_row *rows;
     size_t n;
-    int rc = bough_endpoints_list(&rows, &n, rq->srv->cat, project, err);
+    int rc = bough_endpoints_list_live(&rows, &n, rq->srv->cat, project, err);
     if (rc) return rc;
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++)

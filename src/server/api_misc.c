@@ -120,9 +120,17 @@ int api_status(request *rq, bough_error *err) {
     size_t n;
     int rc = bough_branches_list(&rows, &n, srv->cat, NULL, err);
     if (rc) return rc;
-    size_t failed = 0;
-    for (size_t i = 0; i < n; i++) failed += strcmp(rows[i].state, "ready") != 0;
+    size_t failed = 0, deleted = 0;
+    bool any_timed = false;
+    for (size_t i = 0; i < n; i++) {
+        failed += strcmp(rows[i].state, "ready") != 0;
+        deleted += rows[i].deleted_ms != 0;
+        any_timed |= rows[i].deleted_ms || rows[i].expires_ms;
+    }
     free(rows);
+    clock_moment moment;
+    clock_look(&moment, srv->clock);
+    bool is_held = any_timed && moment.is_held;
     int abi = bough_landlock_abi();
     json_t *warnings = json_array(), *postgresql = list_postgresql();
     if (abi == 0)
@@ -141,10 +149,15 @@ int api_status(request *rq, bough_error *err) {
                        failed);
         (void)json_array_append_new(warnings, json_string(text));
     }
+    if (is_held)
+        (void)json_array_append_new(
+            warnings, json_string("the clock has jumped: no branch expires by it until it has been "
+                                  "synchronised for an hour, or `bough server confirm-clock`"));
     rq->answer = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
+        "{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
         srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url, "api_key_file",
-        srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)n, "computes",
+        srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)(n - deleted),
+        "deleted_branches", (json_int_t)deleted, "clock_held", is_held, "computes",
         computes_count(srv), "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
     return BOUGH_OK;
 }

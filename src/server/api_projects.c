@@ -173,6 +173,7 @@ int api_project_delete(request *rq, bough_error *err) {
     bough_project_row row;
     int rc = api_project_of(&row, rq, err);
     if (!rc) rc = flow_project_delete(rq->srv, &row, err);
+    if (rc == BOUGH_E_PRECONDITION) rq->error_status = 422;
     if (!rc) rq->answer = json_pack("{s:o?}", "project", answer_project(&row));
     return rc;
 }

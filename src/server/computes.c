@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pg/compute.h"
@@ -34,6 +35,8 @@
 
 /* Restart policy of a supervisor: at most so many unexpected ends within the time. */
 enum { RESTARTS = 3, RESTARTS_MS = 60000 };
+/* How long a postmaster may take to read its configuration. */
+enum { OPEN_MS = 30000 };
 
 typedef struct watch {
     server *srv;
@@ -322,8 +325,8 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     return rc;
 }
 
-int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
-                   int major, const char *const *carried, bough_error *err) {
+static int begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
+                 int major, const char *const *carried, bool is_closed, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
     bough_pg pg;
     entry *e = obtain(srv, branch, endpoint, major);
@@ -334,6 +337,7 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
     if (!rc) rc = bough_mkdirs(socket_dir, 0755, err);
     if (!rc) {
         bough_conf conf = conf_of(srv, major, socket_dir, branch->id, carried);
+        conf.is_closed = is_closed;
         rc = bough_conf_write(pgdata, &conf, err);
     }
     BOUGH_POINT(rc, "start.configured");
@@ -349,6 +353,53 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
     if (rc) {
         (void)sem_post(&srv->computes->starts);
         let_go(srv, e);
+    }
+    return rc;
+}
+
+int computes_begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
+                   int major, const char *const *carried, bough_error *err) {
+    return begin(srv, branch, endpoint, major, carried, false, err);
+}
+
+int computes_begin_closed(server *srv, const bough_branch_row *branch,
+                          const bough_endpoint_row *endpoint, int major, const char *const *carried,
+                          bough_error *err) {
+    return begin(srv, branch, endpoint, major, carried, true, err);
+}
+
+/* When the postmaster that forked this session last read its configuration. */
+static int load_time(char *out, size_t size, const char *socket_dir, bough_error *err) {
+    PGconn *conn = NULL;
+    PGresult *result = NULL;
+    int rc = bough_sql_connect(&conn, socket_dir, "template1", err);
+    if (!rc)
+        rc = bough_sql_query(&result, conn, "SELECT extract(epoch FROM pg_conf_load_time())", 0,
+                             NULL, err);
+    if (!rc) (void)snprintf(out, size, "%s", PQgetvalue(result, 0, 0));
+    PQclear(result);
+    PQfinish(conn);
+    return rc;
+}
+
+int computes_open(server *srv, const char *branch, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX], before[64], now[64];
+    entry *e = get(srv, branch);
+    if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
+    int rc = bough_store_pgdata(pgdata, srv->store, branch, err);
+    if (!rc) rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
+    if (!rc) rc = load_time(before, sizeof before, socket_dir, err);
+    if (rc) return rc;
+    bough_conf conf = conf_of(srv, e->major, socket_dir, branch, NULL);
+    rc = bough_conf_rewrite(pgdata, &conf, bough_compute_pid(e->compute), err);
+    /* the postmaster reads pg_hba.conf after its settings and before it forks another session */
+    for (double until = bough_now_ms() + OPEN_MS; !rc;) {
+        struct timespec pause = {.tv_nsec = 2000000};
+        rc = load_time(now, sizeof now, socket_dir, err);
+        if (!rc && strcmp(now, before) != 0) break;
+        if (!rc && bough_now_ms() > until)
+            rc = bough_fail(err, BOUGH_E_TIMEOUT, "the compute does not read its configuration");
+        (void)nanosleep(&pause, NULL);
     }
     return rc;
 }

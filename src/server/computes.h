@@ -45,6 +45,14 @@ BOUGH_CHECK int computes_begin(server *srv, const bough_branch_row *branch,
                                const bough_endpoint_row *endpoint, int major,
                                const char *const *carried, bough_error *err);
 
+/** The same, but nobody except the administrator may connect until computes_open(). */
+BOUGH_CHECK int computes_begin_closed(server *srv, const bough_branch_row *branch,
+                                      const bough_endpoint_row *endpoint, int major,
+                                      const char *const *carried, bough_error *err);
+
+/** (locked) Let everybody connect to one that was begun closed; on return they can. */
+BOUGH_CHECK int computes_open(server *srv, const char *branch, bough_error *err);
+
 /** (locked) Wait until it accepts connections. On failure it has been stopped and forgotten. */
 BOUGH_CHECK int computes_wait(server *srv, const char *branch, bough_error *err);
 

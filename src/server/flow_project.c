@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/expiry.h"
 #include "model/ids.h"
 #include "pg/cluster.h"
 #include "server/answer.h"
@@ -420,6 +421,16 @@ static int lock_all(const char ***names, bough_branch_row **rows, size_t *n, ser
     return bough_fail(err, BOUGH_E_BUSY, "branches of the project are being made");
 }
 
+/* In the transaction. */
+static int delete_rows(server *srv, const char *project, bough_error *err) {
+    bough_branch_row *rows = NULL;
+    size_t n = 0;
+    int rc = bough_branches_list_live(&rows, &n, srv->cat, project, err);
+    for (size_t i = 0; i < n && !rc; i++) rc = bough_rule_may_change(&rows[i], "deleted", err);
+    free(rows);
+    return rc ? rc : bough_projects_delete(srv->cat, project, err);
+}
+
 int flow_project_delete(server *srv, const bough_project_row *project, bough_error *err) {
     const char **names = NULL;
     bough_branch_row *rows = NULL;
@@ -428,11 +439,12 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     int rc = lock_all(&names, &rows, &n, srv, project->id, err);
     if (rc) return rc;
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
+    for (size_t i = 0; i < n && !rc; i++)
+        if (!rows[i].deleted_ms) rc = bough_rule_may_change(&rows[i], "deleted", err);
     for (size_t i = 0; i < n && !rc; i++) rc = computes_stop(srv, rows[i].id, true, err);
     BOUGH_POINT(rc, "project-delete.stopped");
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
-    if (!rc)
-        rc = bough_catalogue_end(srv->cat, bough_projects_delete(srv->cat, project->id, err), err);
+    if (!rc) rc = bough_catalogue_end(srv->cat, delete_rows(srv, project->id, err), err);
     BOUGH_POINT(rc, "project-delete.committed");
     /* newest first: children before their parents */
     for (size_t i = 0; i < n && !rc; i++) {

@@ -15,13 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/expiry.h"
 #include "model/ids.h"
 #include "pg/conf.h"
 #include "server/answer.h"
+#include "server/clock.h"
 #include "server/computes.h"
 #include "server/flows.h"
 #include "server/history.h"
 #include "util/log.h"
+#include "util/point.h"
 
 typedef struct restoring {
     request *rq;
@@ -32,6 +35,7 @@ typedef struct restoring {
     bough_swap_row swap;
     char base[BOUGH_ID_SIZE];
     bool was_active;
+    bool is_undecided; /* which directory shows what is for the next start to settle */
 } restoring;
 
 /* ---- the last step, also of start-up ---- */
@@ -62,6 +66,12 @@ static int apply(server *srv, const bough_swap_row *s, bough_error *err) {
     const char *parent = is_self ? s->incoming_id : s->source_id;
     if (!rc) rc = bough_branches_set_parent(cat, s->branch_id, parent, err);
     if (!rc && !is_self) rc = bough_branches_replace_contents(cat, s->source_id, s->branch_id, err);
+    if (!rc && row.expires_ms) { /* it has its whole lifetime again */
+        clock_moment moment;
+        clock_look(&moment, srv->clock);
+        rc = bough_expiry_in(&row, row.ttl_seconds, moment.latest_ms, err);
+        if (!rc) rc = bough_branches_set_expiry(cat, &row, err);
+    }
     bough_origin_row origin = {.time_us = s->time_us};
     (void)snprintf(origin.branch_id, sizeof origin.branch_id, "%s", s->branch_id);
     (void)snprintf(origin.lsn, sizeof origin.lsn, "%s", s->lsn);
@@ -99,13 +109,15 @@ static int check(restoring *r, bough_error *err) {
     bough_branch_row taken;
     int64_t children = 0;
     bool is_self = strcmp(r->source.id, r->branch.id) == 0;
+    int rc = bough_rule_may_change(&r->branch, "restored", err);
+    if (rc) return rc;
     if (strcmp(r->source.state, "ready") != 0)
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
                           r->source.name, r->source.state);
     if (is_self && !history_is_wanted(&w->moment))
         return bough_fail(err, BOUGH_E_INVALID,
                           "a branch that is restored from itself needs a moment of its past");
-    int rc = bough_branches_count_children(&children, r->srv->cat, r->branch.id, err);
+    rc = bough_branches_count_children(&children, r->srv->cat, r->branch.id, err);
     if (rc) return rc;
     if (!w->preserve_under_name && (is_self || children)) {
         (void)bough_fail(err, BOUGH_E_INVALID,
@@ -166,20 +178,25 @@ static int change_places(restoring *r, bough_error *err) {
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, err);
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, err);
     if (!rc) rc = bough_swaps_insert(srv->cat, &r->swap, err);
+    BOUGH_POINT(rc, "restore.recorded");
     if (rc) return rc;
     rc = bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, r->swap.incoming_id,
                               err);
     if (rc) {
-        if (bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK)
+        r->is_undecided = bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
+        if (r->is_undecided)
             bough_log(BOUGH_LOG_ERROR, "a restore is undone at the next start", "branch",
                       r->branch.id, NULL);
         return rc;
     }
+    BOUGH_POINT(rc, "restore.exchanged");
     rc = apply_and_commit(srv, &r->swap, err);
-    if (rc) /* put it back; where that fails, the next start finishes it */
-        bough_ignore(
-            bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, "", NULL) ||
-            bough_swaps_delete(srv->cat, r->branch.id, NULL));
+    BOUGH_POINT(rc, "restore.committed");
+    if (!rc) return BOUGH_OK;
+    /* put it back; where that fails, the next start finishes the restore, and needs both */
+    r->is_undecided =
+        bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, "", NULL) != BOUGH_OK ||
+        bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
     return rc;
 }
 
@@ -189,9 +206,10 @@ static int restore_locked(restoring *r, bough_error *err) {
     int rc = check(r, err);
     if (!rc) rc = make_files(r, err);
     bool has_files = !rc;
+    BOUGH_POINT(rc, "restore.files-made");
     if (!rc) rc = copy_settings(r, err);
     if (!rc) rc = change_places(r, err);
-    if (has_files && (rc || !r->wish->preserve_under_name))
+    if (has_files && !r->is_undecided && (rc || !r->wish->preserve_under_name))
         flow_remove_files(srv, r->swap.incoming_id, NULL);
     /* it starts at once, to learn which roles and databases there were */
     if (bough_endpoints_of_branch(&endpoint, srv->cat, r->branch.id, NULL) == BOUGH_OK &&

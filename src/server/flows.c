@@ -1,4 +1,4 @@
-/* Branches: making and deleting them. */
+/* Branches: making and exporting them. */
 #include "server/flows.h"
 
 #include <dirent.h>
@@ -17,6 +17,8 @@
 #include "server/computes.h"
 #include "server/history.h"
 #include "server/inside.h"
+#include "server/lifecycle.h"
+#include "server/passwords.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -98,7 +100,9 @@ typedef struct making {
     bough_endpoint_row endpoint;
     bough_operation_row operations[2];
     size_t n_operations;
-    bool with_endpoint, has_files, is_committed;
+    bough_role_row *roles; /* with new passwords, of a protected parent's child */
+    size_t n_roles;
+    bool with_endpoint, has_files, is_committed, is_ready;
     bough_fork_result forked;
     double checkpoint_ms, start_ms, ready_ms;
     char base[BOUGH_ID_SIZE]; /* whose history has the moment; "" for the present */
@@ -118,6 +122,10 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(b->name, sizeof b->name, "%s", wish->name);
     (void)snprintf(b->parent_id, sizeof b->parent_id, "%s", wish->parent);
     (void)snprintf(b->state, sizeof b->state, "ready");
+    b->is_protected = wish->is_protected;
+    b->expires_ms = wish->expires_ms;
+    b->ttl_seconds = wish->ttl_seconds;
+    b->expiry_cascades = wish->expiry_cascades;
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
@@ -203,6 +211,40 @@ static int make_files(making *m, const bough_target *moment, char ***carried, bo
     return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
 }
 
+/*
+ * Start a compute that is closed to all, give every role a new password, open it. Nothing of the
+ * branch is in the catalogue before that: a crash in between leaves no branch.
+ */
+static int renew_passwords(making *m, const char *const *carried, bough_error *err) {
+    server *srv = m->srv;
+    double now = bough_now_ms();
+    int rc =
+        computes_begin_closed(srv, &m->branch, &m->endpoint, m->project->pg_major, carried, err);
+    m->start_ms = bough_now_ms() - now;
+    if (!rc) rc = computes_wait(srv, m->branch.id, err);
+    if (!rc) rc = passwords_renew(&m->roles, &m->n_roles, srv, m->endpoint.id, m->parent.id, err);
+    if (!rc && m->with_endpoint) rc = computes_open(srv, m->branch.id, err);
+    if (!rc && !m->with_endpoint) {
+        char socket_dir[BOUGH_PATH_MAX];
+        rc = computes_stop(srv, m->branch.id, false, err);
+        if (!rc) rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
+        if (!rc) rc = bough_rmtree(socket_dir, err);
+    }
+    m->is_ready = rc == BOUGH_OK;
+    m->ready_ms = bough_now_ms() - now - m->start_ms;
+    return rc;
+}
+
+/* In the transaction: the roles that were copied get their new passwords. */
+static int set_secrets(making *m, bough_error *err) {
+    int rc = BOUGH_OK;
+    for (size_t i = 0; i < m->n_roles && !rc; i++) {
+        memcpy(m->roles[i].branch_id, m->branch.id, sizeof m->roles[i].branch_id);
+        rc = bough_roles_set_secret(m->srv->cat, &m->roles[i], err);
+    }
+    return rc;
+}
+
 /* Everything about the branch in one commit. */
 static int commit(making *m, double received_ms, bough_error *err) {
     bough_catalogue *cat = m->srv->cat;
@@ -219,6 +261,7 @@ static int commit(making *m, double received_ms, bough_error *err) {
     if (!rc && endpoint) rc = bough_endpoints_insert(cat, &m->endpoint, err);
     if (!rc && *m->base) rc = bough_origins_insert(cat, &m->origin, err);
     if (!rc) rc = bough_branches_copy_contents(cat, m->parent.id, m->branch.id, err);
+    if (!rc) rc = set_secrets(m, err);
     for (size_t i = 0; i < m->n_operations && !rc; i++)
         rc = bough_operations_insert(cat, &m->operations[i], err);
     rc = bough_catalogue_end(cat, rc, err);
@@ -302,10 +345,13 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
         (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", m->parent.name);
         rc = make_files(m, &wish->moment, &carried, err);
         double now = bough_now_ms();
-        if (!rc && m->with_endpoint)
+        if (!rc && m->parent.is_protected) {
+            rc = renew_passwords(m, (const char *const *)carried, err);
+        } else if (!rc && m->with_endpoint) {
             rc = computes_begin(srv, &m->branch, &m->endpoint, m->project->pg_major,
                                 (const char *const *)carried, err);
-        m->start_ms = bough_now_ms() - now;
+            m->start_ms = bough_now_ms() - now;
+        }
         BOUGH_POINT(rc, "create.started");
         /* postgres starts meanwhile */
         if (!rc) rc = commit(m, rq->received_ms, err);
@@ -385,11 +431,12 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     rc = make(rq, m, wish, &existing, err);
     double committed_ms = bough_now_ms();
     BOUGH_POINT(rc, "create.committed");
-    if (!rc && !existing && m->with_endpoint) {
+    if (!rc && !existing && m->with_endpoint && !m->is_ready) {
         rc = computes_wait(srv, m->branch.id, err);
-        if (!rc && *m->base) rc = history_settle(srv, m->branch.id, m->endpoint.id, err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
+    if (!rc && !existing && m->with_endpoint && *m->base)
+        rc = history_settle(srv, m->branch.id, m->endpoint.id, err);
     BOUGH_POINT(rc, "create.ready");
     bough_error cause = rc && err ? *err : (bough_error){0};
     if (rc && !existing) undo(m, &cause);
@@ -401,9 +448,11 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     }
     rc = answer_created(rq, m, false, err);
     if (bough_store_sync_pending(srv->store, m->branch.id)) computes_sync_later(srv, &m->branch);
+    if (m->branch.expires_ms) lifecycle_wake(srv);
     bough_log(BOUGH_LOG_INFO, "branch created", "branch", m->branch.id, "parent", m->parent.id,
               "request", rq->id, NULL);
 out:
+    free(m->roles);
     free(m);
     return rc;
 }
@@ -477,52 +526,5 @@ int flow_branch_export(request *rq, const bough_branch_row *branch, const char *
     BOUGH_POINT(rc, "export.written");
     if (bough_store_has_branch(srv->store, id)) flow_remove_files(srv, id, NULL);
     if (rc && is_made) (void)rmdir(path);
-    return rc;
-}
-
-/* ---- deleting a branch ---- */
-
-static int check_deletable(bool *is_refused, server *srv, const bough_branch_row *branch,
-                           bough_error *err) {
-    int64_t children = 0;
-    *is_refused = branch->is_default || !*branch->parent_id;
-    if (branch->is_default)
-        return bough_fail(err, BOUGH_E_PRECONDITION, "the default branch cannot be deleted");
-    if (!*branch->parent_id)
-        return bough_fail(err, BOUGH_E_PRECONDITION, "the root branch cannot be deleted");
-    int rc = bough_branches_count_children(&children, srv->cat, branch->id, err);
-    if (rc || children == 0) return rc;
-    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s",
-                     branch->name, (long long)children, children == 1 ? "" : "es");
-    return bough_hint(err, "Delete the branches made from it first.");
-}
-
-int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
-                       const bough_project_row *project, const char *id, bough_error *err) {
-    bough_branch_row branch;
-    bough_endpoint_row endpoint = {0};
-    double started_ms = bough_now_ms();
-    *is_refused = false;
-    int rc = lock_take(srv->locks, id, LOCK_WAIT_MS, err);
-    if (rc) return rc;
-    rc = bough_branches_get(&branch, srv->cat, project->id, id, err);
-    if (!rc) rc = check_deletable(is_refused, srv, &branch, err);
-    if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK)
-        endpoint.id[0] = '\0';
-    if (!rc) rc = computes_stop(srv, id, true, err);
-    BOUGH_POINT(rc, "delete.stopped");
-    if (!rc)
-        rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms,
-                            err);
-    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
-    if (rc) goto out;
-    rc = bough_branches_delete(srv->cat, id, err);
-    if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
-    rc = bough_catalogue_end(srv->cat, rc, err);
-    BOUGH_POINT(rc, "delete.committed");
-    if (!rc) flow_remove_files(srv, id, endpoint.id);
-    BOUGH_POINT(rc, "delete.removed");
-out:
-    lock_drop(srv->locks, id);
     return rc;
 }

@@ -1,7 +1,7 @@
 /**
- * The long ways: making and deleting projects and branches. Each either does everything or leaves
- * nothing; a crash in the middle leaves a directory that reconciliation at start-up removes. Worker
- * threads.
+ * The long ways: making projects and branches, deleting projects (for branches: lifecycle.h). Each
+ * either does everything or leaves nothing; a crash in the middle leaves a directory that
+ * reconciliation at start-up removes. Worker threads.
  */
 #ifndef BOUGH_SERVER_FLOWS_H
 #define BOUGH_SERVER_FLOWS_H
@@ -33,6 +33,9 @@ typedef struct branch_wish {
     bool with_endpoint;
     int suspend_timeout_seconds;
     bool if_exists_return;
+    bool is_protected;
+    int64_t expires_ms, ttl_seconds; /**< as in bough_branch_row; 0: it does not expire */
+    bool expiry_cascades;
 } branch_wish;
 
 BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project,
@@ -42,11 +45,6 @@ BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project
  * @param path  Absolute. Missing, or an empty directory, outside the store; left so on failure.
  */
 BOUGH_CHECK int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path,
-                                   bough_error *err);
-
-/** Sets `*is_refused` where the branch must not be deleted for what it is. */
-BOUGH_CHECK int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
-                                   const bough_project_row *project, const char *branch,
                                    bough_error *err);
 
 /** Fill in an operation that has just been finished. `started_ms` is of bough_now_ms(). */

@@ -63,7 +63,7 @@ int history_base(char *base, server *srv, const bough_branch_row *branch,
         }
         char parent[BOUGH_ID_SIZE];
         (void)snprintf(parent, sizeof parent, "%s", row.parent_id);
-        if (!*parent || bough_branches_get(&row, srv->cat, branch->project_id, parent, NULL)) break;
+        if (!*parent || bough_branches_get_any(&row, srv->cat, parent, NULL)) break;
     }
     (void)bough_fail(err, BOUGH_E_NOTFOUND,
                      "the history of branch \"%.200s\" does not reach back so far", branch->name);

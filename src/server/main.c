@@ -53,12 +53,17 @@ static int read_number(int *out, const char *option, const char *text, int most,
 
 /* Returns BOUGH_OK; 1 when there is nothing more to do. */
 static int read_options(server_options *o, int argc, char **argv, bough_error *err) {
-    static const struct option list[] = {
-        {"store", required_argument, NULL, 's'},    {"port", required_argument, NULL, 'p'},
-        {"preload", required_argument, NULL, 'l'},  {"run-as", required_argument, NULL, 'u'},
-        {"log-json", no_argument, NULL, 'j'},       {"foreground", no_argument, NULL, 'f'},
-        {"ready-fd", required_argument, NULL, 'r'}, {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+    static const struct option list[] = {{"store", required_argument, NULL, 's'},
+                                         {"port", required_argument, NULL, 'p'},
+                                         {"preload", required_argument, NULL, 'l'},
+                                         {"run-as", required_argument, NULL, 'u'},
+                                         {"log-json", no_argument, NULL, 'j'},
+                                         {"foreground", no_argument, NULL, 'f'},
+                                         {"ready-fd", required_argument, NULL, 'r'},
+                                         {"version", no_argument, NULL, 'v'},
+                                         {"help", no_argument, NULL, 'h'},
+                                         {"test-clock-file", required_argument, NULL, 't'},
+                                         {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
     opterr = 0;
@@ -83,6 +88,9 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
             break;
         case 'r':
             rc = read_number(&o->ready_fd, "ready-fd", optarg, 1 << 20, err);
+            break;
+        case 't': /* for tests alone, and so not in the help */
+            o->test_clock_file = optarg;
             break;
         case 'v':
             (void)puts("boughd " BOUGH_VERSION);

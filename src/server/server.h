@@ -22,8 +22,9 @@
 /** What the command line says. Strings are borrowed from argv. */
 typedef struct server_options {
     const char *store, *preload, *run_as;
-    int port;     /**< 0: 7117, or any free one */
-    int ready_fd; /**< or -1 */
+    int port;                    /**< 0: 7117, or any free one */
+    int ready_fd;                /**< or -1 */
+    const char *test_clock_file; /**< see server/clock.h; NULL: the machine's clocks */
     bool log_json;
 } server_options;
 
@@ -42,6 +43,8 @@ typedef struct server {
     char (*api_key_hashes)[BOUGH_HASH_SIZE];
     size_t n_api_keys;
     lock_table *locks;
+    struct clock_guard *clock;
+    struct lifecycle *lifecycle;
     struct computes *computes;
     struct usage_cache *usages;
     job_pool *requests;   /**< API requests */

@@ -17,6 +17,7 @@
 #include "server/flow_restore.h"
 #include "server/flows.h"
 #include "server/http.h"
+#include "server/lifecycle.h"
 #include "util/log.h"
 
 enum { REQUEST_THREADS = 8, LONG_THREADS = 8, BACKGROUND_THREADS = 4, BACKGROUND_END_MS = 30000 };
@@ -176,7 +177,7 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
     for (size_t k = 0; k < v->n_endpoints; k++)
         if (strcmp(v->endpoints[k].branch_id, v->ids[i]) == 0) endpoint = &v->endpoints[k];
     if (!bough_store_has_branch(srv->store, v->ids[i])) return;
-    if (!endpoint) {
+    if (!endpoint || v->branches[i].deleted_ms) {
         if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
         return;
     }
@@ -276,13 +277,26 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = bough_catalogue_open(&srv->cat, path, err);
     if (!rc) rc = open_secrets(srv, err);
     if (!rc) rc = lock_table_new(&srv->locks, err);
+    if (!rc) rc = clock_new(&srv->clock, srv->cat, options->test_clock_file, err);
+    if (!rc) rc = lifecycle_new(&srv->lifecycle, srv, err);
     if (!rc) rc = computes_new(&srv->computes, err);
     if (!rc) rc = usage_cache_new(&srv->usages, err);
     if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
-    return rc ? rc : announce(srv, err);
+    if (!rc) rc = announce(srv, err);
+    if (!rc) lifecycle_wake(srv);
+    return rc;
+}
+
+/* So that the next server knows how much time has passed. */
+static void save_clock(server *srv) {
+    bough_error err;
+    bool any = false;
+    int rc = bough_branches_any_timed(&any, srv->cat, &err);
+    if (!rc && any) rc = clock_save(srv->clock, true, &err);
+    if (rc) bough_log(BOUGH_LOG_WARN, "could not record the time", "error", err.message, NULL);
 }
 
 void server_close(server *srv) {
@@ -295,7 +309,10 @@ void server_close(server *srv) {
     int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
                job_pool_end(srv->longs, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
+    if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
     if (left) return; /* threads still use the rest, and the process ends */
+    lifecycle_free(srv->lifecycle);
+    clock_free(srv->clock);
     computes_free(srv->computes);
     usage_cache_free(srv->usages);
     lock_table_free(srv->locks);

@@ -67,7 +67,8 @@ int bough_when_time_us(int64_t *us, const char *text, bough_error *err) {
          tm.tm_min < 60 && tm.tm_sec <= 60;
     if (!ok) {
         (void)bough_fail(err, BOUGH_E_INVALID, "\"%.60s\" is not a time with a zone", text);
-        return bough_hint(err, "Write it like 2026-12-31T18:00:00+01:00 or 2026-12-31T17:00:00Z.");
+        (void)bough_hint(err, "Write it like 2026-12-31T18:00:00+01:00 or 2026-12-31T17:00:00Z.");
+        return BOUGH_E_INVALID;
     }
     tm.tm_year = year - 1900;
     tm.tm_mon = month - 1;
@@ -105,5 +106,6 @@ int bough_when_duration(int64_t *seconds, const char *text, bough_error *err) {
     }
     if (ok && *seconds > 0) return BOUGH_OK;
     (void)bough_fail(err, BOUGH_E_INVALID, "\"%.60s\" is not a duration of 1 s to 100 years", text);
-    return bough_hint(err, "Write it like 90m, 12h, 7d or 1d12h.");
+    (void)bough_hint(err, "Write it like 90m, 12h, 7d or 1d12h.");
+    return BOUGH_E_INVALID;
 }

@@ -4,6 +4,7 @@ Every test has its own directory below one directory per run. User postgres can 
 the source tree is needed by that user. Ports are below 32768, so that no outgoing connection takes them.
 """
 import contextlib
+import datetime
 import glob
 import http.client
 import json
@@ -180,6 +181,11 @@ def uri_parts(uri):
             "host": q.get("host", u.hostname), "port": int(q.get("port", u.port or 5432))}
 
 
+def now():
+    """In UTC, as the API and `--at` take it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+
 class Client:
     """A connection in autocommit mode."""
 
@@ -354,6 +360,10 @@ class Project:
 
     def delete(self, branch):
         self.bough("branch", "delete", branch)
+
+    def purge(self, branch):
+        """For good: its files go."""
+        self.bough("branch", "delete", branch, "--purge")
 
     def suspend(self, branch="main"):
         self.bough("endpoint", "suspend", branch)

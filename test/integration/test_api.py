@@ -224,7 +224,8 @@ def test_a_body_of_a_mebibyte_is_read(api, shop):
 
 
 UNKNOWN_FIELDS = [
-    ("POST", "/bough/shutdown", {"x": 1}), ("POST", "/projects", {"x": 1}),
+    ("POST", "/bough/shutdown", {"x": 1}), ("POST", "/bough/clock/confirm", {"x": 1}),
+    ("POST", "/projects", {"x": 1}), ("POST", "B/recover", {"x": 1}),
     ("POST", "/projects", {"project": {"x": 1}}),
     ("POST", "/projects", {"project": {"branch": {"x": 1}}}), ("PATCH", "P", {"x": 1}),
     ("PATCH", "P", {"project": {"x": 1}}),
@@ -271,6 +272,19 @@ WRONG_TYPES = [
     ("POST", "P/branches?if_exists=ignore", {"branch": {"name": "x"}}),
     ("POST", "/projects?if_exists=1", {}),
     ("PATCH", "P", {"project": {"name": ""}}), ("PATCH", "P", {"project": {"name": False}}),
+    ("POST", "P/branches", {"branch": {"expires_at": "2126-01-01T00:00:00"}}),
+    ("POST", "P/branches", {"branch": {"expires_at": "2000-01-01T00:00:00Z"}}),
+    ("POST", "P/branches", {"branch": {"expires_at": "2126-01-01T00:00:00Z",
+                                       "ttl_interval_seconds": 60}}),
+    ("POST", "P/branches", {"branch": {"expires_at": 5}}),
+    ("POST", "P/branches", {"branch": {"ttl_interval_seconds": 0}}),
+    ("POST", "P/branches", {"branch": {"ttl_interval_seconds": 3155760001}}),
+    ("POST", "P/branches", {"branch": {"expiry_mode": "cascade"}}),
+    ("POST", "P/branches", {"branch": {"ttl_interval_seconds": 60, "expiry_mode": "soon"}}),
+    ("POST", "P/branches", {"branch": {"protected": "yes"}}),
+    ("PATCH", "B", {"branch": {"expires_at": "tomorrow"}}),
+    ("POST", "B/recover", {"name": ""}), ("GET", "P/branches?include_deleted=1", None),
+    ("DELETE", "B?hard_delete=yes", None),
     ("PATCH", "B", {"branch": 1}),
     ("PATCH", "B", {"branch": {"name": " "}}), ("POST", "B/export", {}),
     ("POST", "B/export", {"path": "relative"}),
@@ -309,16 +323,12 @@ UNSUPPORTED = [
     ("POST", "/projects", {"project": {"pg_version": 99}}),
     ("POST", "P/branches", {"branch": {"parent_lsn": "0/15D4A50"}}),
     ("POST", "P/branches", {"branch": {"parent_timestamp": "2026-01-01T00:00:00Z"}}),
-    ("POST", "P/branches", {"branch": {"expires_at": "2126-01-01T00:00:00Z"}}),
-    ("POST", "P/branches", {"branch": {"protected": True}}),
     ("POST", "P/branches", {"branch": {"archived": True}}),
     ("POST", "P/branches", {"branch": {"init_source": "schema-only"}}),
     ("POST", "P/branches", {"annotation_value": {"a": 1}}),
     ("POST", "P/branches", {"endpoints": [{"type": "read_only"}]}),
     ("POST", "P/branches", {"endpoints": [{}, {}]}),
     ("POST", "P/branches", {"endpoints": [{"settings": {"pg_settings": {"a": "b"}}}]}),
-    ("PATCH", "B", {"branch": {"protected": True}}),
-    ("PATCH", "B", {"branch": {"expires_at": "2126-01-01T00:00:00Z"}}),
     ("PATCH", "E", {"endpoint": {"disabled": True}}),
     ("PATCH", "E", {"endpoint": {"pooler_enabled": True}}),
     ("PATCH", "E", {"endpoint": {"type": "read_only"}}),
@@ -349,7 +359,8 @@ NOT_THERE = [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/operations"),
              ("GET", "/connection_uri"), ("GET", "/branches"), ("POST", "/branches"),
              ("GET", "/branches/count"),
              ("GET", "/branches/x"), ("PATCH", "/branches/x"), ("DELETE", "/branches/x"),
-             ("POST", "/branches/x/export"),
+             ("POST", "/branches/x/export"), ("POST", "/branches/x/recover"),
+             ("POST", "/branches/x/set_as_default"),
              ("GET", "/branches/x/endpoints"), ("GET", "/branches/x/databases"),
              ("POST", "/branches/x/databases"),
              ("GET", "/branches/x/databases/y"), ("PATCH", "/branches/x/databases/y"),
@@ -378,7 +389,7 @@ def test_what_is_not_there_is_named(api, shop, method, path):
         return  # these are deleted already
     if "/x" in path or path == "/endpoints" and method == "POST":
         answer = api(method, f"{shop.path}{path}", body, 404)
-        assert re.fullmatch(r'no (branch|endpoint|operation) has the id "x" in this project',
+        assert re.fullmatch(r'no (deleted branch|branch|endpoint|operation) has the id "x" in this project',
                             answer["message"])
 
 
@@ -551,6 +562,43 @@ def test_a_branch_that_others_need_stays(api, shop):
     assert "default" in api("DELETE", shop.main_path, status=422)["message"]
     for one in (b, a):
         api("DELETE", f"{shop.path}/branches/{one}")
+
+
+def test_a_deleted_branch_is_hidden_and_recovered_or_removed(api, shop):
+    branch = shop.branch("buried")["branch"]["id"]
+    path = f"{shop.path}/branches/{branch}"
+    gone = api("DELETE", path)["branch"]
+    assert gone["recoverable_seconds"] > 6.9 * 86400 and gone["recoverable_until"][:4] >= "2026"
+    def listed(query=""):
+        return {b["id"] for b in api("GET", f"{shop.path}/branches{query}")["branches"]}
+    assert branch not in listed("?include_deleted=false") and branch in listed("?include_deleted=true")
+    assert api("GET", "/bough/status")["deleted_branches"] >= 1
+    assert not [e for e in api("GET", f"{shop.path}/endpoints")["endpoints"]
+                if e["branch_id"] == branch]
+    back = api("POST", f"{path}/recover", {"name": "back"})
+    assert back["branch"]["name"] == "back" and "deleted_at" not in back["branch"]
+    assert back["operations"][0]["action"] == "branch_recovered"
+    api("POST", f"{path}/recover", {}, status=404)
+    api("DELETE", f"{path}?hard_delete=true")
+    assert branch not in listed("?include_deleted=true")
+    api("POST", f"{path}/recover", {}, status=404)
+
+
+def test_another_branch_becomes_the_default(api, shop):
+    branch = shop.branch("next", endpoint=False)["branch"]["id"]
+    path = f"{shop.path}/branches/{branch}"
+    made = api("POST", f"{path}/set_as_default")
+    assert made["branch"]["default"] and made["operations"][0]["action"] == "set_default_branch"
+    assert not api("GET", shop.main_path)["branch"]["default"]
+    assert "default" in api("DELETE", path, status=422)["message"]
+    assert "root" in api("DELETE", shop.main_path, status=422)["message"]
+    assert api("POST", f"{shop.main_path}/set_as_default")["branch"]["default"]
+    assert api("POST", f"{shop.main_path}/set_as_default")["operations"] == []
+    api("DELETE", path)
+
+
+def test_the_clock_is_confirmed(api):
+    assert api("POST", "/bough/clock/confirm", {})["is_held"] is False
 
 
 def test_branches_are_sorted_and_listed_page_by_page(api, shop):
@@ -812,7 +860,8 @@ def test_eight_branches_of_one_name_at_once_are_one(api, shop, query, wanted):
     assert len(ids) == 1 and branch_directories(api.server) == before | ids
     def delete(_):
         mine = Api(api.server)
-        mine("DELETE", f"{shop.path}/branches/{next(iter(ids))}", status=(200, 204))
+        mine("DELETE", f"{shop.path}/branches/{next(iter(ids))}?hard_delete=true",
+             status=(200, 204))
         return mine.status
     assert sorted(all_at_once(delete, range(4))) == [200, 204, 204, 204]
     assert branch_directories(api.server) == before

@@ -125,6 +125,6 @@ def test_what_is_made_on_a_full_disk_is_refused_and_leaves_nothing(p, disk, make
         assert set(p.branches()) == {"main"}
     p.branch("b")
     assert p.one("b", "SELECT count(*) FROM t") == p.one("main", "SELECT count(*) FROM t") == 50000
-    p.delete("b")
+    p.purge("b")
     h.wait_for(lambda: h.allocated(f"{disk}/store") < before + (40 << 20), "nothing is left")
     h.assert_clean(p)

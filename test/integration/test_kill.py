@@ -58,7 +58,7 @@ def test_a_branch_is_made_wholly_or_not_at_all(server):
                 made += 1
                 with p.connect(f"b{i}") as c:
                     h.Bank.check(c)
-                p.delete(f"b{i}")
+                p.purge(f"b{i}")
             assert set(p.branches()) == {"main"}
             assert_nothing_left(server)
     print("made before the kill:", made)
@@ -75,10 +75,10 @@ def test_a_branch_is_deleted_wholly_or_not_at_all(server):
     p.sql("main", "CREATE TABLE t AS SELECT generate_series(1, 10000) AS id")
     for i in range(h.times(6, 40)):
         p.branch(f"b{i}")
-        kill_within(server, chance, 0.15, "branch", "delete", f"b{i}")
+        kill_within(server, chance, 0.15, "branch", "delete", f"b{i}", "--purge")
         if f"b{i}" in p.branches():
             assert p.one(f"b{i}", "SELECT count(*) FROM t") == 10000
-            p.delete(f"b{i}")
+            p.purge(f"b{i}")
         assert set(p.branches()) == {"main"}
         assert_nothing_left(server)
     assert p.one("main", "SELECT count(*) FROM t") == 10000

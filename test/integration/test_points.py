@@ -32,6 +32,9 @@ POINTS = {
     "delete": {
         "delete.stopped": THERE, "delete.committed": GONE, "delete.branch-discarded": GONE,
         "delete.layers-discarded": GONE, "delete.removed": GONE, "purge.one-removed": GONE},
+    "restore": {
+        "restore.files-made": GONE, "restore.recorded": GONE, "restore.exchanged": THERE,
+        "restore.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
     "export": {
@@ -71,7 +74,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
     assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
-                          "project-delete", "template", "import", "adopt"}
+                          "project-delete", "template", "import", "adopt", "restore"}
 
 
 class State:
@@ -150,7 +153,7 @@ def test_a_branch_of_a_running_parent(state, point, outcome):
         state.p.branch(name)
     with state.p.connect(name) as c:
         state.bank.check(c)
-    state.p.delete(name)
+    state.p.purge(name)
     state.check()
 
 
@@ -165,7 +168,7 @@ def test_a_branch_of_a_sleeping_parent(state, point, outcome):
     state.p.branch(state.name())
     with state.p.connect(f"b{state.number}") as c:
         state.bank.check(c)
-    state.p.delete(f"b{state.number}")
+    state.p.purge(f"b{state.number}")
     state.check()
 
 
@@ -173,13 +176,36 @@ def test_a_branch_of_a_sleeping_parent(state, point, outcome):
 def test_deleting_a_branch(state, point, outcome):
     name = state.name()
     state.p.branch(name)
-    crash(state.server, point, "branch", "delete", name, "--project", state.p.id)
+    crash(state.server, point, "branch", "delete", name, "--purge", "--project", state.p.id)
     there = name in state.p.branches()
     expect(there, outcome, False)
     if there:
         with state.p.connect(name) as c:
             state.bank.check(c)
-        state.p.delete(name)
+        state.p.purge(name)
+    state.check()
+
+
+@cases("restore")
+def test_restoring_a_branch(state, point, outcome):
+    name = state.name()
+    state.p.branch(name)
+    state.p.sql(name, "CREATE TABLE r AS SELECT 1 AS id")
+    when = h.now()
+    state.p.sql(name, "INSERT INTO r VALUES (2)")
+    branch = state.p.get(name)["id"]
+    acknowledged = crash(state.server, point, "branch", "restore", name, "--at", when, "--preserve-under-name",
+                         f"{name}-kept", "--project", state.p.id)
+    there = f"{name}-kept" in state.p.branches()
+    expect(there, outcome, acknowledged)
+    assert state.p.get(name)["id"] == branch
+    assert state.p.one(name, "SELECT array_agg(id ORDER BY id) FROM r") == ([1] if there else [1, 2])
+    if there:
+        assert state.p.one(f"{name}-kept", "SELECT count(*) FROM r") == 2
+    state.check()
+    state.p.purge(name)
+    if there:
+        state.p.purge(f"{name}-kept")
     state.check()
 
 

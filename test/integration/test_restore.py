@@ -1,5 +1,4 @@
 """Restoring and resetting branches in place."""
-import datetime
 import random
 import threading
 
@@ -17,15 +16,11 @@ def fixture_p(server):
 IDS = "SELECT array_agg(id ORDER BY id) FROM t"
 
 
-def now():
-    return datetime.datetime.now(datetime.timezone.utc).isoformat()
-
-
 def test_a_branch_is_restored_in_place_and_what_it_showed_is_kept(p):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
     p.branch("child")
     uri, before = p.uri(), p.get()
-    when = now()
+    when = h.now()
     p.sql("main", "DROP TABLE t")
     connection = p.connect()
     said = p.bough("branch", "restore", "main", "--at", when, "--preserve-under-name", "main-before").stdout
@@ -54,13 +49,13 @@ def test_a_branch_is_restored_in_place_and_what_it_showed_is_kept(p):
 
 def test_a_restored_branch_has_its_earlier_past_through_what_was_kept(p):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
-    first = now()
+    first = h.now()
     p.sql("main", "INSERT INTO t VALUES (2)")
-    second = now()
+    second = h.now()
     p.sql("main", "INSERT INTO t VALUES (3)")
     p.bough("branch", "restore", "main", "--at", second, "--preserve-under-name", "old")
     p.sql("main", "INSERT INTO t VALUES (4)")
-    third = now()
+    third = h.now()
     p.sql("main", "INSERT INTO t VALUES (5)")
     for name, when, ids in (("a", first, [1]), ("b", third, [1, 2, 4])):
         p.bough("branch", "create", name, "--at", when)
@@ -82,14 +77,14 @@ def test_a_reset_takes_the_parents_present_and_deletes_what_was(p):
     h.wait_for(lambda: set(h.os.listdir(f"{p.server.store}/branches")) == directories, "what was is gone")
     p.bough("branch", "reset", "dev", "--preserve-under-name", "dev-old")
     assert p.one("dev-old", IDS) == [1, 2]
-    p.delete("dev-old")
-    p.delete("dev")
+    p.purge("dev-old")
+    p.purge("dev")
     h.assert_clean(p)
 
 
 def test_a_branch_is_restored_from_another_ones_past(p):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
-    when = now()
+    when = h.now()
     p.sql("main", "INSERT INTO t VALUES (2)")
     p.branch("dev")
     p.bough("branch", "restore", "dev", "--from", "main", "--at", when)
@@ -100,7 +95,7 @@ def test_a_branch_is_restored_from_another_ones_past(p):
 def test_roles_and_databases_are_those_of_the_moment_and_passwords_those_of_now(p):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
     main = p.get()["id"]
-    when = now()
+    when = h.now()
     p.server.api("POST", f"/projects/{p.id}/branches/{main}/roles", {"role": {"name": "later"}})
     database = {"database": {"name": "laterdb", "owner_name": "later"}}
     p.server.api("POST", f"/projects/{p.id}/branches/{main}/databases", database)
@@ -136,7 +131,7 @@ def test_a_restore_that_the_server_did_not_survive_happened_wholly_or_not_at_all
     chance = random.Random(seed)
     p.sql("main", "CREATE TABLE t AS SELECT 0 AS id")
     for i in range(h.times(8, 60)):
-        when = now()
+        when = h.now()
         p.sql("main", f"INSERT INTO t VALUES ({i + 1})")
         there = p.one("main", IDS)
         timer = threading.Timer(chance.random() * 1.2, p.server.kill)
