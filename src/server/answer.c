@@ -152,7 +152,8 @@ static json_t *seconds_until(int64_t ms, int64_t now_ms) {
 
 /* Where an expiry stands. */
 static const char *expiry_state(server *srv, const bough_branch_row *row, const clock_moment *m) {
-    if (row->expires_ms > m->now_ms) return row->expires_ms > m->wall_ms ? "pending" : "held";
+    if (row->expires_ms > m->now_ms)
+        return m->is_held && row->expires_ms <= m->wall_ms ? "held" : "pending";
     if (!row->live_children) return "due";
     return !row->expiry_cascades || flow_is_blocked(srv, row->id) ? "waiting" : "due";
 }

@@ -56,6 +56,7 @@ typedef struct entry {
     watch *watch;
     uint64_t generation;
     bool is_active;
+    bool has_slot; /* of `starts` */
     int64_t started_ms, idle_since_ms;
     double ends_ms[RESTARTS]; /* of the latest unexpected ends; 0 for none */
 } entry;
@@ -64,8 +65,8 @@ struct computes {
     pthread_mutex_t mutex;
     entry *first;
     uint64_t generation;
-    sem_t starts; /* taken by computes_begin(), given by computes_wait(): starting is bound to the
-                     processors */
+    sem_t starts; /* taken by computes_begin(), given back by computes_wait(), or when the process
+                     is let go before: starting is bound to the processors */
 };
 
 int computes_new(struct computes **out, bough_error *err) {
@@ -155,10 +156,17 @@ int computes_socket_dir(char *out, const server *srv, const char *endpoint, boug
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/run/%s", srv->store_dir, endpoint);
 }
 
+/* (locked) */
+static void give_slot(server *srv, entry *e) {
+    if (e->has_slot) (void)sem_post(&srv->computes->starts);
+    e->has_slot = false;
+}
+
 /* (locked) Drop what belongs to a process that has ended, and what it left. */
 static void let_go(server *srv, entry *e) {
     char pgdata[BOUGH_PATH_MAX];
     bough_error err;
+    give_slot(srv, e);
     if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
         if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
             bough_dynshm_end(pgdata, e->branch.id);
@@ -343,6 +351,7 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
     BOUGH_POINT(rc, "start.configured");
     if (rc) return rc;
     while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
+    e->has_slot = true;
     rc = spawn(srv, e, &pg, pgdata, socket_dir, err);
     if (!rc) {
         rc = watch_begin(srv, e, err);
@@ -350,10 +359,7 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
             bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch->id, NULL);
     }
-    if (rc) {
-        (void)sem_post(&srv->computes->starts);
-        let_go(srv, e);
-    }
+    if (rc) let_go(srv, e);
     return rc;
 }
 
@@ -424,7 +430,7 @@ int computes_wait(server *srv, const char *branch, bough_error *err) {
     entry *e = get(srv, branch);
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
     int rc = await_ready(srv, e, err);
-    (void)sem_post(&srv->computes->starts);
+    give_slot(srv, e);
     BOUGH_POINT(rc, "start.ready");
     return rc;
 }

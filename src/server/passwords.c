@@ -85,6 +85,8 @@ int passwords_renew(bough_role_row **roles, size_t *n, const server *srv, const 
     /* statements with verifiers must not be logged, whatever ALTER DATABASE ... SET says */
     if (!rc) rc = bough_sql_exec(conn, "SET log_statement = 'none'", err);
     if (!rc) rc = bough_sql_exec(conn, "SET log_min_duration_statement = -1", err);
+    /* a prepared transaction may have a role locked for ever */
+    if (!rc) rc = bough_sql_exec(conn, "SET lock_timeout = '10s'", err);
     if (!rc) rc = bough_sql_exec(conn, "BEGIN", err);
     if (!rc) rc = renew_all(conn, *roles, *n, srv, err);
     if (!rc) rc = bough_sql_exec(conn, "COMMIT", err);

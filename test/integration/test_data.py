@@ -191,8 +191,8 @@ def test_deleting_a_branch_gives_its_bytes_back(server, p):
     p.suspend("grand")
     assert allocated(server.store) > before + (64 << 20)
     p.refused("branch", "delete", "child", status=["conflict", "precondition"])
-    p.delete("grand")
-    p.delete("child")
+    p.purge("grand")
+    p.purge("child")
     wait_for(lambda: allocated(server.store) < before + (2 << 20), "the bytes are free again")
     assert p.one("main", "SELECT min(id) FROM t") == 1
 

@@ -471,6 +471,26 @@ def test_a_project_takes_its_deleted_branches_along(p):
     h.wait_for(lambda: len(os.listdir(f"{p.server.store}/branches")) == 1, "only the template is left")
 
 
+def test_one_name_wanted_by_two_at_once_goes_to_one(p):
+    """A branch is made while a deleted one of its name comes back. Whoever loses leaves nothing behind."""
+    for i in range(h.times(8, 40)):
+        name = f"n{i}"
+        bare(p, name)
+        p.delete(name)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(p.bough, "branch", "undelete", name, check=False),
+                    pool.submit(p.bough, "branch", "create", name, check=False)]
+        codes = sorted(b.result().returncode for b in both)
+        assert codes[0] == 0 and codes[1] in (0, h.EXIT["conflict"])  # create gives back what is there
+        p.purge(name)
+        for one in deleted(p).values():
+            p.purge(one["id"])
+        assert set(p.branches()) == {"main"}
+    assert_nothing_left(p.server)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # and computes start as before
+        list(pool.map(p.branch, ["a", "b", "c", "d"]))
+
+
 # ---- kill -9 ----
 
 def test_a_branch_is_deleted_and_recovered_wholly_or_not_at_all(server):

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "bough/branch.h"
 #include "cli/cli.h"
 #include "cli/tree.h"
 #include "cli/uri.h"
@@ -388,6 +389,53 @@ static void error_answers_become_codes(void **state) {
     json_decref(answer);
 }
 
+static void spans_are_rounded_to_the_unit_that_people_say(void **state) {
+    (void)state;
+    static const struct {
+        int64_t seconds;
+        const char *text;
+    } cases[] = {{0, "0 s"},        {119, "119 s"},  {120, "2 min"},         {3599, "60 min"},
+                 {7199, "120 min"}, {7200, "2 h"},   {86400, "24 h"},        {172799, "48 h"},
+                 {172800, "2 d"},   {604799, "7 d"}, {3155760000, "36525 d"}};
+    char text[32];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cli_format_span(text, sizeof text, cases[i].seconds);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void notes_tell_what_becomes_of_a_branch(void **state) {
+    (void)state;
+    bough_branch b = {.expires_at = "", .expiry_state = "", .deleted_at = ""};
+    char text[128];
+    cli_branch_notes(text, sizeof text, &b);
+    assert_string_equal(text, "-");
+    b.is_protected = 1;
+    cli_branch_notes(text, sizeof text, &b);
+    assert_string_equal(text, "protected");
+    b = (bough_branch){.expires_at = "2027-01-15T08:00:00Z",
+                       .expiry_state = "pending",
+                       .deleted_at = "",
+                       .expires_in_seconds = 7200,
+                       .expiry_cascades = 1};
+    cli_branch_notes(text, sizeof text, &b);
+    assert_string_equal(text, "expires in 2 h with its children");
+    b.expiry_warning = 1;
+    b.expiry_cascades = 0;
+    cli_branch_notes(text, sizeof text, &b);
+    assert_string_equal(text, "expires soon: in 2 h");
+    b.expiry_state = "waiting";
+    cli_branch_notes(text, sizeof text, &b);
+    assert_non_null(strstr(text, "waits"));
+    b.expiry_state = "held";
+    cli_branch_notes(text, sizeof text, &b);
+    assert_non_null(strstr(text, "jumped"));
+    b.deleted_at = "2027-01-15T08:00:00Z";
+    b.recoverable_seconds = 604800;
+    cli_branch_notes(text, sizeof text, &b);
+    assert_string_equal(text, "recoverable for 7 d");
+}
+
 int main(void) {
     (void)setlocale(LC_ALL, "C.UTF-8");
     const struct CMUnitTest tests[] = {
@@ -409,6 +457,8 @@ int main(void) {
         cmocka_unit_test(progress_tells_part_rate_and_time_left),
         cmocka_unit_test(words_for_a_shell_are_quoted_where_needed),
         cmocka_unit_test(bytes_are_rounded_to_the_right_unit),
+        cmocka_unit_test(spans_are_rounded_to_the_unit_that_people_say),
+        cmocka_unit_test(notes_tell_what_becomes_of_a_branch),
         cmocka_unit_test(paths_are_escaped),
         cmocka_unit_test(error_answers_become_codes),
     };
