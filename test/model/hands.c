@@ -530,8 +530,12 @@ model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, b
         state = state_of(op, now, before, after, succeeded, killed);
     else if (dir_now == dir_after || (!succeeded && dir_now == dir_before))
         state = "directory";
-    for (int i = 0; i < 2; i++) copy_dir(".", h->plain, model_names[names[i]].dir);
-    if (of_dir) copy_dir(".", h->plain, op->dir);
+    for (int i = 0; i < 2 && !of_dir; i++) copy_name(".", h->plain, names[i]);
+    if (of_dir && dir_now != dir_after) {
+        char path[1200];
+        model_dir_path(path, sizeof path, h->plain, op->dir);
+        if ((dir_now ? mkdir(path, 0700) : rmdir(path)) != 0) die(path);
+    }
     if (op->kind == OP_OPEN && h->subject_fd[op->slot] >= 0) close(h->subject_fd[op->slot]);
     if (op->kind == OP_OPEN) h->subject_fd[op->slot] = -1;
     uint64_t same = 0, n = now[0].size < after[0].size ? now[0].size : after[0].size;
