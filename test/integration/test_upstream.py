@@ -80,7 +80,8 @@ class Target:
 
     def dump(self):
         """Lines of the regression database as SQL, less what no two runs share: ids, clock times, keys, random()."""
-        text = self.tool("pg_dump", "--no-blobs", "--exclude-table-data=random_tbl", "regression").stdout.replace(self.work, "WORK")
+        text = self.tool("pg_dump", "--no-blobs", "--exclude-table-data=random_tbl", "regression").stdout
+        text = text.replace(self.work, "WORK")
         # 15.14 and later: a key made anew for each dump
         lines = (line for line in text.split("\n") if not re.match(r"\\(un)?restrict ", line))
         return collections.Counter(re.sub(r"\d{5,}", "N", re.sub(r"\d\d:\d\d:\d\d(\.\d+)?", "T", line))
