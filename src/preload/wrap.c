@@ -182,18 +182,21 @@ static void watch_pidfile(const void *buf, size_t n) {
 /* A whole file opened before a seal must not be written in the layer it now belongs to. Inside the
  * gate. */
 static int follow_whole(bough_file *f) {
-    if (f->kind != BOUGH_FILE_WHOLE || f->epoch == bough.view.epoch) return 0;
-    off_t at = sys_lseek(f->fd, 0, SEEK_CUR);
-    bough_leave();
-    int flags = (f->flags & ~(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC;
-    int fd = bough_open_whole(f->path, flags, 0600);
-    if (bough_enter() != 0 || fd < 0) return -1;
-    bough_file *g = bough.files[fd];
-    if (g) bough_file_free(g);
-    int rc = sys_dup3(fd, f->fd, f->flags & O_CLOEXEC);
-    sys_close(fd);
-    if (rc < 0 || sys_lseek(f->fd, at, SEEK_SET) < 0) return -1;
-    f->epoch = bough.view.epoch;
+    /* again, where another seal came while the gate was left: the file just opened is a layer's */
+    while (f->kind == BOUGH_FILE_WHOLE && f->epoch != bough.view.epoch) {
+        off_t at = sys_lseek(f->fd, 0, SEEK_CUR);
+        bough_leave();
+        int flags = (f->flags & ~(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC;
+        int fd = bough_open_whole(f->path, flags, 0600);
+        if (bough_enter() != 0 || fd < 0) return -1;
+        bough_file *g = bough.files[fd];
+        uint32_t opened = g ? g->epoch : bough.view.epoch;
+        if (g) bough_file_free(g);
+        int rc = sys_dup3(fd, f->fd, f->flags & O_CLOEXEC);
+        sys_close(fd);
+        if (rc < 0 || sys_lseek(f->fd, at, SEEK_SET) < 0) return -1;
+        f->epoch = opened;
+    }
     return 0;
 }
 

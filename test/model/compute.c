@@ -114,7 +114,7 @@ static void answer(model_hands *h, const model_request *q, model_reply *r) {
         fault(h, q, r);
         break;
     case VERB_RESOLVE:
-        r->status = model_resolve(h, &q->op, q->succeeded, r->why, sizeof r->why);
+        r->status = model_resolve(h, &q->op, q->succeeded, q->killed, r->why, sizeof r->why);
         r->exists = model_exists(h->plain, q->op.name, &r->size);
         r->other_exists = model_exists(h->plain, q->op.other, &r->other_size);
         r->dir_exists = access(model_dirs[q->op.dir], F_OK) == 0;

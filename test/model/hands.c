@@ -446,7 +446,7 @@ static bool same_part(const image *now, const image *ref, uint64_t at, uint64_t 
 
 /* Data: by block, as before or as after; the size likewise, and between where it grows. */
 static bool is_mixture(const model_op *op, const image *now, const image *before,
-                       const image *after) {
+                       const image *after, bool killed) {
     static const image nothing = {.exists = true};
     if (!now->exists || !before->exists || !after->exists) return false;
     uint64_t low = before->size < after->size ? before->size : after->size;
@@ -454,7 +454,8 @@ static bool is_mixture(const model_op *op, const image *now, const image *before
     bool grows = op->kind == OP_WRITE || op->kind == OP_APPEND;
     if (now->size < low || now->size > high) return false;
     if (!grows && now->size != low && now->size != high) return false;
-    bool cuts = op->kind == OP_TRUNCATE || op->kind == OP_TRUNCATE_PATH || op->kind == OP_OPEN;
+    bool cuts =
+        killed && (op->kind == OP_TRUNCATE || op->kind == OP_TRUNCATE_PATH || op->kind == OP_OPEN);
     for (uint64_t at = 0; at < now->size; at += BLOCK) {
         uint64_t n = now->size - at < BLOCK ? now->size - at : BLOCK;
         if (!same_part(now, before, at, n) && !same_part(now, after, at, n) &&
@@ -494,7 +495,7 @@ static bool dir_exists(const char *root, int dir) {
 
 /* Which of the allowed states is it? Else NULL. */
 static const char *state_of(const model_op *op, const image now[2], const image before[2],
-                            const image after[2], bool succeeded) {
+                            const image after[2], bool succeeded, bool killed) {
     if (same_image(&now[0], &after[0]) && same_image(&now[1], &after[1])) return "after";
     if (succeeded) return NULL;
     if (same_image(&now[0], &before[0]) && same_image(&now[1], &before[1])) return "before";
@@ -510,11 +511,11 @@ static const char *state_of(const model_op *op, const image now[2], const image 
     bool data = op->kind == OP_WRITE || op->kind == OP_APPEND || op->kind == OP_TRUNCATE ||
                 op->kind == OP_ALLOCATE || op->kind == OP_TRUNCATE_PATH ||
                 op->kind == OP_WHOLE_PATCH || op->kind == OP_OPEN;
-    return data && is_mixture(op, &now[0], &before[0], &after[0]) ? "mixture" : NULL;
+    return data && is_mixture(op, &now[0], &before[0], &after[0], killed) ? "mixture" : NULL;
 }
 
-model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, char *why,
-                           size_t size) {
+model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, bool killed,
+                           char *why, size_t size) {
     image now[2], before[2], after[2];
     bool of_dir = op->kind == OP_MKDIR || op->kind == OP_RMDIR || op->kind == OP_LIST;
     int names[2] = {op->name, op->kind == OP_RENAME ? op->other : op->name};
@@ -526,11 +527,15 @@ model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, c
     bool dir_after = dir_exists(h->plain, op->dir);
     const char *state = NULL;
     if (!of_dir)
-        state = state_of(op, now, before, after, succeeded);
+        state = state_of(op, now, before, after, succeeded, killed);
     else if (dir_now == dir_after || (!succeeded && dir_now == dir_before))
         state = "directory";
-    for (int i = 0; i < 2; i++) copy_dir(".", h->plain, model_names[names[i]].dir);
-    if (of_dir) copy_dir(".", h->plain, op->dir);
+    for (int i = 0; i < 2 && !of_dir; i++) copy_name(".", h->plain, names[i]);
+    if (of_dir && dir_now != dir_after) {
+        char path[1200];
+        model_dir_path(path, sizeof path, h->plain, op->dir);
+        if ((dir_now ? mkdir(path, 0700) : rmdir(path)) != 0) die(path);
+    }
     if (op->kind == OP_OPEN && h->subject_fd[op->slot] >= 0) close(h->subject_fd[op->slot]);
     if (op->kind == OP_OPEN) h->subject_fd[op->slot] = -1;
     uint64_t same = 0, n = now[0].size < after[0].size ? now[0].size : after[0].size;

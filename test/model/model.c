@@ -305,9 +305,10 @@ static void seal(void) {
 }
 
 /* After an operation that was cut off: which of its states is it, and go on from there. */
-static void resolve(const model_op *op, bool succeeded) {
+static void resolve(const model_op *op, bool succeeded, bool killed) {
     m.request.op = *op;
     m.request.succeeded = succeeded;
+    m.request.killed = killed;
     ask(VERB_RESOLVE, op->worker);
     bool of_dir = op->kind == OP_MKDIR || op->kind == OP_RMDIR;
     if (of_dir) {
@@ -347,7 +348,7 @@ static void kill_within(const model_op *op) {
     if (poll(p, 2, ANSWER_MS) <= 0) fail("no answer from an operation that is killed");
     if (p[0].revents & POLLIN) {
         receive_from(op->worker, "kill");
-        resolve(op, m.reply.rc >= 0);
+        resolve(op, m.reply.rc >= 0, false);
         return;
     }
     int message[3];
@@ -355,7 +356,7 @@ static void kill_within(const model_op *op) {
     m.pids[op->worker] = 0;
     model_closed(&m.world, op->worker);
     start_worker(op->worker);
-    resolve(op, false);
+    resolve(op, false, true);
     m.did.kills++;
 }
 
@@ -373,7 +374,7 @@ static void fault_within(const model_op *op) {
     bool writes = op->kind == OP_WRITE || op->kind == OP_APPEND || op->kind == OP_WHOLE_WRITE ||
                   op->kind == OP_WHOLE_PATCH;
     if (writes && m.reply.rc >= 0) done.bytes = (uint64_t)m.reply.rc; /* perhaps less */
-    resolve(&done, m.reply.rc >= 0);
+    resolve(&done, m.reply.rc >= 0, false);
 }
 
 /* ---- one after the other ---- */

@@ -146,10 +146,11 @@ void model_do_plain(model_hands *h, const model_op *op);
 /*
  * An operation was done on the subject alone and was killed, or failed by a fault: what it changed
  * must be as before, as after, or (of data) a mixture by 4 KiB block. The plain side is made alike.
- * `failed` false: it said it succeeded, so it must be as after.
+ * `succeeded`: it said so, and it must be as after. `killed`: of a truncation, what is to vanish
+ * may be zeros already; it is in the WAL.
  */
-model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, char *why,
-                           size_t size);
+model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, bool killed,
+                           char *why, size_t size);
 /* Whether two trees show the same; for one owner or MODEL_ALL. */
 model_status model_compare(const char *a, const char *b, int owner, char *why, size_t size);
 /* What every world begins with. */
@@ -174,7 +175,7 @@ typedef struct model_request {
     char plain[1024];
     long nth;
     int fault; /* errno; 0 for a short write */
-    bool succeeded;
+    bool succeeded, killed;
     uint64_t seed, count;
     int owner;
 } model_request;

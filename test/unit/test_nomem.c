@@ -1,0 +1,271 @@
+/*
+ * Memory that runs out: the nth allocation of an operation fails, for every n until it succeeds.
+ * Each time it must say so (or get round it), leave no descriptor open and what it worked on as it
+ * was. The linker leads the allocations of our libraries here (-Wl,--wrap).
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "pg/conf.h"
+#include "pg/dumpscan.h"
+#include "store/store.h"
+#include "util/error.h"
+#include "util/fs.h"
+
+static long countdown = -1;
+static bool has_fired;
+
+static bool refused(void) {
+    if (countdown < 0 || countdown-- > 0) return false;
+    has_fired = true;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+char *__real_strdup(const char *s);
+char *__wrap_strdup(const char *s);
+
+void *__wrap_malloc(size_t n) {
+    return refused() ? NULL : __real_malloc(n);
+}
+void *__wrap_calloc(size_t n, size_t size) {
+    return refused() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *p, size_t n) {
+    return refused() ? NULL : __real_realloc(p, n);
+}
+char *__wrap_strdup(const char *s) {
+    return refused() ? NULL : __real_strdup(s);
+}
+
+static char dir[] = "/tmp/bough-nomem-XXXXXX";
+static bough_store *store;
+
+static int open_descriptors(void) {
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (d && readdir(d)) n++;
+    if (d) closedir(d);
+    return n;
+}
+
+/* How often an allocation failed. `again` makes the operation possible anew, and checks that a
+ * failed one left nothing. */
+static int fail_each(int (*operation)(bough_error *err), void (*again)(bool done)) {
+    for (int n = 0;; n++) {
+        bough_error err = {0};
+        int before = open_descriptors();
+        has_fired = false;
+        countdown = n;
+        int rc = operation(&err);
+        countdown = -1;
+        assert_int_equal(open_descriptors(), before);
+        if (rc != BOUGH_OK) {
+            assert_true(has_fired);
+            assert_int_equal(rc, err.code);
+            assert_true(err.message[0] != '\0');
+            if (rc != BOUGH_E_NOMEM && !(rc == BOUGH_E_SYS && err.sys_errno == ENOMEM))
+                fail_msg("allocation %d: code %d: %s", n, rc, err.message);
+        }
+        if (again) again(rc == BOUGH_OK);
+        if (!has_fired) return n;
+        assert_true(n < 10000);
+    }
+}
+
+/* ---- the store ---- */
+
+static void put(const char *name, const void *data, size_t bytes, off_t size) {
+    char path[BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/cluster/%s", dir, name);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, data, bytes, 0), bytes);
+    assert_int_equal(ftruncate(fd, size), 0);
+    close(fd);
+}
+
+/* A cluster as after a clean stop; offsets as in src/store/moment.c. */
+static void make_cluster(void) {
+    static const char *const dirs[] = {
+        "global",       "base/1", "pg_xact", "pg_multixact/offsets", "pg_multixact/members",
+        "pg_commit_ts", "pg_wal", "pg_stat", "pg_logical",           "pg_twophase"};
+    char path[BOUGH_PATH_MAX], control[8192] = {0}, page[8192];
+    (void)snprintf(path, sizeof path, "%s/cluster", dir);
+    assert_int_equal(bough_rmtree(path, NULL), 0);
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s/cluster/%s", dir, dirs[i]);
+        assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
+    }
+    uint32_t state = 1, tli = 1;
+    uint64_t checkpoint = (UINT64_C(16) << 20) + 40;
+    memcpy(control + 16, &state, sizeof state);
+    memcpy(control + 32, &checkpoint, sizeof checkpoint);
+    memcpy(control + 40, &checkpoint, sizeof checkpoint);
+    memcpy(control + 48, &tli, sizeof tli);
+    memset(page, 'x', sizeof page);
+    put("global/pg_control", control, sizeof control, sizeof control);
+    put("PG_VERSION", "15\n", 3, 3);
+    put("pg_wal/000000010000000000000010", "wal", 3, 1 << 20);
+    put("base/1/1000", page, sizeof page, 5 * sizeof page);
+    put("base/1/PG_VERSION", "15\n", 3, 3);
+}
+
+static int adopt(bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/cluster", dir);
+    return bough_store_adopt(store, "main", path, err);
+}
+
+static void adopt_again(bool done) {
+    assert_int_equal(bough_store_has_branch(store, "main"), done);
+    if (!done) make_cluster();
+}
+
+static int take_child(bough_error *err) {
+    return bough_store_fork(NULL, store, "main", "child", NULL, err);
+}
+
+/* Give the parent something to seal, and no child. */
+static void dirty_parent(void) {
+    char path[BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/store/branches/main/pgdata/base/1", dir);
+    assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
+    (void)snprintf(path, sizeof path, "%s/store/branches/main/pgdata/base/1/2000", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, path, sizeof path, 0), sizeof path);
+    close(fd);
+}
+
+static void take_child_again(bool done) {
+    bough_error err;
+    bool missing[2];
+    const char *known[] = {"main", "child"};
+    assert_int_equal(bough_store_has_branch(store, "child"), done);
+    /* a seal may be left without its index: the next start mends it */
+    assert_int_equal(bough_store_reconcile(store, known, NULL, missing, done ? 2 : 1, &err), 0);
+    assert_false(missing[0]);
+    if (done) assert_int_equal(bough_store_delete(store, "child", &err), 0);
+    /* from the beginning: each attempt may have added a layer */
+    assert_int_equal(bough_store_delete(store, "main", &err), 0);
+    make_cluster();
+    assert_int_equal(adopt(&err), 0);
+    dirty_parent();
+}
+
+static int look(bough_error *err) {
+    bough_usage usage;
+    char **dirs = NULL;
+    bough_shm *shm = NULL;
+    int fd = -1;
+    int rc = bough_store_usage(&usage, store, "main", err);
+    if (!rc) rc = bough_store_layer_dirs(&dirs, store, "main", err);
+    bough_store_free_list(dirs);
+    if (!rc) rc = bough_store_prepare(&shm, &fd, store, "main", err);
+    bough_shm_close(shm);
+    if (fd >= 0) close(fd);
+    return rc;
+}
+
+static char export_to[BOUGH_PATH_MAX];
+
+static int write_out(bough_error *err) {
+    return bough_store_export(store, "main", export_to, NULL, NULL, err);
+}
+
+static void write_out_again(bool done) {
+    char path[BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/global/pg_control", export_to);
+    assert_int_equal(access(path, F_OK) == 0, done);
+    assert_int_equal(bough_rmtree(export_to, NULL), 0);
+    assert_int_equal(bough_mkdirs(export_to, 0700, NULL), 0);
+}
+
+static void the_store_survives_the_failure_of_any_allocation(void **unused) {
+    (void)unused;
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    (void)snprintf(path, sizeof path, "%s/store", dir);
+    assert_int_equal(bough_store_open(&store, path, &err), 0);
+    make_cluster();
+    assert_true(fail_each(adopt, adopt_again) > 3);
+    dirty_parent();
+    assert_true(fail_each(take_child, take_child_again) > 5);
+    assert_true(fail_each(look, NULL) > 5);
+    (void)snprintf(export_to, sizeof export_to, "%s/export", dir);
+    assert_int_equal(bough_mkdirs(export_to, 0700, NULL), 0);
+    assert_true(fail_each(write_out, write_out_again) > 5);
+    bough_store_close(store);
+}
+
+/* ---- parsers ---- */
+
+static int scan_dump(bough_error *err) {
+    static const char dump[] =
+        "--\n-- PostgreSQL database dump\n--\nCREATE TABLE public.t (a int);\n"
+        "ALTER TABLE public.t OWNER TO alice;\nGRANT ALL ON TABLE public.t TO bob, \"Carol x\";\n"
+        "COPY public.t (a) FROM stdin;\n1\n\\.\n--\n-- PostgreSQL database dump complete\n--\n";
+    bough_dumpscan *scan = bough_dumpscan_new();
+    if (!scan) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc = BOUGH_OK;
+    for (size_t i = 0; i < sizeof dump - 1 && !rc; i += 7)
+        rc = bough_dumpscan_feed(scan, dump + i, sizeof dump - 1 - i < 7 ? sizeof dump - 1 - i : 7,
+                                 err);
+    if (!rc) assert_true(bough_dumpscan_is_complete(scan));
+    if (!rc) assert_non_null(bough_dumpscan_roles(scan)[2]);
+    bough_dumpscan_free(scan);
+    return rc;
+}
+
+static int write_and_read_settings(bough_error *err) {
+    static const char *const carried[] = {"max_connections=200", "shared_preload_libraries=x,y",
+                                          NULL};
+    bough_conf conf = {.major = 15, .socket_dir = "/tmp/s", .carried = carried};
+    char **read = NULL;
+    int rc = bough_conf_write(dir, &conf, err);
+    if (!rc) rc = bough_conf_carried(&read, dir, err);
+    for (size_t i = 0; !rc && read && read[i]; i++) free(read[i]);
+    free(read);
+    return rc;
+}
+
+static void the_parsers_survive_the_failure_of_any_allocation(void **unused) {
+    (void)unused;
+    assert_true(fail_each(scan_dump, NULL) > 2);
+    assert_true(fail_each(write_and_read_settings, NULL) > 2);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return bough_rmtree(dir, NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_store_survives_the_failure_of_any_allocation),
+        cmocka_unit_test(the_parsers_survive_the_failure_of_any_allocation),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
