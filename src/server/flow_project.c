@@ -274,7 +274,7 @@ static int make(making *m, bough_error *err) {
     (void)flow_progress(m->rq, "starting", 0, 0);
     int rc = computes_begin(m->srv, &m->branch, &m->endpoint, m->pg.major,
                             (const char *const *)m->info.carried, err);
-    if (!rc) rc = computes_wait(m->srv, m->branch.id, err);
+    if (!rc) rc = computes_wait(m->srv, m->branch.id, "the project was created", err);
     if (!rc) rc = is_import ? settle(m, err) : furnish(m, err);
     if (!rc && m->wish->source && !is_import) rc = restore(m, err);
     return rc ? computes_explain(m->srv, m->branch.id, err) : commit(m, err);
@@ -295,7 +295,8 @@ static int answer_project_made(request *rq, const bough_project_row *project,
     int rc = bough_branches_get_default(&branch, srv->cat, project->id, err);
     if (!rc) rc = answer_contents(&databases, &roles, srv, branch.id, err);
     if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, branch.id, NULL) == BOUGH_OK) {
-        rc = computes_use(srv, &branch, &endpoint, false, err);
+        rc = computes_use(srv, &branch, &endpoint,
+                          (compute_cause){"the project was asked for again", false}, err);
         if (!rc) rc = answer_connections(&uris, srv, branch.id, endpoint.id, err);
         if (!rc) (void)json_array_append_new(endpoints, answer_endpoint(srv, &endpoint));
     }
@@ -418,7 +419,8 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     int rc = lock_all(&names, &rows, &n, srv, project->id, err);
     if (rc) return rc;
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
-    for (size_t i = 0; i < n && !rc; i++) rc = computes_stop(srv, rows[i].id, true, err);
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = computes_stop(srv, rows[i].id, true, "the project was deleted", err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc)
         rc = bough_catalogue_end(srv->cat, bough_projects_delete(srv->cat, project->id, err), err);

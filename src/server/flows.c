@@ -65,7 +65,7 @@ int flow_operation(bough_operation_row *row, const char *action, const char *pro
 void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
-    if (computes_stop(srv, branch, true, &err) != BOUGH_OK ||
+    if (computes_stop(srv, branch, true, "it was deleted", &err) != BOUGH_OK ||
         (bough_store_has_branch(srv->store, branch) &&
          bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
         (endpoint && *endpoint &&
@@ -309,8 +309,9 @@ static int wake_existing(request *rq, making *m, bough_error *err) {
     m->n_operations = 0;
     m->with_endpoint =
         bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, &none) == BOUGH_OK;
+    compute_cause cause = {"the branch was asked for again", false};
     int rc =
-        m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, false, err) : BOUGH_OK;
+        m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, cause, err) : BOUGH_OK;
     return rc ? rc : answer_created(rq, m, true, err);
 }
 
@@ -334,7 +335,7 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     rc = make(rq, m, wish, &existing, err);
     double committed_ms = bough_now_ms();
     if (!rc && !existing && m->with_endpoint) {
-        rc = computes_wait(srv, m->branch.id, err);
+        rc = computes_wait(srv, m->branch.id, "the branch was created", err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
     bough_error cause = rc && err ? *err : (bough_error){0};
@@ -453,7 +454,7 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
     if (!rc) rc = check_deletable(is_refused, srv, &branch, err);
     if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK)
         endpoint.id[0] = '\0';
-    if (!rc) rc = computes_stop(srv, id, true, err);
+    if (!rc) rc = computes_stop(srv, id, true, "the branch was deleted", err);
     if (!rc)
         rc = flow_operation(operation, "delete_timeline", project->id, id, endpoint.id, started_ms,
                             err);

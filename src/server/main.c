@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "server/computes.h"
+#include "server/door.h"
 #include "server/http.h"
 #include "server/server.h"
 #include "util/log.h"
@@ -25,18 +26,24 @@
 enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 15 };
 
 static void print_help(void) {
-    (void)puts("boughd: the server of Bough, branches of PostgreSQL databases\n"
-               "\n"
-               "usage: boughd --store DIR [options]\n"
-               "\n"
-               "  --store DIR      where everything is kept; made when missing\n"
-               "  --port N         TCP port on 127.0.0.1 (7117, or any free one)\n"
-               "  --preload FILE   libbough_pg.so (beside boughd)\n"
-               "  --run-as USER    whom root becomes (postgres)\n"
-               "  --log-json       log lines as JSON\n"
-               "  --foreground     stay in the foreground; it always does\n"
-               "  --ready-fd N     write a byte to this descriptor when ready\n"
-               "  --version, --help\n");
+    (void)puts(
+        "boughd: the server of Bough, branches of PostgreSQL databases\n"
+        "\n"
+        "usage: boughd --store DIR [options]\n"
+        "\n"
+        "  --store DIR      where everything is kept; made when missing\n"
+        "  --port N         TCP port on 127.0.0.1 (7117, or any free one)\n"
+        "  --listen ADDRESS:PORT  where PostgreSQL's clients connect (127.0.0.1:5433, or any\n"
+        "                   free port)\n"
+        "  --domain NAME    endpoints are called ID.NAME (localhost)\n"
+        "  --tls-cert FILE, --tls-key FILE  certificate in PEM format (one of a local CA)\n"
+        "  --allow-cleartext  let other machines connect without TLS\n"
+        "  --preload FILE   libbough_pg.so (beside boughd)\n"
+        "  --run-as USER    whom root becomes (postgres)\n"
+        "  --log-json       log lines as JSON\n"
+        "  --foreground     stay in the foreground; it always does\n"
+        "  --ready-fd N     write a byte to this descriptor when ready\n"
+        "  --version, --help\n");
 }
 
 static int read_number(int *out, const char *option, const char *text, int most, bough_error *err) {
@@ -52,12 +59,21 @@ static int read_number(int *out, const char *option, const char *text, int most,
 
 /* Returns BOUGH_OK; 1 when there is nothing more to do. */
 static int read_options(server_options *o, int argc, char **argv, bough_error *err) {
-    static const struct option list[] = {
-        {"store", required_argument, NULL, 's'},    {"port", required_argument, NULL, 'p'},
-        {"preload", required_argument, NULL, 'l'},  {"run-as", required_argument, NULL, 'u'},
-        {"log-json", no_argument, NULL, 'j'},       {"foreground", no_argument, NULL, 'f'},
-        {"ready-fd", required_argument, NULL, 'r'}, {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+    static const struct option list[] = {{"store", required_argument, NULL, 's'},
+                                         {"port", required_argument, NULL, 'p'},
+                                         {"preload", required_argument, NULL, 'l'},
+                                         {"run-as", required_argument, NULL, 'u'},
+                                         {"log-json", no_argument, NULL, 'j'},
+                                         {"foreground", no_argument, NULL, 'f'},
+                                         {"ready-fd", required_argument, NULL, 'r'},
+                                         {"version", no_argument, NULL, 'v'},
+                                         {"help", no_argument, NULL, 'h'},
+                                         {"listen", required_argument, NULL, 'a'},
+                                         {"domain", required_argument, NULL, 'd'},
+                                         {"tls-cert", required_argument, NULL, 'c'},
+                                         {"tls-key", required_argument, NULL, 'k'},
+                                         {"allow-cleartext", no_argument, NULL, 't'},
+                                         {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
     opterr = 0;
@@ -74,6 +90,21 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
             break;
         case 'u':
             o->run_as = optarg;
+            break;
+        case 'a':
+            o->listen = optarg;
+            break;
+        case 'd':
+            o->domain = optarg;
+            break;
+        case 'c':
+            o->tls_cert = optarg;
+            break;
+        case 'k':
+            o->tls_key = optarg;
+            break;
+        case 't':
+            o->allow_cleartext = true;
             break;
         case 'j':
             o->log_json = true;
@@ -131,6 +162,7 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
     if (!srv->http || atomic_exchange(&srv->stopping, true)) return;
     bough_log(BOUGH_LOG_INFO, "ending", NULL);
     http_stop_listening(srv->http);
+    door_stop(srv->door);
     if (pthread_create(&thread, NULL, drain, srv) == 0)
         (void)pthread_detach(thread);
     else
@@ -171,7 +203,7 @@ static void tell_ready(const server_options *options) {
 }
 
 static int make_loop(server *srv, struct event **events, bough_error *err) {
-    struct timeval period = {.tv_sec = CLOCK_SECONDS};
+    struct timeval period = {.tv_sec = getenv("BOUGH_LEAST_SUSPEND_SECONDS") ? 1 : CLOCK_SECONDS};
     struct event_config *config = event_config_new();
     if (evthread_use_pthreads() != 0 || !config)
         return bough_fail(err, BOUGH_E_INTERNAL, "libevent has no threads");
@@ -197,8 +229,9 @@ static int run(const server_options *options, bough_error *err) {
     if (!rc) rc = make_loop(srv, events, err);
     if (!rc) rc = server_open(srv, options, err);
     if (!rc) {
-        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "store", srv->store_dir,
-                  "version", BOUGH_VERSION, NULL);
+        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "postgres",
+                  door_listens_on(srv->door), "store", srv->store_dir, "version", BOUGH_VERSION,
+                  NULL);
         tell_ready(options);
         (void)event_base_dispatch(srv->loop);
     }
