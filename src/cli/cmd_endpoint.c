@@ -146,7 +146,7 @@ static void say_why(const cli_args *args, const subject *s, const bough_endpoint
     cli_format_time(time, sizeof time, r->since);
     cli_say(args, "Compute of branch %s is %s%s%s", s->branch->name, is_awake ? "awake" : "asleep",
             *r->since ? " since " : "", *r->since ? time : "");
-    if (*r->cause) cli_say(args, "  %s   %s", is_awake ? "woken by " : "because  ", r->cause);
+    if (*r->cause) cli_say(args, "  cause       %s", r->cause);
     if (!is_awake) {
         cli_say(args, "  The next connection wakes it.");
         return;

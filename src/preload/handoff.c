@@ -26,7 +26,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { MESSAGE_MS = 1000 };
+enum { MESSAGE_MS = 200 };
 
 int bough_handed_fd = -1;
 

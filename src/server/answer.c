@@ -229,8 +229,8 @@ char *answer_uri(server *srv, const char *endpoint, const login *who, bool by_so
         n = asprintf(&uri, "postgresql://%s%s%s@%s/%s?options=endpoint%%3D%s&sslmode=disable",
                      encoded[0], colon, encoded[1], host, encoded[2], endpoint);
     else if (ok)
-        n = asprintf(&uri, "postgresql://%s%s%s@%s/%s", encoded[0], colon, encoded[1], host,
-                     encoded[2]);
+        n = asprintf(&uri, "postgresql://%s%s%s@%s/%s?sslmode=require", encoded[0], colon,
+                     encoded[1], host, encoded[2]);
     for (int i = 0; i < 4; i++) free(encoded[i]);
     return n < 0 ? NULL : uri;
 }

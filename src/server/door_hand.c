@@ -116,8 +116,8 @@ static void on_full(evutil_socket_t fd, short what, void *arg) {
     guest_hand(arg);
 }
 
-/* 0, or -1 with errno. */
-static int connect_carrier(guest *g) {
+/* Connect to the compute. 0, or -1 with errno. */
+static int connect_carrier(const guest *g) {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     char dir[BOUGH_PATH_MAX];
     if (computes_socket_dir(dir, g->door->srv, g->hold.endpoint, NULL) != BOUGH_OK ||
@@ -126,8 +126,6 @@ static int connect_carrier(guest *g) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    g->carrier = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (g->carrier < 0) return -1;
     return connect(g->carrier, (const struct sockaddr *)&name, sizeof name);
 }
 
@@ -171,39 +169,50 @@ static bool refuse_unable(guest *g) {
     return false;
 }
 
+/* A connection to be, and the pipe; so that the message can follow the connection at once. */
+static bool make_carrier(guest *g, int *session_there) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return false;
+    (void)fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES); /* nothing goes through it */
+    *session_there = ends[0];
+    g->session = ends[1];
+    g->carrier = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (g->carrier < 0) return false;
+    g->carrier_io = event_new(g->door->srv->loop, g->carrier, EV_READ, on_word, g);
+    return g->carrier_io != NULL;
+}
+
+/* Many come at once, and its backlog is full: it gets shorter. What is held stays so. */
+static void wait_for_backlog(guest *g) {
+    event_free(g->carrier_io);
+    g->carrier_io = NULL;
+    close(g->carrier);
+    close(g->session);
+    g->carrier = g->session = -1;
+    guest_watch(g);
+    guest_set_timer(g, FULL_MS, on_full);
+}
+
 void guest_hand(guest *g) {
-    int ends[2] = {-1, -1}, one = 1;
+    int one = 1, session_there = -1;
     if (refuse_unable(g)) return;
-    if (g->state != GUEST_HANDING) {
-        guest_enter(g, GUEST_HANDING);
-        guest_set_timer(g, HAND_MS, on_late);
-    }
-    if (connect_carrier(g) != 0) {
-        bool is_full = errno == EAGAIN;
-        if (g->carrier >= 0) close(g->carrier);
-        g->carrier = -1;
-        if (is_full && ++g->waits < FULL_MAX) { /* many come at once: its backlog gets shorter */
-            guest_watch(g);
-            guest_set_timer(g, FULL_MS, on_full);
-            return;
-        }
-        guest_drop_hand(g);
-        guest_route_again(g);
-        return;
-    }
+    if (g->state != GUEST_HANDING) guest_enter(g, GUEST_HANDING);
     (void)event_del(g->io);
     (void)setsockopt(g->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
-    bool ok = pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0;
-    if (ok) (void)fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES); /* nothing goes through it */
-    g->session = ends[1];
-    if (ok) g->carrier_io = event_new(g->door->srv->loop, g->carrier, EV_READ, on_word, g);
-    ok = ok && g->carrier_io && event_add(g->carrier_io, NULL) == 0;
-    ok = ok && send_message(g, ends[0]) == 0;
-    if (ends[0] >= 0) close(ends[0]);
-    if (ok) {
+    bool ok = make_carrier(g, &session_there);
+    bool is_full = ok && connect_carrier(g) != 0;
+    int failed = errno;
+    ok = ok && !is_full && send_message(g, session_there) == 0;
+    if (session_there >= 0) close(session_there);
+    if (ok && event_add(g->carrier_io, NULL) != 0) {
+        (void)shutdown(g->fd, SHUT_RDWR); /* it may be the compute's by now */
+        guest_end(g);
+    } else if (ok) {
         guest_set_timer(g, HAND_MS, on_late);
-        return;
+    } else if (is_full && failed == EAGAIN && ++g->waits < FULL_MAX) {
+        wait_for_backlog(g);
+    } else {
+        guest_drop_hand(g);
+        guest_route_again(g);
     }
-    guest_drop_hand(g);
-    guest_route_again(g);
 }
