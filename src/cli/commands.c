@@ -14,6 +14,8 @@ static const cli_option up_options[] = {
     {"domain", 0, "NAME", "Host names of endpoints are ID.NAME (default: localhost)", 0, 0},
     {"tls-cert", 0, "FILE", "Certificate and its chain, PEM (default: one of a local CA)", 0, 0},
     {"tls-key", 0, "FILE", "Key of the certificate, PEM, without a passphrase", 0, 0},
+    {"max-awake", 0, "N", "Computes awake at once; unused ones make room (default: no limit)", 1,
+     1000000},
     {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
 

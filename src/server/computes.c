@@ -35,7 +35,7 @@
 #include "util/log.h"
 
 /* Restart policy of a supervisor: at most so many unexpected ends within the time. */
-enum { RESTARTS = 3, RESTARTS_MS = 60000 };
+enum { RESTARTS = 3, RESTARTS_MS = 60000, ROOM_WAIT_MS = 2000 };
 
 typedef struct watch {
     server *srv;
@@ -53,8 +53,9 @@ typedef struct entry {
     bough_compute *compute;
     bough_shm *shm;
     watch *watch;
-    uint64_t generation;
+    uint64_t generation, look; /* the look around for room that tried it last */
     bool is_active, has_tls;
+    bool is_coming;   /* being started: counts as awake */
     pid_t postmaster; /* while active */
     int sessions;     /* holds */
     int64_t started_ms, idle_since_ms, since_ms;
@@ -65,7 +66,7 @@ typedef struct entry {
 struct computes {
     pthread_mutex_t mutex;
     entry *first;
-    uint64_t generation;
+    uint64_t generation, looks;
     sem_t starts; /* taken by computes_begin(), given by computes_wait(): starting is bound to the
                      processors */
 };
@@ -220,6 +221,7 @@ void computes_why(compute_why *why, const server *srv, const char *branch) {
 static void change(server *srv, entry *e, bool is_active, const char *cause) {
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = is_active;
+    e->is_coming = false;
     e->postmaster = is_active ? bough_compute_pid(e->compute) : 0;
     e->since_ms = e->idle_since_ms = bough_now_epoch_ms();
     e->started_ms = is_active ? e->since_ms : 0;
@@ -252,7 +254,7 @@ static void let_go(server *srv, entry *e) {
                       err.message, NULL);
     }
     pthread_mutex_lock(&srv->computes->mutex);
-    e->is_active = false;
+    e->is_active = e->is_coming = false;
     e->postmaster = 0;
     watch *w = e->watch;
     e->watch = NULL;
@@ -393,6 +395,99 @@ int computes_explain(server *srv, const char *branch, bough_error *err) {
     return bough_hint(err, "Free space on the file system of \"%s\", then retry.", srv->store_dir);
 }
 
+/* ---- room ---- */
+
+/* (locked) Note what the compute does now; "" for nothing. */
+static void note_use(server *srv, entry *e, const char *busy) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    if (*busy) e->idle_since_ms = bough_now_epoch_ms();
+    (void)snprintf(e->busy, sizeof e->busy, "%s", busy);
+    pthread_mutex_unlock(&srv->computes->mutex);
+}
+
+/* Take it from those who would be handed to it, unless somebody has come meanwhile. */
+static bool close_door(server *srv, entry *e) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    bool is_free = e->is_active && e->sessions == 0;
+    if (is_free) e->is_active = false;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return is_free;
+}
+
+/* (locked) Look inside; where nothing goes on, stop it. */
+static void suspend_unused(server *srv, entry *e, const char *cause) {
+    bough_error err = {0};
+    bough_operation_row operation;
+    char busy[sizeof e->busy] = "";
+    double started_ms = bough_now_ms();
+    int rc = inside_activity(busy, sizeof busy, srv, e->endpoint.id, &err);
+    if (!rc) note_use(srv, e, busy);
+    if (!rc && !*busy && close_door(srv, e)) {
+        bough_log(BOUGH_LOG_INFO, "suspending an unused compute", "branch", e->branch.id, "why",
+                  cause, NULL);
+        rc = computes_stop(srv, e->branch.id, false, cause, &err);
+        if (!rc)
+            rc = flow_operation(&operation, "suspend_compute", e->branch.project_id, e->branch.id,
+                                e->endpoint.id, started_ms, &err);
+        if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
+    }
+    if (!rc) return;
+    note_use(srv, e, "it could not be asked"); /* not again at once */
+    bough_log(BOUGH_LOG_WARN, "could not suspend a compute", "branch", e->branch.id, "error",
+              err.message, NULL);
+}
+
+/* With the mutex: take a place among those that may be awake. Else the one whose place might be
+ * had: unused for longest, and not tried in this look around. */
+static bool take_place(entry **candidate, server *srv, entry *e, uint64_t look) {
+    int awake = 0;
+    *candidate = NULL;
+    for (entry *other = srv->computes->first; other; other = other->next) {
+        if (other == e || (!other->is_active && !other->is_coming)) continue;
+        awake++;
+        if (other->is_active && other->sessions == 0 && other->look != look &&
+            (!*candidate || other->idle_since_ms < (*candidate)->idle_since_ms))
+            *candidate = other;
+    }
+    if (srv->max_awake > 0 && awake >= srv->max_awake) return false;
+    e->is_coming = true;
+    return true;
+}
+
+/* One look around. Returns whether a place was taken. */
+static bool look_for_room(server *srv, entry *e, int lock_wait_ms) {
+    struct computes *c = srv->computes;
+    pthread_mutex_lock(&c->mutex);
+    uint64_t look = ++c->looks;
+    for (;;) {
+        entry *candidate;
+        bool taken = take_place(&candidate, srv, e, look);
+        if (taken || !candidate) {
+            pthread_mutex_unlock(&c->mutex);
+            return taken;
+        }
+        candidate->look = look;
+        pthread_mutex_unlock(&c->mutex);
+        if (lock_take(srv->locks, candidate->branch.id, lock_wait_ms, NULL) == BOUGH_OK) {
+            suspend_unused(srv, candidate, "another one needed its place");
+            lock_drop(srv->locks, candidate->branch.id);
+        }
+        pthread_mutex_lock(&c->mutex);
+    }
+}
+
+/*
+ * (locked) Where as many are awake as may be, suspend the one that has been unused for longest.
+ * Their locks are tried while we hold one: so first without waiting, then for a while only, as
+ * another who looks for room may wait for ours.
+ */
+static int make_room(server *srv, entry *e, bough_error *err) {
+    if (look_for_room(srv, e, 0) || look_for_room(srv, e, ROOM_WAIT_MS)) return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_BUSY, "%d computes are awake, as many as may be, and in use",
+                     srv->max_awake);
+    return bough_hint(err, "Suspend one, or start the server with a larger --max-awake.");
+}
+
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                  const socket_dirs *dirs, const char *tls_dir, bough_error *err) {
@@ -443,6 +538,7 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = bough_pg_find(&pg, major, err);
     if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch->id, err);
+    if (!rc) rc = make_room(srv, e, err);
     if (!rc) rc = dirs_of(&dirs, srv, endpoint->id, err);
     if (!rc) rc = bough_mkdirs(dirs.all, 0755, err);
     if (!rc) rc = bough_mkdirs(dirs.handoff, 0700, err);
@@ -455,7 +551,12 @@ int computes_begin(server *srv, const bough_branch_row *branch, const bough_endp
         bough_conf conf = conf_of(srv, major, &dirs, &tls, branch->id, carried);
         rc = bough_conf_write(pgdata, &conf, err);
     }
-    if (rc) return rc;
+    if (rc) {
+        pthread_mutex_lock(&srv->computes->mutex);
+        e->is_coming = false;
+        pthread_mutex_unlock(&srv->computes->mutex);
+        return rc;
+    }
     while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
     e->has_tls = pg.has_tls;
     rc = spawn(srv, e, &pg, pgdata, &dirs, tls.dir, err);
@@ -683,14 +784,6 @@ int computes_suspend_seconds(const bough_endpoint_row *endpoint) {
     return endpoint->suspend_timeout_seconds > 0 ? endpoint->suspend_timeout_seconds : 0;
 }
 
-/* (locked) Note what the compute does now; "" for nothing. */
-static void note_use(server *srv, entry *e, const char *busy) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    if (*busy) e->idle_since_ms = bough_now_epoch_ms();
-    (void)snprintf(e->busy, sizeof e->busy, "%s", busy);
-    pthread_mutex_unlock(&srv->computes->mutex);
-}
-
 /* How long no session of the door has used it; 0 while one does. */
 static long long quiet_seconds(server *srv, const entry *e) {
     pthread_mutex_lock(&srv->computes->mutex);
@@ -699,37 +792,13 @@ static long long quiet_seconds(server *srv, const entry *e) {
     return ms < 0 ? 0 : ms / 1000; /* the clock may have been set back */
 }
 
-/* Take it from those who would be handed to it, unless somebody has come meanwhile. */
-static bool close_door(server *srv, entry *e) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    bool is_free = e->is_active && e->sessions == 0;
-    if (is_free) e->is_active = false;
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return is_free;
-}
-
-/* (locked) Where the front door has seen nobody for long enough, look inside, then stop it. */
+/* (locked) Where the front door has seen nobody for long enough, suspend it. */
 static void suspend_if_idle(server *srv, entry *e, int timeout_seconds) {
-    bough_error err = {0};
-    char busy[sizeof e->busy] = "", cause[96];
+    char cause[96];
     long long seconds = quiet_seconds(srv, e);
     if (seconds < timeout_seconds) return;
-    bough_operation_row operation;
-    double started_ms = bough_now_ms();
-    int rc = inside_activity(busy, sizeof busy, srv, e->endpoint.id, &err);
-    if (!rc) note_use(srv, e, busy);
-    if (!rc && !*busy && close_door(srv, e)) {
-        bough_log(BOUGH_LOG_INFO, "suspending an idle compute", "branch", e->branch.id, NULL);
-        (void)snprintf(cause, sizeof cause, "nobody used it for %lld seconds", seconds);
-        rc = computes_stop(srv, e->branch.id, false, cause, &err);
-        if (!rc)
-            rc = flow_operation(&operation, "suspend_compute", e->branch.project_id, e->branch.id,
-                                e->endpoint.id, started_ms, &err);
-        if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
-    }
-    if (rc)
-        bough_log(BOUGH_LOG_WARN, "could not suspend a compute", "branch", e->branch.id, "error",
-                  err.message, NULL);
+    (void)snprintf(cause, sizeof cause, "nobody used it for %lld seconds", seconds);
+    suspend_unused(srv, e, cause);
 }
 
 void computes_suspend_idle(server *srv) {

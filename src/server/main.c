@@ -33,11 +33,13 @@ static void print_help(void) {
         "\n"
         "  --store DIR      where everything is kept; made when missing\n"
         "  --port N         TCP port on 127.0.0.1 (7117, or any free one)\n"
-        "  --listen ADDRESS:PORT  where PostgreSQL's clients connect (127.0.0.1:5433, or any\n"
+        "  --listen A:P     address and port for PostgreSQL's clients (127.0.0.1:5433, or a\n"
         "                   free port)\n"
         "  --domain NAME    endpoints are called ID.NAME (localhost)\n"
-        "  --tls-cert FILE, --tls-key FILE  certificate in PEM format (one of a local CA)\n"
+        "  --tls-cert FILE  certificate and its chain, PEM (one of a local CA)\n"
+        "  --tls-key FILE   its key, PEM\n"
         "  --allow-cleartext  let other machines connect without TLS\n"
+        "  --max-awake N    suspend unused computes where more would be awake (no limit)\n"
         "  --preload FILE   libbough_pg.so (beside boughd)\n"
         "  --run-as USER    whom root becomes (postgres)\n"
         "  --log-json       log lines as JSON\n"
@@ -73,6 +75,7 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
                                          {"tls-cert", required_argument, NULL, 'c'},
                                          {"tls-key", required_argument, NULL, 'k'},
                                          {"allow-cleartext", no_argument, NULL, 't'},
+                                         {"max-awake", required_argument, NULL, 'm'},
                                          {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
@@ -102,6 +105,9 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
             break;
         case 'k':
             o->tls_key = optarg;
+            break;
+        case 'm':
+            rc = read_number(&o->max_awake, "max-awake", optarg, 1000000, err);
             break;
         case 't':
             o->allow_cleartext = true;

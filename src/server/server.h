@@ -29,6 +29,7 @@ typedef struct server_options {
         *listen; /**< "ADDRESS:PORT" of the front door; NULL: 127.0.0.1:5433, or a free one */
     const char *domain;             /**< endpoints are called ID.domain; NULL: localhost */
     const char *tls_cert, *tls_key; /**< files in PEM format; NULL: made by us */
+    int max_awake;                  /**< 0: no limit */
     bool allow_cleartext;           /**< from elsewhere than this machine, too */
 } server_options;
 
@@ -43,6 +44,7 @@ typedef struct server {
     char tls_dir[BOUGH_PATH_MAX], tls_cert[BOUGH_PATH_MAX], tls_key[BOUGH_PATH_MAX];
     struct tls_authority *authority; /**< NULL where a certificate was given */
     char *given_cert, *given_key;    /**< what --tls-cert and --tls-key named, until it is used */
+    int max_awake;                   /**< computes; 0: no limit */
     int least_suspend_seconds;       /**< 60; tests have less */
     bool is_announced;               /**< run/server.json is ours */
     bough_store *store;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "model/rules.h"
@@ -24,6 +23,7 @@
 
 enum {
     LOOKUP_THREADS = 1,
+    WAKE_THREADS = 16, /* they wait for locks and for a start's turn, which the processors bound */
     REQUEST_THREADS = 8,
     LONG_THREADS = 8,
     BACKGROUND_THREADS = 4,
@@ -279,6 +279,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     bough_run_mark(srv->store_dir);
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
     const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
+    srv->max_awake = options->max_awake;
     srv->least_suspend_seconds =
         least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
     /* The ports first: where one is taken, no store is made. Requests wait until the loop runs. */
@@ -295,7 +296,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->wakes, "wake", get_nprocs() + 1, err);
+    if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
     if (!rc) rc = door_begin(srv->door, err);

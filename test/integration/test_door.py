@@ -616,3 +616,26 @@ def test_cleartext_from_elsewhere_is_asked_for(make_server, allow):
             assert c.one("SELECT 1") == 1
     else:
         door.refused(door.clear(host=address), "without TLS are not allowed")
+
+
+def test_no_more_are_awake_than_may_be(make_server):
+    """The one that was unused for longest makes room; where all are in use, it is an error."""
+    server = make_server(up=False)
+    server.up("--max-awake", "2")
+    project = server.project("p")
+    for name in ("a", "b"):
+        project.branch(name)
+    doors = {name: Door(project, name) for name in ("main", "a", "b")}
+    def awake():
+        return sorted(n for n, d in doors.items() if d.state() == "active")
+    assert awake() == ["b", "main"]  # a made room: main was being branched
+    assert doors["a"].why()["cause"] == "another one needed its place"
+    with doors["b"].connect(doors["b"].clear()) as b:
+        with doors["a"].connect(doors["a"].clear()) as c:
+            assert c.one("SELECT 1") == 1 and awake() == ["a", "b"]
+            doors["main"].refused(doors["main"].clear(), "2 computes are awake")
+            project.refused("endpoint", "start", "main", status="busy", hint="--max-awake")
+        h.wait_for(lambda: doors["a"].why()["sessions"] == 0, "its session has ended")
+        h.wait_for(lambda: h.run([h.tool("psql"), project.uri("main"), "-c", "SELECT 1"],
+                                 check=False).returncode == 0, "a makes room")
+        assert awake() == ["b", "main"] and b.one("SELECT 1") == 1
