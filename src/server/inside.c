@@ -101,7 +101,8 @@ static const char activity[] =
     " WHEN state = 'active' THEN 'a query is running'"
     " WHEN state LIKE 'idle in transaction%' THEN 'a transaction is open'"
     " ELSE '%s client session' || CASE count(*) OVER () WHEN 1 THEN '' ELSE 's' END END,"
-    " count(*) OVER ()) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type IN"
+    " count(*) OVER ()) FROM pg_stat_activity WHERE NOT (usename = '" BOUGH_ADMIN_ROLE "' AND"
+    " application_name = 'bough') IS TRUE AND backend_type IN"
     " ('client backend', 'walsender', 'autovacuum worker', 'logical replication worker')"
     " ORDER BY CASE WHEN backend_type <> 'client backend' THEN 0 WHEN state = 'active' THEN 1"
     " WHEN state LIKE 'idle in%' THEN 2 ELSE 3 END LIMIT 1";

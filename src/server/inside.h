@@ -31,7 +31,7 @@ BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int t
 
 /**
  * What goes on in a compute, for people: "2 client sessions", "autovacuum is at work"; "" when
- * nothing does that would miss it. Our own session does not count.
+ * nothing does that would miss it. Our own sessions do not count.
  */
 BOUGH_CHECK int inside_activity(char *out, size_t size, const server *srv, const char *endpoint,
                                 bough_error *err);

@@ -44,17 +44,9 @@ class Door:
     def connect(self, dsn):
         return h.Client(psycopg2.connect(**dsn))
 
-    def refused(self, dsn, says, sqlstate=None):
-        with pytest.raises(psycopg2.OperationalError, match=says) as e:
+    def refused(self, dsn, says):
+        with pytest.raises(psycopg2.OperationalError, match=says):
             psycopg2.connect(**dsn)
-        text = str(e.value)
-        if sqlstate:
-            env = os.environ | {"PGPASSWORD": dsn.get("password", "")}
-            words = " ".join(f"{k}='{v}'" for k, v in dsn.items() if k != "password")
-            done = h.run([h.tool("psql"), words, "-v", "VERBOSITY=verbose", "-c", "SELECT 1"],
-                         check=False, env=env)
-            assert done.returncode == 2 and "FATAL" in done.stderr, done.stderr
-        return text
 
     def raw(self, data=b""):
         s = socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -212,14 +204,14 @@ def test_who_cannot_be_let_in_is_told_why_in_tls_and_in_clear(shared):
 
 
 def test_a_branch_name_of_two_projects_is_not_guessed(server):
-    one, two = server.project("one"), server.project("two")
+    one = server.project("one")
+    server.project("two")
     door = Door(one)
     dsn = door.clear(options="", dbname=f"{door.login['dbname']}@main")
     door.refused(dsn, "several projects have a branch named \"main\"")
     with door.connect(dsn | {"options": "project=one"}) as c:
         assert c.one("SELECT 1") == 1
     door.refused(dsn | {"options": "project=two"}, "password authentication failed")
-    two.delete  # both stay
 
 
 def test_a_compute_that_cannot_start_is_reported(door):
@@ -380,6 +372,7 @@ def test_sessions_outlive_boughd(door):
 
 def test_boughd_keeps_no_descriptor_of_a_client(door):
     fds = f"/proc/{door.server.pid()}/fd"
+    h.wait_for(lambda: door.server.status()["sessions"] == 0, "nobody is connected")
     before = len(os.listdir(fds))
     clients = [door.connect(door.tls() if i % 2 else door.clear()) for i in range(20)]
     h.wait_for(lambda: door.server.status()["handshakes"] == 0, "all are handed over")
@@ -389,7 +382,7 @@ def test_boughd_keeps_no_descriptor_of_a_client(door):
     assert door.server.status()["sessions"] == 20
     for c in clients:
         c.close()
-    h.wait_for(lambda: len(os.listdir(fds)) <= before and door.server.status()["sessions"] == 0,
+    h.wait_for(lambda: door.server.status()["sessions"] == 0 and len(os.listdir(fds)) <= before,
                "boughd has no more descriptors than before")
 
 
@@ -502,7 +495,11 @@ def cpu_ticks(pid):
 def test_thousands_that_say_nothing_keep_nobody_out(shared):
     """They cost descriptors only, the oldest go, and afterwards everything is as it was."""
     fds = f"/proc/{shared.server.pid()}/fd"
-    h.wait_for(lambda: shared.server.status()["handshakes"] == 0, "nobody is under way")
+
+    def quiet():
+        status = shared.server.status()
+        return status["handshakes"] == status["sessions"] == 0
+    h.wait_for(quiet, "nobody is under way")
     before = len(os.listdir(fds))
     beginnings = [b"", b"\0", SSL_REQUEST, b"\x16\x03\x01\x02\x00\x01", packet(user="x")[:10]]
     idle = []
@@ -517,8 +514,7 @@ def test_thousands_that_say_nothing_keep_nobody_out(shared):
     finally:
         for s in idle:
             s.close()
-    h.wait_for(lambda: shared.server.status()["handshakes"] == 0, "all of them are forgotten")
-    assert len(os.listdir(fds)) <= before
+    h.wait_for(lambda: quiet() and len(os.listdir(fds)) <= before, "nothing is left of them")
 
 
 def test_clients_that_leave_while_it_wakes_leave_nothing(door):
