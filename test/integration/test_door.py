@@ -635,3 +635,55 @@ def test_no_more_are_awake_than_may_be(make_server):
         h.wait_for(lambda: h.run([h.tool("psql"), project.uri("main"), "-c", "SELECT 1"],
                                  check=False).returncode == 0, "a makes room")
         assert awake() == ["b", "main"] and b.one("SELECT 1") == 1
+
+
+def test_where_names_resolve_the_string_is_of_the_name(make_server, directory):
+    """In a mount namespace with an /etc/hosts of our own."""
+    hosts = os.path.join(directory, "hosts")
+    with open(hosts, "w", encoding="ascii") as f:
+        f.write("127.0.0.1 localhost ep-any.localhost\n")
+    inside = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts]
+    if not h.IS_ROOT or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs root and mount namespaces")
+    server = make_server(up=False)
+    h.run([*inside, h.BOUGH, "up", "--store", server.store, "--port", server.port,
+           "--listen", f"127.0.0.1:{server.door}"], env=server.env)
+    project = server.project("p")
+    endpoint = project.json("endpoint", "get", "main")
+    assert endpoint["host"] == f"{endpoint['id']}.localhost"
+    with open(hosts, "a", encoding="ascii") as f:
+        f.write(f"127.0.0.1 {endpoint['host']}\n")
+    uri = project.uri()
+    assert uri.endswith(f"@{endpoint['host']}:{server.door}/neondb?sslmode=require")
+    sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    assert h.run([*inside, h.tool("psql"), uri, "-Atc", sql]).stdout.strip() == "t"
+
+
+def test_boughd_killed_amid_handshakes_harms_no_compute(door):
+    """A hand-off happens or it does not; the postmaster goes on, and takes the next server's clients."""
+    door.server.down("--keep-computes")
+    door.server.up("--listen", f"127.0.0.1:{door.port}")
+    pid = door.project.postmaster()
+    stop, served = threading.Event(), [0]
+
+    def client():
+        while not stop.is_set():
+            with contextlib.suppress(psycopg2.Error):
+                with door.connect(door.clear(connect_timeout=10)) as c:
+                    served[0] += c.one("SELECT 1")
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for _ in range(h.times(3, 30)):
+        before = served[0]
+        h.wait_for(lambda: served[0] > before + 5, "clients are served")  # pylint: disable=cell-var-from-loop
+        door.server.kill()
+        door.server.up("--listen", f"127.0.0.1:{door.port}")
+    stop.set()
+    for t in threads:
+        t.join(60)
+    with door.connect(door.clear()) as c:
+        assert c.one("SELECT 1") == 1
+    assert door.project.postmaster() == pid
+    with open(os.path.join(os.path.dirname(door.project.pgdata()), "postgres.log"), encoding="utf-8") as f:
+        assert "could not accept" not in f.read()
