@@ -136,7 +136,7 @@ class Rig:
         self.api.call("DELETE", f"/projects/{project}/branches/{branch}?hard_delete=true")
 
     def uri(self, project, branch):
-        return self.server.bough("cs", branch, "--project", project).stdout.strip()
+        return self.server.bough("cs", branch, "--socket", "--project", project).stdout.strip()
 
     def admin(self, project, branch, database=None):
         """Connection parameters of the superuser."""

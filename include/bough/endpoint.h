@@ -67,8 +67,48 @@ BOUGH_API BOUGH_CHECK int bough_endpoint_suspend(bough_endpoint **endpoint, boug
                                                  const char *project, const char *id,
                                                  bough_error *err);
 
+/** Stop the compute and start it again. The same parameters. */
+BOUGH_API BOUGH_CHECK int bough_endpoint_restart(bough_endpoint **endpoint, bough_client *client,
+                                                 const char *project, const char *id,
+                                                 bough_error *err);
+
+/** Why a compute is awake or asleep. Strings are "" where the server does not say. */
+typedef struct bough_endpoint_reason {
+    const char *state;          /**< "active" or "idle" */
+    const char *since;          /**< RFC 3339: when it became so */
+    const char *cause;          /**< what woke it, or why it sleeps; for people */
+    const char *busy;           /**< what keeps it awake now; "" for nothing */
+    long sessions;              /**< connections that came through the server's port */
+    long suspend_after_seconds; /**< without use; 0: never */
+    const char *suspends_at;    /**< RFC 3339: when nobody uses it until then */
+    const char *json;           /**< the server's whole object as JSON text */
+} bough_endpoint_reason;
+
 /**
- * Get a connection URI of a branch.
+ * Ask why a compute is awake or asleep.
+ *
+ * @param[out] reason  Free with bough_endpoint_reason_free().
+ * @param project      Id of the project.
+ * @param id           Id of the endpoint.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_why(bough_endpoint_reason **reason, bough_client *client,
+                                             const char *project, const char *id, bough_error *err);
+
+/** Free. NULL is allowed. */
+BOUGH_API void bough_endpoint_reason_free(bough_endpoint_reason *reason);
+
+/**
+ * Get a URI that reaches a branch's compute by its Unix socket, for programs of this machine that
+ * may use the store's directory. Starts the compute; nothing would when somebody connects. The same
+ * parameters as bough_uri_get().
+ */
+BOUGH_API BOUGH_CHECK int bough_uri_get_socket(char **uri, bough_client *client,
+                                               const char *project, const char *branch,
+                                               const char *database, const char *role,
+                                               bough_error *err);
+
+/**
+ * Get a connection URI of a branch. It need not be awake: it wakes when somebody connects.
  *
  * @param[out] uri  Holds a password; free with bough_uri_free().
  * @param project   Id of the project.

@@ -30,6 +30,7 @@ typedef struct bough_status {
     const char *store;        /**< absolute path of its store */
     long pid;                 /**< process id */
     const char *api_url;      /**< includes /api/v2 */
+    const char *postgres;     /**< address and port for PostgreSQL's clients */
     const char *api_key_file; /**< absolute path */
     long branches;            /**< how many exist */
     long computes;            /**< how many run */

@@ -1,4 +1,4 @@
-/* bough psql, cs, endpoint, operation. */
+/* bough psql, cs, operation. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,25 +14,20 @@
 #include "util/error.h"
 
 /* The URI and the name of the branch that a command line means. Both are the caller's to free. */
-static int get_uri(char **uri, char **branch_name, const cli_args *args, bool wake,
-                   bough_error *err) {
+static int get_uri(char **uri, char **branch_name, const cli_args *args, bough_error *err) {
     bough_client *client = NULL;
     bough_project *project = NULL;
     bough_branch *branch = NULL;
-    bough_endpoint *endpoint = NULL, *awake = NULL;
+    const char *database = cli_get(args, "database"), *role = cli_get(args, "role");
     *uri = *branch_name = NULL;
     int rc = cli_connect_project(&client, &project, args, err);
     if (!rc) rc = bough_branch_find(&branch, client, project->id, cli_word_get(args, 0), err);
-    if (!rc && wake) rc = bough_endpoint_find(&endpoint, client, project->id, branch->id, err);
-    if (!rc && wake && strcmp(endpoint->state, "active") != 0)
-        rc = bough_endpoint_start(&awake, client, project->id, endpoint->id, err);
     if (!rc)
-        rc = bough_uri_get(uri, client, project->id, branch->id, cli_get(args, "database"),
-                           cli_get(args, "role"), err);
+        rc = cli_get(args, "socket")
+                 ? bough_uri_get_socket(uri, client, project->id, branch->id, database, role, err)
+                 : bough_uri_get(uri, client, project->id, branch->id, database, role, err);
     if (!rc && !(*branch_name = strdup(branch->name)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    bough_endpoint_free(awake);
-    bough_endpoint_free(endpoint);
     bough_branch_free(branch);
     bough_project_free(project);
     cli_disconnect(client);
@@ -61,8 +56,10 @@ static int exec_psql(const char *uri, const cli_args *args, bough_error *err) {
     for (int i = 0; i < args->n_rest; i++) argv[argc++] = args->rest[i];
     /* what of the environment would lead elsewhere */
     static const char *const misleading[] = {
-        "PGHOSTADDR", "PGSERVICE",     "PGSERVICEFILE", "PGPASSFILE",        "PGTARGETSESSIONATTRS",
-        "PGOPTIONS",  "PGREQUIREPEER", "PGREQUIREAUTH", "PGLOADBALANCEHOSTS"};
+        "PGHOSTADDR",    "PGSERVICE",        "PGSERVICEFILE",    "PGPASSFILE",
+        "PGOPTIONS",     "PGREQUIREPEER",    "PGREQUIREAUTH",    "PGLOADBALANCEHOSTS",
+        "PGSSLMODE",     "PGSSLNEGOTIATION", "PGCHANNELBINDING", "PGREQUIRESSL",
+        "PGSSLROOTCERT", "PGSSLSNI",         "PGGSSENCMODE",     "PGTARGETSESSIONATTRS"};
     for (size_t i = 0; i < sizeof misleading / sizeof misleading[0]; i++)
         (void)unsetenv(misleading[i]);
     if (password ? setenv("PGPASSWORD", password, 1) : unsetenv("PGPASSWORD")) {
@@ -88,7 +85,7 @@ out:
 
 int cmd_psql(const cli_args *args, bough_error *err) {
     char *uri = NULL, *name = NULL;
-    int rc = get_uri(&uri, &name, args, true, err);
+    int rc = get_uri(&uri, &name, args, err);
     if (!rc) rc = exec_psql(uri, args, err);
     bough_uri_free(uri);
     free(name);
@@ -97,7 +94,7 @@ int cmd_psql(const cli_args *args, bough_error *err) {
 
 int cmd_cs(const cli_args *args, bough_error *err) {
     char *uri = NULL, *name = NULL;
-    int rc = get_uri(&uri, &name, args, true, err);
+    int rc = get_uri(&uri, &name, args, err);
     if (!rc && args->json)
         rc = cli_print_json(json_pack("{s:s,s:s}", "branch", name, "connection_uri", uri), err);
     else if (!rc)
@@ -111,75 +108,6 @@ static const char *branch_name(const bough_branch_list *branches, const char *id
     for (size_t i = 0; i < branches->count; i++)
         if (strcmp(branches->items[i]->id, id) == 0) return branches->items[i]->name;
     return *id ? id : "-";
-}
-
-int cmd_endpoint_list(const cli_args *args, bough_error *err) {
-    static const char *const headings[] = {"BRANCH", "ID", "STATE", "TYPE", "HOST", NULL};
-    bough_client *client = NULL;
-    bough_project *project = NULL;
-    bough_branch_list *branches = NULL;
-    bough_endpoint_list *list = NULL;
-    cli_table *table = cli_table_new(headings);
-    json_t *all = json_array();
-    int rc = table && all ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc) rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = bough_endpoint_get_all(&list, client, project->id, err);
-    if (!rc) rc = bough_branch_get_all(&branches, client, project->id, err);
-    for (size_t i = 0; !rc && i < list->count; i++) {
-        const bough_endpoint *e = list->items[i];
-        if (args->json) {
-            if (json_array_append_new(all, cli_json(e->json)) != 0)
-                rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-            continue;
-        }
-        const char *cells[] = {branch_name(branches, e->branch_id), e->id, e->state, e->type,
-                               e->host};
-        for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
-            cli_table_add(table, *cells[k] ? cells[k] : "-");
-    }
-    if (!rc) rc = args->json ? cli_print_json(json_incref(all), err) : cli_table_print(table, err);
-    json_decref(all);
-    cli_table_free(table);
-    bough_endpoint_list_free(list);
-    bough_branch_list_free(branches);
-    bough_project_free(project);
-    cli_disconnect(client);
-    return rc;
-}
-
-/* Start or suspend. */
-static int change(const cli_args *args, bool start, bough_error *err) {
-    bough_client *client = NULL;
-    bough_project *project = NULL;
-    bough_branch *branch = NULL;
-    bough_endpoint *endpoint = NULL, *changed = NULL;
-    int rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = bough_branch_find(&branch, client, project->id, args->words[0], err);
-    if (!rc) rc = bough_endpoint_find(&endpoint, client, project->id, branch->id, err);
-    if (!rc)
-        rc = start ? bough_endpoint_start(&changed, client, project->id, endpoint->id, err)
-                   : bough_endpoint_suspend(&changed, client, project->id, endpoint->id, err);
-    if (!rc && args->json)
-        rc = cli_print_json(cli_json(changed->json), err);
-    else if (!rc)
-        cli_say(args, "Compute of branch %s is %s", branch->name,
-                *changed->state ? changed->state
-                : start         ? "active"
-                                : "idle");
-    bough_endpoint_free(changed);
-    bough_endpoint_free(endpoint);
-    bough_branch_free(branch);
-    bough_project_free(project);
-    cli_disconnect(client);
-    return rc;
-}
-
-int cmd_endpoint_start(const cli_args *args, bough_error *err) {
-    return change(args, true, err);
-}
-
-int cmd_endpoint_suspend(const cli_args *args, bough_error *err) {
-    return change(args, false, err);
 }
 
 int cmd_operation_list(const cli_args *args, bough_error *err) {

@@ -1,6 +1,8 @@
 /* bough up, down, status. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -74,6 +76,7 @@ static int print_up(const cli_args *args, const bough_status *status, const char
     cli_say(args, "Server %s, process %ld", already ? "was running already" : "is ready",
             status->pid);
     cli_say(args, "  store    %s", store);
+    cli_say(args, "  postgres %s", status->postgres);
     cli_say(args, "  api      %s", status->api_url);
     cli_say(args, "  api key  %s", status->api_key_file);
     return BOUGH_OK;
@@ -94,19 +97,53 @@ static int wait_for_other(bough_client **client, bough_status **status, const ch
     return rc;
 }
 
+/* What of our command line boughd is given. It works in another directory, so paths are absolute.
+ */
+typedef struct passed_options {
+    const char *list[DAEMON_OPTIONS_MAX + 1];
+    size_t n;
+    char cert[PATH_MAX], key[PATH_MAX];
+} passed_options;
+
+static int pass_file(passed_options *o, char *real, const char *name, const cli_args *args,
+                     bough_error *err) {
+    const char *path = cli_get(args, name + 2);
+    if (!path) return BOUGH_OK;
+    if (!realpath(path, real)) return bough_fail_sys(err, errno, "could not use \"%s\"", path);
+    o->list[o->n++] = name;
+    o->list[o->n++] = real;
+    return BOUGH_OK;
+}
+
+static int pass_options(passed_options *o, const cli_args *args, bough_error *err) {
+    static const char *const texts[] = {"--port", "--listen", "--domain", "--max-awake"};
+    *o = (passed_options){.n = 0};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const char *value = cli_get(args, texts[i] + 2);
+        if (!value) continue;
+        o->list[o->n++] = texts[i];
+        o->list[o->n++] = value;
+    }
+    if (cli_get(args, "allow-cleartext")) o->list[o->n++] = "--allow-cleartext";
+    int rc = pass_file(o, o->cert, "--tls-cert", args, err);
+    return rc ? rc : pass_file(o, o->key, "--tls-key", args, err);
+}
+
 int cmd_up(const cli_args *args, bough_error *err) {
     char store[BOUGH_PATH_MAX];
+    passed_options options;
     bough_client *client = NULL;
     bough_status *status = NULL;
     bool already = true;
     int rc = cli_store(store, sizeof store, args, err);
+    if (!rc) rc = pass_options(&options, args, err);
     if (rc) return rc;
     rc = ask(&client, &status, store, err);
     if (rc == BOUGH_E_UNREACHABLE) {
         already = false;
         bough_client_close(client);
         client = NULL;
-        rc = daemon_start(store, cli_get_number(args, "port", 0), err);
+        rc = daemon_start(store, options.list, err);
         if (rc == BOUGH_E_BUSY || rc == BOUGH_E_CONFLICT) {
             already = wait_for_other(&client, &status, store) == BOUGH_OK;
             if (already) rc = BOUGH_OK;
@@ -171,6 +208,25 @@ out:
     return rc;
 }
 
+int cmd_ca(const cli_args *args, bough_error *err) {
+    char store[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], *text = NULL;
+    size_t size = 0;
+    int rc = cli_store(store, sizeof store, args, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/tls/ca.crt", store);
+    if (!rc) rc = bough_read_file(&text, &size, path, (size_t)1 << 20, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        (void)bough_fail(err, rc, "store \"%s\" has no certificate authority of its own", store);
+        (void)bough_hint(err, "`bough up%s` makes one, unless it is given --tls-cert.",
+                         cli_store_hint(args));
+    }
+    if (!rc && args->json)
+        rc = cli_print_json(json_pack("{s:s,s:s}", "certificate", text, "file", path), err);
+    else if (!rc)
+        (void)fputs(text, stdout);
+    free(text);
+    return rc;
+}
+
 /* No server runs: the JSON on standard output says so, and the failure goes the usual way. */
 static int status_without(const cli_args *args, const char *store, int code, bough_error *err) {
     int computes = daemon_count_computes(store);
@@ -203,6 +259,7 @@ int cmd_status(const cli_args *args, bough_error *err) {
     } else if (!rc) {
         cli_say(args, "Server %s, process %ld", status->version, status->pid);
         cli_say(args, "  store     %s", *status->store ? status->store : store);
+        cli_say(args, "  postgres  %s", status->postgres);
         cli_say(args, "  api       %s", status->api_url);
         cli_say(args, "  api key   %s", status->api_key_file);
         cli_say(args, "  branches  %ld", status->branches);

@@ -9,9 +9,18 @@
     "hours "                                                                                       \
     "ago') or an LSN (0/A27BB60)."
 #define BY_NAME "Branches are named by name or id."
+#define OF_ENDPOINT "An endpoint is named by its id, or by its branch. "
 
 static const cli_option up_options[] = {
     {"port", 0, "N", "TCP port of the API on 127.0.0.1 (default: 7117, or a free one)", 1, 65535},
+    {"listen", 0, "ADDRESS:PORT",
+     "Where PostgreSQL's clients connect (default: 127.0.0.1:5433, or a free port)", 0, 0},
+    {"domain", 0, "NAME", "Host names of endpoints are ID.NAME (default: localhost)", 0, 0},
+    {"tls-cert", 0, "FILE", "Certificate and its chain, PEM (default: one of a local CA)", 0, 0},
+    {"tls-key", 0, "FILE", "Key of the certificate, PEM, without a passphrase", 0, 0},
+    {"max-awake", 0, "N", "Computes awake at once; unused ones make room (default: no limit)", 1,
+     1000000},
+    {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
 
 static const cli_option down_options[] = {
@@ -74,6 +83,12 @@ static const cli_option branch_reset_options[] = {PRESERVE, {0}};
 static const cli_option connect_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
+    {0}};
+
+static const cli_option cs_options[] = {
+    {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
+    {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
+    {"socket", 0, NULL, "Start the compute and name its Unix socket instead", 0, 0},
     {0}};
 
 static const cli_option operation_list_options[] = {
@@ -310,26 +325,60 @@ static const cli_command endpoint_commands[] = {
      .uses = PROJECT,
      .run = cmd_endpoint_list,
      .examples = "bough endpoint list"},
+    {.name = "get",
+     .summary = "Show an endpoint",
+     .words = "ENDPOINT",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_get,
+     .details = OF_ENDPOINT,
+     .examples = "bough endpoint get main --json"},
     {.name = "start",
      .summary = "Start a branch's compute",
-     .words = "BRANCH",
+     .words = "ENDPOINT",
      .min_words = 1,
      .max_words = 1,
      .word = CLI_WORD_BRANCH,
      .uses = PROJECT,
      .run = cmd_endpoint_start,
-     .details = "Returns when it answers queries. One that runs already is success.",
+     .details = OF_ENDPOINT "Returns when it answers queries. One that runs already is success.",
      .examples = "bough endpoint start main"},
     {.name = "suspend",
      .summary = "Stop a branch's compute",
-     .words = "BRANCH",
+     .words = "ENDPOINT",
      .min_words = 1,
      .max_words = 1,
      .word = CLI_WORD_BRANCH,
      .uses = PROJECT,
      .run = cmd_endpoint_suspend,
-     .details = "Its connections end. The next use of the branch starts it again.",
+     .details = OF_ENDPOINT "Its connections end. The next connection starts it again.",
      .examples = "bough endpoint suspend main"},
+    {.name = "restart",
+     .summary = "Stop a branch's compute and start it again",
+     .words = "ENDPOINT",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_restart,
+     .details = OF_ENDPOINT "Its connections end.",
+     .examples = "bough endpoint restart main"},
+    {.name = "why",
+     .summary = "Tell why a compute is awake or asleep",
+     .words = "ENDPOINT",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_why,
+     .details = OF_ENDPOINT
+     "Says what woke it, what keeps it awake and when it will be suspended, or why it sleeps. "
+     "A compute is suspended when for its suspend_timeout_seconds (300 unless set) it had no "
+     "session, query, open transaction, replication connection or autovacuum worker. A server "
+     "that was restarted does not know what came before.",
+     .examples = "bough endpoint why main"},
     {0}};
 
 static const cli_command operation_commands[] = {
@@ -350,7 +399,9 @@ const cli_command cli_commands[] = {
      .details =
          "Creates the store if there is none. A server that runs already is success. Its log is "
          "boughd.log in the store. As root, the server and its databases run as user postgres.",
-     .examples = "bough up\nbough up --store /srv/bough --port 7000"},
+     .examples = "bough up\nbough up --store /srv/bough --port 7000\n"
+                 "bough up --listen 0.0.0.0:5432 --domain db.example.com --tls-cert full.pem "
+                 "--tls-key key.pem"},
     {.name = "down",
      .summary = "Stop the server",
      .uses = STORE,
@@ -368,6 +419,13 @@ const cli_command cli_commands[] = {
          "Exits with 10 when no server runs. With --json: {\"running\", \"version\", \"store\", "
          "\"pid\", \"api_url\", \"api_key_file\", \"branches\", \"computes\", ...}.",
      .examples = "bough status --json"},
+    {.name = "ca",
+     .summary = "Print the certificate of the server's own CA",
+     .uses = STORE,
+     .run = cmd_ca,
+     .details = "Clients that have it can check whom they are connected to: sslmode=verify-full "
+                "sslrootcert=FILE.",
+     .examples = "bough ca > bough-ca.crt"},
     {.name = "project",
      .summary = "Projects: a database with its branches",
      .children = project_commands},
@@ -388,7 +446,7 @@ const cli_command cli_commands[] = {
      .options = connect_options,
      .run = cmd_psql,
      .details = DEFAULT_BRANCH
-     "Starts the branch's compute if it sleeps. Arguments after -- go to psql. The password "
+     "A compute that sleeps is woken. Arguments after -- go to psql. The password "
      "reaches psql by its environment, never by its arguments. The exit status is psql's.",
      .examples = "bough psql\nbough psql try-index -- -c 'SELECT count(*) FROM orders'"},
     {.name = "cs",
@@ -397,9 +455,12 @@ const cli_command cli_commands[] = {
      .max_words = 1,
      .word = CLI_WORD_BRANCH,
      .uses = PROJECT,
-     .options = connect_options,
+     .options = cs_options,
      .run = cmd_cs,
-     .details = DEFAULT_BRANCH "The connection string holds the role's password.",
+     .details = DEFAULT_BRANCH
+     "The connection string holds the role's password. Whoever connects with it wakes the branch's "
+     "compute if it sleeps. Where names like ep-x.localhost do not resolve, it names the endpoint "
+     "in its options, which works without TLS only.",
      .examples = "pg_dump \"$(bough cs try-index)\" > try.sql"},
     {.name = "export",
      .summary = "Write a branch as a plain PGDATA",

@@ -199,9 +199,10 @@ static int wait_ready(pid_t server, int ready_fd, const char *log_path, off_t lo
     }
 }
 
-int daemon_start(const char *store, int port, bough_error *err) {
+int daemon_start(const char *store, const char *const *options, bough_error *err) {
     char program[BOUGH_PATH_MAX], preload[BOUGH_PATH_MAX], log_path[BOUGH_PATH_MAX];
-    char fd_text[16], port_text[16];
+    char fd_text[16];
+    char *argv[DAEMON_OPTIONS_MAX + 8];
     bool is_made = false;
     int log_fd = -1, ready[2] = {-1, -1};
     pid_t server = -1;
@@ -218,12 +219,13 @@ int daemon_start(const char *store, int port, bough_error *err) {
         goto out;
     }
     (void)snprintf(fd_text, sizeof fd_text, "%d", ready[1]);
-    (void)snprintf(port_text, sizeof port_text, "%d", port);
-    char store_text[BOUGH_PATH_MAX], arg1[] = "--store", arg3[] = "--preload",
-                                     arg5[] = "--ready-fd", arg7[] = "--port";
-    (void)snprintf(store_text, sizeof store_text, "%s", store);
-    char *argv[] = {program, arg1,    store_text,         arg3,      preload,
-                    arg5,    fd_text, port ? arg7 : NULL, port_text, NULL};
+    const char *const fixed[] = {program, "--store",    store,   "--preload",
+                                 preload, "--ready-fd", fd_text, NULL};
+    size_t n = 0;
+    for (size_t i = 0; fixed[i]; i++) argv[n++] = (char *)(uintptr_t)fixed[i];
+    for (size_t i = 0; options[i] && i < DAEMON_OPTIONS_MAX; i++)
+        argv[n++] = (char *)(uintptr_t)options[i];
+    argv[n] = NULL;
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     cli_interrupt_hold(true);
     rc = fork_server(&server, argv, log_fd, ready[1], err);

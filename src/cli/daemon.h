@@ -10,16 +10,18 @@
 
 #include "bough/error.h"
 
+#define DAEMON_OPTIONS_MAX 16
+
 /**
  * Start boughd on a store and wait until it is ready. Its output is appended to STORE/boughd.log.
  *
- * @param store  Absolute; made if there is none, and removed again if the server refuses it.
- * @param port   0: any.
- * @return       The code of boughd's own failure, with its message and hint, where it ended.
+ * @param store    Absolute; made if there is none, and removed again if the server refuses it.
+ * @param options  More arguments of boughd, at most DAEMON_OPTIONS_MAX; NULL-terminated.
+ * @return         The code of boughd's own failure, with its message and hint, where it ended.
  * @retval BOUGH_E_NOTFOUND   boughd or libbough_pg.so is not installed.
  * @retval BOUGH_E_CANCELLED  Interrupted; what had been started was stopped.
  */
-BOUGH_CHECK int daemon_start(const char *store, int port, bough_error *err);
+BOUGH_CHECK int daemon_start(const char *store, const char *const *options, bough_error *err);
 
 /**
  * Wait until a process is gone.

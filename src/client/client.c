@@ -213,6 +213,7 @@ int bough_status_get(bough_status **status, bough_client *client, bough_error *e
         s->store = bough_json_text(answer, "store");
         s->pid = bough_json_int(answer, "pid");
         s->api_url = bough_json_text(answer, "api_url");
+        s->postgres = bough_json_text(answer, "postgres");
         s->api_key_file = bough_json_text(answer, "api_key_file");
         s->branches = bough_json_int(answer, "branches");
         s->computes = bough_json_int(answer, "computes");

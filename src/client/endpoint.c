@@ -103,6 +103,44 @@ int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client, cons
     return rc ? rc : change(endpoint, client, path, err);
 }
 
+int bough_endpoint_restart(bough_endpoint **endpoint, bough_client *client, const char *project,
+                           const char *id, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    *endpoint = NULL;
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s/restart",
+                                project, id);
+    return rc ? rc : change(endpoint, client, path, err);
+}
+
+int bough_endpoint_why(bough_endpoint_reason **reason, bough_client *client, const char *project,
+                       const char *id, bough_error *err) {
+    json_t *answer = NULL;
+    *reason = NULL;
+    int rc = bough_request_get(&answer, client, err, "/projects/%s/endpoints/%s/why", project, id);
+    if (rc) return rc;
+    json_t *why = json_object_get(answer, "why");
+    bough_endpoint_reason *r = json_is_object(why) ? bough_box_new(sizeof *r, why) : NULL;
+    if (r) {
+        r->state = bough_json_text(why, "state");
+        r->since = bough_json_text(why, "since");
+        r->cause = bough_json_text(why, "cause");
+        r->busy = bough_json_text(why, "busy");
+        r->sessions = bough_json_int(why, "sessions");
+        r->suspend_after_seconds = bough_json_int(why, "suspend_after_seconds");
+        r->suspends_at = bough_json_text(why, "suspends_at");
+        r->json = bough_box_text(r, why);
+    } else {
+        rc = bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"why\"");
+    }
+    *reason = r;
+    json_decref(answer);
+    return rc;
+}
+
+void bough_endpoint_reason_free(bough_endpoint_reason *reason) {
+    bough_box_free(reason);
+}
+
 /* Append "&name=value" to a path. */
 static int add_query(char *path, size_t size, const char *name, const char *value,
                      bough_error *err) {
@@ -110,15 +148,20 @@ static int add_query(char *path, size_t size, const char *name, const char *valu
     return bough_request_path(path + used, size - used, err, "&%s=%s", name, value);
 }
 
-int bough_uri_get(char **uri, bough_client *client, const char *project, const char *branch,
-                  const char *database, const char *role, bough_error *err) {
+typedef struct uri_wish {
+    const char *project, *branch, *database, *role;
+    bool by_socket;
+} uri_wish;
+
+static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_error *err) {
     *uri = NULL;
     char path[BOUGH_REQUEST_PATH_MAX];
     json_t *answer = NULL;
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/connection_uri?branch_id=%s",
-                                project, branch);
-    if (!rc && database) rc = add_query(path, sizeof path, "database_name", database, err);
-    if (!rc && role) rc = add_query(path, sizeof path, "role_name", role, err);
+                                w->project, w->branch);
+    if (!rc && w->database) rc = add_query(path, sizeof path, "database_name", w->database, err);
+    if (!rc && w->role) rc = add_query(path, sizeof path, "role_name", w->role, err);
+    if (!rc && w->by_socket) rc = add_query(path, sizeof path, "socket", "true", err);
     if (!rc)
         rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = path},
                                 err);
@@ -127,6 +170,16 @@ int bough_uri_get(char **uri, bough_client *client, const char *project, const c
     if (*text) *uri = strdup(text);
     json_decref(answer);
     return *uri ? BOUGH_OK : bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"uri\"");
+}
+
+int bough_uri_get(char **uri, bough_client *client, const char *project, const char *branch,
+                  const char *database, const char *role, bough_error *err) {
+    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false}, err);
+}
+
+int bough_uri_get_socket(char **uri, bough_client *client, const char *project, const char *branch,
+                         const char *database, const char *role, bough_error *err) {
+    return get_uri(uri, client, &(uri_wish){project, branch, database, role, true}, err);
 }
 
 void bough_uri_free(char *uri) {

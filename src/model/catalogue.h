@@ -180,6 +180,9 @@ BOUGH_CHECK int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoin
 /** Not of a deleted branch. */
 BOUGH_CHECK int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat,
                                     const char *project, const char *id, bough_error *err);
+/** Of whatever project. */
+BOUGH_CHECK int bough_endpoints_find(bough_endpoint_row *row, bough_catalogue *cat, const char *id,
+                                     bough_error *err);
 BOUGH_CHECK int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat,
                                           const char *branch, bough_error *err);
 /** Of a project, or of all with NULL; with those of deleted branches. */

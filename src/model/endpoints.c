@@ -40,6 +40,14 @@ int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *cat, const cha
     return rc;
 }
 
+int bough_endpoints_find(bough_endpoint_row *row, bough_catalogue *cat, const char *id,
+                         bough_error *err) {
+    int rc = bough_query_one(row, sizeof *row, fill, cat, err,
+                             "SELECT " COLUMNS " FROM endpoints WHERE id = ?", "s", id);
+    if (rc == BOUGH_E_NOTFOUND) (void)bough_fail(err, rc, "no endpoint has the id \"%.100s\"", id);
+    return rc;
+}
+
 int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat, const char *branch,
                               bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,

@@ -68,11 +68,11 @@ int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {
     return BOUGH_OK;
 }
 
-int bough_rule_suspend_timeout(long long seconds, bough_error *err) {
-    if (seconds == -1 || seconds == 0 || (seconds >= 60 && seconds <= 604800)) return BOUGH_OK;
+int bough_rule_suspend_timeout(long long seconds, int least, bough_error *err) {
+    if (seconds == -1 || seconds == 0 || (seconds >= least && seconds <= 604800)) return BOUGH_OK;
     return bough_fail(
         err, BOUGH_E_INVALID,
-        "suspend_timeout_seconds is -1 (never), 0 (the default) or 60 to 604800, not %lld",
+        "suspend_timeout_seconds is -1 (never), 0 (the default) or %d to 604800, not %lld", least,
         seconds);
 }
 

@@ -15,8 +15,13 @@ BOUGH_CHECK int bough_rule_name(const char *kind, const char *name, bough_error 
  * Bough keeps. */
 BOUGH_CHECK int bough_rule_pg_name(const char *kind, const char *name, bough_error *err);
 
-/** suspend_timeout_seconds: -1, 0, or 60 to 604800. */
-BOUGH_CHECK int bough_rule_suspend_timeout(long long seconds, bough_error *err);
+/** What suspend_timeout_seconds means where it is 0. */
+#define BOUGH_SUSPEND_DEFAULT_SECONDS 300
+/** The least that users may ask for. */
+#define BOUGH_SUSPEND_LEAST_SECONDS 60
+
+/** suspend_timeout_seconds: -1, 0, or `least` to 604800. */
+BOUGH_CHECK int bough_rule_suspend_timeout(long long seconds, int least, bough_error *err);
 
 /** history_retention_seconds of a project: 0 to 35 days. */
 BOUGH_CHECK int bough_rule_retention(long long seconds, bough_error *err);

@@ -107,6 +107,7 @@ static void make_env(bough_env *env, const bough_compute_spec *spec, int ready) 
     bough_env_set(env, "BOUGH_SHM_FD", number);
     (void)snprintf(number, sizeof number, "%d", ready);
     bough_env_set(env, "BOUGH_READY_FD", number);
+    if (spec->handoff_dir) bough_env_set(env, "BOUGH_HANDOFF_DIR", spec->handoff_dir);
 }
 
 /* The branch's own directories to write; its layers and the library to read; nothing of its
@@ -160,6 +161,7 @@ int bough_compute_start(bough_compute **compute, const bough_compute_spec *spec,
     if (rc) goto out;
     make_env(&env, spec, c->ready);
     bough_pidfile_repair(spec->pgdata, spec->socket_dir);
+    if (spec->handoff_dir) bough_pidfile_repair(spec->pgdata, spec->handoff_dir);
     bough_spawn_spec child = {.argv = argv,
                               .env = &env,
                               .cwd = spec->pgdata,

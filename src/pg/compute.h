@@ -4,9 +4,9 @@
  * The process is its own session and process group, so that it outlives the server that started it.
  * It is confined with Landlock where the kernel has it (bough_landlock_abi()).
  *
- * The preload library gets two environment variables: BOUGH_SHM_FD (shared memory made by
- * bough_store_prepare()) and BOUGH_READY_FD (an eventfd; the library writes 1 when the postmaster
- * has put "ready" into postmaster.pid, so that nobody polls).
+ * The preload library gets environment variables: BOUGH_SHM_FD (shared memory made by
+ * bough_store_prepare()), BOUGH_HANDOFF_DIR (preload/handoff.h) and BOUGH_READY_FD (an eventfd; the
+ * library writes 1 when the postmaster has put "ready" into postmaster.pid, so that nobody polls).
  *
  * Threads: a bough_compute is used by one thread at a time.
  */
@@ -21,9 +21,11 @@
 /** What to start. All strings are borrowed for the call. */
 typedef struct bough_compute_spec {
     const bough_pg *pg;
-    const char *pgdata;     /**< absolute; configuration is in place (pg/conf.h) */
-    const char *socket_dir; /**< absolute; made by the caller, mode 0755 or stricter */
-    const char *log_path;   /**< stdout and stderr are appended here; made with mode 0600 */
+    const char *pgdata;      /**< absolute; configuration is in place (pg/conf.h) */
+    const char *socket_dir;  /**< absolute; made by the caller, mode 0755 or stricter */
+    const char *handoff_dir; /**< absolute, inside socket_dir, mode 0700: sockets by which clients
+                                are handed over; NULL: none */
+    const char *log_path;    /**< stdout and stderr are appended here; made with mode 0600 */
     const char
         *preload; /**< absolute path of libbough_pg.so; NULL: start a plain cluster (import) */
     int shm_fd;   /**< -1 without preload */

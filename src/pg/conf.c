@@ -444,11 +444,13 @@ static const setting defaults[] = {
 };
 
 static const setting insisted[] = {
-    /* only through its socket, as one machine's own server */
+    /* only through its sockets: boughd listens, and hands over whom it has heard */
     {0, "listen_addresses", ""},
     {0, "unix_socket_permissions", "0777"},
     {0, "port", "5432"},
-    {0, "ssl", "off"},
+    {0, "ssl_ca_file", ""},
+    {0, "ssl_crl_file", ""},
+    {0, "ssl_passphrase_command", ""},
     {0, "cluster_name", ""},
     /* nothing may act outside as the parent did */
     {0, "archive_mode", "off"},
@@ -482,6 +484,20 @@ static void add_settings(text *t, const setting *list, size_t n, int major) {
         if (major >= list[i].since) add_setting(t, list[i].name, list[i].value);
 }
 
+static void add_sockets(text *t, const bough_conf *conf) {
+    text list = {.data = NULL};
+    add_string(&list, conf->socket_dir);
+    if (conf->handoff_dir) {
+        add_string(&list, ",");
+        add_string(&list, conf->handoff_dir);
+    }
+    if (list.failed)
+        t->failed = true;
+    else
+        add_setting(t, "unix_socket_directories", list.data);
+    free(list.data);
+}
+
 static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bough_error *err) {
     text t = {.data = NULL};
     add_string(&t, "# Written by Bough before every start; changes are lost. Use ALTER DATABASE or "
@@ -494,7 +510,12 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     add_settings(&t, insisted, sizeof insisted / sizeof *insisted, conf->major);
     /* full-page images are most of the WAL of a young branch */
     if (conf->has_lz4) add_setting(&t, "wal_compression", "lz4");
-    add_setting(&t, "unix_socket_directories", conf->socket_dir);
+    add_sockets(&t, conf);
+    add_setting(&t, "ssl", conf->tls_cert ? "on" : "off");
+    if (conf->tls_cert) {
+        add_setting(&t, "ssl_cert_file", conf->tls_cert);
+        add_setting(&t, "ssl_key_file", conf->tls_key);
+    }
     add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : "0");
     int rc = put(pgdata, "postgresql.conf", &t, false, err);
     free(t.data);
@@ -505,8 +526,11 @@ static int write_access(const char *pgdata, const bough_conf *conf, bough_error 
     text t = {.data = NULL};
     add_string(&t, conf->is_closed ? "local all " BOUGH_ADMIN_ROLE " scram-sha-256\n"
                                      "local all all reject\n"
+                                     "host all all all reject\n"
                                    : "local all all scram-sha-256\n"
-                                     "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n");
+                                     "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n"
+                                     "host all " BOUGH_ADMIN_ROLE " all reject\n"
+                                     "host all all all scram-sha-256\n");
     int rc = put(pgdata, "pg_hba.conf", &t, false, err);
     free(t.data);
     text ident = {.data = NULL};

@@ -16,11 +16,13 @@
 
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
-    int major;              /**< of the PostgreSQL that will run */
-    bool has_lz4;           /**< as in bough_pg */
-    const char *socket_dir; /**< absolute */
-    bool is_closed;         /**< only the administrator may connect */
-    bool hold_wal;          /**< keep all WAL (wal_keep_size) while layers are not durable yet */
+    int major;               /**< of the PostgreSQL that will run */
+    bool has_lz4;            /**< as in bough_pg */
+    const char *socket_dir;  /**< absolute */
+    const char *handoff_dir; /**< absolute: a second, private directory of sockets; NULL: none */
+    const char *tls_cert, *tls_key; /**< files of the server's certificate; NULL: no TLS */
+    bool is_closed;                 /**< only the administrator may connect */
+    bool hold_wal; /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried; /**< NULL-terminated "name=value" from the source: recovery minima
                                      (max_connections, ...), shared_preload_libraries, locale
                                    settings; the writer drops and overrides what would act outside.

@@ -31,7 +31,7 @@ typedef struct known_version {
     ino_t ino;
     struct timespec changed;
     int major;
-    bool has_lz4;
+    bool has_lz4, has_tls;
     char version[sizeof((bough_pg *)0)->version];
 } known_version;
 
@@ -90,20 +90,31 @@ static int ask_version(bough_pg *pg, const char *program) {
     return 0;
 }
 
+/* An empty directory, wherever there may be one. */
+static bool make_scratch(char *dir, size_t size) {
+    static const char *const rooms[] = {"/tmp", "/var/tmp", "/dev/shm"};
+    for (size_t i = 0; i < sizeof rooms / sizeof rooms[0]; i++) {
+        (void)snprintf(dir, size, "%s/bough-XXXXXX", rooms[i]);
+        if (mkdtemp(dir)) return true;
+    }
+    return false;
+}
+
 /*
- * Whether the server takes wal_compression=lz4. It says so without starting ("-C"); all it wants is
- * a directory with an empty configuration file.
+ * Whether the server takes a setting. It says so without starting ("-C"); all it wants is a
+ * directory with an empty configuration file.
  */
-static bool ask_lz4(const bough_pg *pg, const char *program) {
-    char dir[] = "/tmp/bough-XXXXXX", conf[64];
+static bool takes(const bough_pg *pg, const char *program, const char *name, const char *value) {
+    char dir[32], conf[64], setting[64];
     answer a = {.size = 0};
     bough_env env;
     int status = -1;
-    if (pg->major < 15 || !mkdtemp(dir)) return false;
+    size_t n = strlen(value);
+    if (!make_scratch(dir, sizeof dir)) return false;
     (void)snprintf(conf, sizeof conf, "%s/postgresql.conf", dir);
+    (void)snprintf(setting, sizeof setting, "%s=%s", name, value);
     bough_env_init(&env, pg->bindir);
-    const char *const argv[] = {program,           "-D", dir, "-c", "wal_compression=lz4", "-C",
-                                "wal_compression", NULL};
+    const char *const argv[] = {program, "-D", dir, "-c", setting, "-C", name, NULL};
     bough_run run = {.argv = argv,
                      .env = &env,
                      .ruleset = -1,
@@ -112,7 +123,7 @@ static bool ask_lz4(const bough_pg *pg, const char *program) {
                      .tick = too_long};
     bool has = bough_write_file(conf, "", 0, 0600, NULL) == 0 &&
                bough_run_tool(&status, &run, NULL) == 0 && WIFEXITED(status) &&
-               WEXITSTATUS(status) == 0 && strncmp(a.text, "lz4", 3) == 0;
+               WEXITSTATUS(status) == 0 && strncmp(a.text, value, n) == 0;
     bough_ignore(bough_rmtree(dir, NULL));
     return has;
 }
@@ -134,17 +145,25 @@ static int version_of(bough_pg *pg, const char *name) {
         if (same_file(&known[i], &st)) {
             pg->major = known[i].major;
             pg->has_lz4 = known[i].has_lz4;
+            pg->has_tls = known[i].has_tls;
             memcpy(pg->version, known[i].version, sizeof pg->version);
             pthread_mutex_unlock(&known_lock);
             return 0;
         }
     pthread_mutex_unlock(&known_lock);
     if (ask_version(pg, program) != 0) return -1;
-    pg->has_lz4 = strcmp(name, "postgres") == 0 && ask_lz4(pg, program);
+    bool is_server = strcmp(name, "postgres") == 0;
+    pg->has_lz4 = is_server && pg->major >= 15 && takes(pg, program, "wal_compression", "lz4");
+    pg->has_tls = is_server && takes(pg, program, "ssl", "on");
     pthread_mutex_lock(&known_lock);
     if (known_count < MOST_KNOWN) {
         known_version *k = &known[known_count++];
-        *k = (known_version){st.st_dev, st.st_ino, st.st_ctim, pg->major, pg->has_lz4, ""};
+        *k = (known_version){.dev = st.st_dev,
+                             .ino = st.st_ino,
+                             .changed = st.st_ctim,
+                             .major = pg->major,
+                             .has_lz4 = pg->has_lz4,
+                             .has_tls = pg->has_tls};
         memcpy(k->version, pg->version, sizeof k->version);
     }
     pthread_mutex_unlock(&known_lock);

@@ -18,6 +18,7 @@ typedef struct bough_pg {
     char version[32];  /**< "15.18" */
     char bindir[1024]; /**< holds postgres and initdb */
     bool has_lz4;      /**< wal_compression = lz4 is possible (15 and later, where built with it) */
+    bool has_tls;      /**< built with OpenSSL */
     bool has_tools;    /**< pg_basebackup, pg_restore and psql of this version are there */
 } bough_pg;
 

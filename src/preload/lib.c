@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "preload/handoff.h"
+
 bough_lib bough = {.ready_fd = -1};
 
 bough_path_class bough_classify(const char *path, char *key, size_t size) {
@@ -81,6 +83,9 @@ __attribute__((constructor)) static void start(void) {
     bough.shm = fd >= 0 ? bough_table_map(fd) : NULL;
     if (!bough.shm) refuse("the shared memory of the branch is missing; start it with bough");
     bough.ready_fd = inherited("BOUGH_READY_FD");
+    const char *handoff_dir = getenv(BOUGH_HANDOFF_DIR_ENV);
+    if (handoff_dir) bough_handoff_init(handoff_dir);
+    unsetenv(BOUGH_HANDOFF_DIR_ENV);
     unsetenv("LD_PRELOAD");
     unsetenv("BOUGH_SHM_FD");
     unsetenv("BOUGH_READY_FD");

@@ -148,6 +148,13 @@ bough_dir *bough_dir_of(const DIR *dir);
 /* Whether no visible name is in the directory: 1, 0, or -1 with errno. */
 int bough_dir_is_empty(const char *key);
 
+/* ---- handoff.c: sockets of clients from boughd ---- */
+extern int bough_handed_fd; /* the client's socket, or -1 */
+/* Connections to sockets in this directory bring clients. */
+void bough_handoff_init(const char *dir);
+/* The client's socket is being closed by this process. */
+void bough_handoff_closed(void);
+
 /* ---- real.c: libc's functions behind ours, where no system call will do ---- */
 FILE *real_fopen(const char *path, const char *mode);
 DIR *real_opendir(const char *path);

@@ -83,6 +83,7 @@ int openat64(int dir, const char *path, int flags, ...) ALIAS(openat);
 EXPORT int close(int fd) {
     bough_file *f = bough_file_of(fd);
     if (f) bough_file_free(f);
+    if (fd >= 0 && fd == bough_handed_fd) bough_handoff_closed();
     return sys_close(fd);
 }
 

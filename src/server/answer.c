@@ -11,6 +11,7 @@
 
 #include "model/expiry.h"
 #include "server/computes.h"
+#include "server/door.h"
 #include "server/lifecycle.h"
 
 #define USAGE_WAIT_MS 500
@@ -214,12 +215,12 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
 }
 
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
-    char host[BOUGH_PATH_MAX];
+    door_address address;
     int64_t started_ms = computes_started_ms(srv, row->branch_id);
-    if (computes_socket_dir(host, srv, row->id, NULL) != BOUGH_OK) return NULL;
+    door_address_of(&address, srv->door, row->id);
     json_t *e = json_pack(
         "{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}", "id", row->id,
-        "project_id", row->project_id, "branch_id", row->branch_id, "host", host, "type",
+        "project_id", row->project_id, "branch_id", row->branch_id, "host", address.host, "type",
         "read_write", "current_state", started_ms ? "active" : "idle", "disabled", 0,
         "suspend_timeout_seconds", row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
         "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
@@ -274,30 +275,41 @@ json_t *answer_operations(const bough_operation_row *rows, size_t n) {
 
 /* ---- connection strings ---- */
 
-char *answer_uri(server *srv, const char *endpoint, const char *role, const char *password,
-                 const char *database) {
-    char host[BOUGH_PATH_MAX], *uri = NULL;
-    if (computes_socket_dir(host, srv, endpoint, NULL) != BOUGH_OK) return NULL;
-    const char *const parts[4] = {role, password, database, host};
+char *answer_uri(server *srv, const char *endpoint, const login *who, bool by_socket) {
+    char socket_dir[BOUGH_PATH_MAX], host[400], *uri = NULL;
+    door_address address;
+    if (computes_socket_dir(socket_dir, srv, endpoint, NULL) != BOUGH_OK) return NULL;
+    door_address_of(&address, srv->door, endpoint);
+    (void)snprintf(host, sizeof host, strchr(address.host, ':') ? "[%s]:%d" : "%s:%d", address.host,
+                   address.port);
+    const char *const parts[4] = {who->role, who->password, who->database, socket_dir};
     char *encoded[4] = {NULL};
     bool ok = true;
     for (int i = 0; i < 4; i++) ok &= (encoded[i] = evhttp_uriencode(parts[i], -1, 0)) != NULL;
-    if (ok && asprintf(&uri, "postgresql://%s%s%s@/%s?host=%s&port=5432", encoded[0],
-                       *password ? ":" : "", encoded[1], encoded[2], encoded[3]) < 0)
-        uri = NULL;
+    const char *colon = *who->password ? ":" : "";
+    int n = -1;
+    if (ok && by_socket)
+        n = asprintf(&uri, "postgresql://%s%s%s@/%s?host=%s&port=5432", encoded[0], colon,
+                     encoded[1], encoded[2], encoded[3]);
+    else if (ok && address.needs_option) /* in TLS, boughd could not read the option */
+        n = asprintf(&uri, "postgresql://%s%s%s@%s/%s?options=endpoint%%3D%s&sslmode=disable",
+                     encoded[0], colon, encoded[1], host, encoded[2], endpoint);
+    else if (ok)
+        n = asprintf(&uri, "postgresql://%s%s%s@%s/%s?sslmode=require", encoded[0], colon,
+                     encoded[1], host, encoded[2]);
     for (int i = 0; i < 4; i++) free(encoded[i]);
-    return uri;
+    return n < 0 ? NULL : uri;
 }
 
-json_t *answer_connection(server *srv, const char *endpoint, const char *role, const char *password,
-                          const char *database) {
-    char host[BOUGH_PATH_MAX];
-    char *uri = answer_uri(srv, endpoint, role, password, database);
+json_t *answer_connection(server *srv, const char *endpoint, const login *who) {
+    door_address address;
+    char *uri = answer_uri(srv, endpoint, who, false);
     json_t *c = NULL;
-    if (uri && computes_socket_dir(host, srv, endpoint, NULL) == BOUGH_OK)
+    door_address_of(&address, srv->door, endpoint);
+    if (uri)
         c = json_pack("{s:s,s:{s:s,s:s,s:s,s:s,s:s}}", "connection_uri", uri,
-                      "connection_parameters", "database", database, "role", role, "password",
-                      password, "host", host, "pooler_host", host);
+                      "connection_parameters", "database", who->database, "role", who->role,
+                      "password", who->password, "host", address.host, "pooler_host", address.host);
     free(uri);
     return c;
 }
@@ -341,9 +353,8 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
             role.secret_size == 0)
             continue;
         rc = answer_password(password, srv, &role, err);
-        if (!rc)
-            (void)json_array_append_new(
-                *uris, answer_connection(srv, endpoint, role.name, password, databases[i].name));
+        login who = {role.name, password, databases[i].name};
+        if (!rc) (void)json_array_append_new(*uris, answer_connection(srv, endpoint, &who));
         break;
     }
     explicit_bzero(password, sizeof password);

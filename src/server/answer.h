@@ -23,13 +23,15 @@ json_t *answer_operation(const bough_operation_row *row);
 /** An array of what `one` makes of each of n rows; takes nothing. */
 json_t *answer_operations(const bough_operation_row *rows, size_t n);
 
-/** Connection string of a role to a database, by Unix socket. "" as `password`: without. Free with
- * free(). */
-char *answer_uri(server *srv, const char *endpoint, const char *role, const char *password,
-                 const char *database);
+/** Who connects to what. */
+typedef struct login {
+    const char *role, *password, *database; /**< "" as password: without */
+} login;
+
+/** Connection string through the front door, or by the compute's Unix socket. Free with free(). */
+char *answer_uri(server *srv, const char *endpoint, const login *who, bool by_socket);
 /** {connection_uri, connection_parameters} as Neon shows it. */
-json_t *answer_connection(server *srv, const char *endpoint, const char *role, const char *password,
-                          const char *database);
+json_t *answer_connection(server *srv, const char *endpoint, const login *who);
 
 /** The branch's databases and roles, as arrays. */
 BOUGH_CHECK int answer_contents(json_t **databases, json_t **roles, server *srv, const char *branch,

@@ -42,6 +42,7 @@ int api_endpoint_create(request *rq, bough_error *err);
 int api_endpoint_get(request *rq, bough_error *err);
 int api_endpoint_update(request *rq, bough_error *err);
 int api_endpoint_delete(request *rq, bough_error *err);
+int api_endpoint_why(request *rq, bough_error *err);
 int api_endpoint_start(request *rq, bough_error *err);
 int api_endpoint_suspend(request *rq, bough_error *err);
 int api_endpoint_restart(request *rq, bough_error *err);

@@ -147,7 +147,7 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
 }
 
 /* At most one endpoint, of type read_write. */
-static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *err) {
+static int read_endpoints(branch_wish *wish, const request *rq, bough_error *err) {
     static const char *const known[] = {"type",
                                         "autoscaling_limit_min_cu",
                                         "autoscaling_limit_max_cu",
@@ -155,7 +155,7 @@ static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *er
                                         "provisioner",
                                         "settings",
                                         NULL};
-    const json_t *endpoints = json_object_get(body, "endpoints");
+    const json_t *endpoints = json_object_get(rq->body, "endpoints");
     if (!endpoints || json_is_null(endpoints)) return BOUGH_OK;
     if (!json_is_array(endpoints))
         return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
@@ -176,7 +176,7 @@ static int read_endpoints(branch_wish *wish, const json_t *body, bough_error *er
     if (!rc)
         rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) rc = body_int(&seconds, one, "suspend_timeout_seconds", 0, err);
-    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
     wish->with_endpoint = true;
     wish->suspend_timeout_seconds = (int)seconds;
     return rc;
@@ -248,7 +248,7 @@ int api_branch_create(request *rq, bough_error *err) {
     if (!rc) rc = body_refuse(rq->body, "annotation_value", "annotations are not supported", err);
     if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
     if (!rc) rc = check_branch_fields(branch, err);
-    if (!rc) rc = read_endpoints(&wish, rq->body, err);
+    if (!rc) rc = read_endpoints(&wish, rq, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
     if (!rc) rc = read_moment(&wish.moment, branch, "parent_lsn", "parent_timestamp", err);
     answer_time(when, sizeof when, bough_now_epoch_ms());

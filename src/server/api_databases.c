@@ -32,7 +32,9 @@ static int enter(inner *in, request *rq, bough_error *err) {
     if (rc) return rc;
     rc = bough_endpoints_of_branch(&in->endpoint, srv->cat, in->branch.id, err);
     if (rc == BOUGH_E_NOTFOUND) rc = err->code = BOUGH_E_PRECONDITION; /* the branch is there */
-    return rc ? rc : computes_use_locked(NULL, srv, &in->branch, &in->endpoint, false, err);
+    return rc ? rc
+              : computes_use_locked(srv, &in->branch, &in->endpoint,
+                                    (compute_cause){"a request to the API", false}, err);
 }
 
 static void leave(inner *in, request *rq) {

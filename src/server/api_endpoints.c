@@ -9,6 +9,7 @@
 #include "server/api.h"
 #include "server/body.h"
 #include "server/computes.h"
+#include "server/inside.h"
 
 static int list(request *rq, const char *project, const char *branch, bough_error *err) {
     bough_endpoint_row *rows;
@@ -101,7 +102,8 @@ static int create_locked(bough_endpoint_row *row, request *rq, const bough_branc
     memcpy(row->branch_id, branch->id, sizeof row->branch_id);
     rc = bough_endpoints_insert(rq->srv->cat, row, err);
     if (rc) return rc;
-    rc = computes_use_locked(NULL, rq->srv, branch, row, true, err);
+    rc = computes_use_locked(rq->srv, branch, row,
+                             (compute_cause){"its endpoint was created", true}, err);
     if (rc && bough_endpoints_delete(rq->srv->cat, row->id, NULL) != BOUGH_OK) return rc;
     return rc;
 }
@@ -122,7 +124,7 @@ int api_endpoint_create(request *rq, bough_error *err) {
     if (!rc && !branch_id)
         rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
     if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
-    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
     if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);
     if (!rc) {
@@ -160,7 +162,7 @@ int api_endpoint_update(request *rq, bough_error *err) {
     if (!rc)
         rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds,
                       err);
-    if (!rc) rc = bough_rule_suspend_timeout(seconds, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
     if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row.id, (int)seconds, err);
     if (!rc) rc = bough_endpoints_get(&row, rq->srv->cat, row.project_id, row.id, err);
     if (!rc) rc = answer_with_operation(rq, &row, NULL, err);
@@ -173,12 +175,16 @@ static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_d
                 bough_error *err) {
     bough_branch_row branch;
     server *srv = rq->srv;
+    const char *cause = is_restart    ? "a restart was asked for"
+                        : is_deletion ? "its endpoint was deleted"
+                                      : "a suspension was asked for";
     int rc = get(row, &branch, rq, err);
     if (!rc) rc = lock_take(srv->locks, branch.id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     rc = bough_branches_get(&branch, srv->cat, branch.project_id, branch.id, err);
-    if (!rc) rc = computes_stop(srv, branch.id, false, err);
-    if (!rc && is_restart) rc = computes_use_locked(NULL, srv, &branch, row, true, err);
+    if (!rc) rc = computes_stop(srv, branch.id, false, cause, err);
+    if (!rc && is_restart)
+        rc = computes_use_locked(srv, &branch, row, (compute_cause){cause, true}, err);
     if (!rc && is_deletion) rc = bough_endpoints_delete(srv->cat, row->id, err);
     lock_drop(srv->locks, branch.id);
     return rc;
@@ -197,13 +203,47 @@ int api_endpoint_delete(request *rq, bough_error *err) {
     return rc ? rc : answer_with_operation(rq, &row, "suspend_compute", err);
 }
 
+/* Members of an answer that may be unknown. */
+static void set_time(json_t *object, const char *name, int64_t ms) {
+    char text[40];
+    if (!object || ms <= 0) return;
+    answer_time(text, sizeof text, ms);
+    (void)json_object_set_new(object, name, json_string(text));
+}
+
+int api_endpoint_why(request *rq, bough_error *err) {
+    bough_endpoint_row row;
+    bough_branch_row branch;
+    compute_why why;
+    char busy[160];
+    int rc = get(&row, &branch, rq, err);
+    if (rc) return rc;
+    computes_why(&why, rq->srv, branch.id);
+    int seconds = computes_suspend_seconds(&row);
+    if (why.is_active && inside_activity(busy, sizeof busy, rq->srv, row.id, NULL) == BOUGH_OK)
+        memcpy(why.busy, busy, sizeof why.busy); /* else what was seen last */
+    if (!*why.cause && !why.is_active)
+        (void)snprintf(why.cause, sizeof why.cause, "nobody has used it since the server started");
+    json_t *answer =
+        json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:i}", "endpoint_id", row.id, "branch_id", branch.id,
+                  "state", why.is_active ? "active" : "idle", "cause", why.cause, "sessions",
+                  why.sessions, "busy", why.busy, "suspend_after_seconds", seconds);
+    set_time(answer, "since", why.since_ms);
+    if (why.is_active && !*why.busy && why.sessions == 0 && seconds > 0) {
+        set_time(answer, "idle_since", why.idle_since_ms);
+        set_time(answer, "suspends_at", why.idle_since_ms + (int64_t)seconds * 1000);
+    }
+    rq->answer = json_pack("{s:o?}", "why", answer);
+    return BOUGH_OK;
+}
+
 int api_endpoint_start(request *rq, bough_error *err) {
     bough_endpoint_row row;
     bough_branch_row branch;
     int rc = get(&row, &branch, rq, err);
     if (rc) return rc;
     if (computes_is_active(rq->srv, branch.id)) return answer_with_operation(rq, &row, NULL, err);
-    rc = computes_use(rq->srv, &branch, &row, true, err);
+    rc = computes_use(rq->srv, &branch, &row, (compute_cause){"a start was asked for", true}, err);
     row.last_error[0] = '\0';
     return rc ? rc : answer_with_operation(rq, &row, "start_compute", err);
 }

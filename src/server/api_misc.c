@@ -12,6 +12,7 @@
 #include "server/answer.h"
 #include "server/body.h"
 #include "server/computes.h"
+#include "server/door.h"
 #include "server/flows.h"
 
 int api_project_of(bough_project_row *row, const request *rq, bough_error *err) {
@@ -153,12 +154,15 @@ int api_status(request *rq, bough_error *err) {
         (void)json_array_append_new(
             warnings, json_string("the clock has jumped: no branch expires by it until it has been "
                                   "synchronised for an hour, or `bough server confirm-clock`"));
-    rq->answer = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version", BOUGH_VERSION, "store",
-        srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url, "api_key_file",
-        srv->api_key_file, "started_at", srv->started_at, "branches", (json_int_t)(n - deleted),
-        "deleted_branches", (json_int_t)deleted, "clock_held", is_held, "computes",
-        computes_count(srv), "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
+    door_counts door = door_count(srv->door);
+    rq->answer =
+        json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version",
+                  BOUGH_VERSION, "store", srv->store_dir, "pid", (int)getpid(), "api_url",
+                  srv->api_url, "postgres", door_listens_on(srv->door), "sessions", door.sessions,
+                  "handshakes", door.handshakes, "api_key_file", srv->api_key_file, "started_at",
+                  srv->started_at, "branches", (json_int_t)(n - deleted), "deleted_branches",
+                  (json_int_t)deleted, "clock_held", is_held, "computes", computes_count(srv),
+                  "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
     return BOUGH_OK;
 }
 
@@ -250,14 +254,18 @@ int api_connection_uri(request *rq, bough_error *err) {
     bough_database_row database;
     bough_role_row role;
     char password[BOUGH_SECRET_SIZE] = "";
+    const char *socket = request_query(rq, "socket");
+    bool by_socket = socket && strcmp(socket, "true") == 0;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
     if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
     if (!rc && role.secret_size) rc = answer_password(password, rq->srv, &role, err);
-    /* there is no front door to wake it at the first connection */
-    if (!rc) rc = computes_use(rq->srv, &branch, &endpoint, false, err);
+    if (!rc && by_socket) /* nobody would wake it at the first connection */
+        rc = computes_use(rq->srv, &branch, &endpoint,
+                          (compute_cause){"its Unix socket was asked for", false}, err);
     if (!rc) {
-        char *uri = answer_uri(rq->srv, endpoint.id, role.name, password, database.name);
+        login who = {role.name, password, database.name};
+        char *uri = answer_uri(rq->srv, endpoint.id, &who, by_socket);
         rq->answer = uri ? json_pack("{s:s}", "uri", uri) : NULL;
         if (uri) explicit_bzero(uri, strlen(uri));
         free(uri);

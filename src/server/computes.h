@@ -31,9 +31,47 @@ int computes_count(const server *srv);
  */
 BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err);
 
+/** What a client is handed to. */
+typedef struct compute_hold {
+    char branch[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE];
+    int major;
+    bool has_tls;
+} compute_hold;
+
+/**
+ * Count a session of an active compute: it is not suspended for being idle until
+ * computes_release(). Never blocks for long; for the loop thread.
+ *
+ * @param[out] hold  Whose session it is; with false unchanged.
+ * @param endpoint   NULL: by `branch`.
+ * @return Whether it is active.
+ */
+bool computes_hold(compute_hold *hold, server *srv, const char *endpoint, const char *branch);
+/** The session has ended. */
+void computes_release(server *srv, const char *branch);
+/** Hold the active compute that a process belongs to: of a postmaster, or a child of one. */
+bool computes_hold_process(compute_hold *hold, server *srv, pid_t pid);
+
+/** Why a compute is awake or asleep, as far as this server knows. */
+typedef struct compute_why {
+    bool is_active;
+    int64_t since_ms;      /**< since 1970; 0: not known */
+    char cause[160];       /**< what woke it, or why it sleeps; "" when that is not known */
+    int sessions;          /**< that came through the front door and go on */
+    int64_t idle_since_ms; /**< when it was last seen in use */
+    char busy[160];        /**< what kept it awake when that was looked at last; "" for nothing */
+} compute_why;
+
+void computes_why(compute_why *why, const server *srv, const char *branch);
+
+/** Seconds without use after which an endpoint is suspended; 0: never. */
+int computes_suspend_seconds(const bough_endpoint_row *endpoint);
+
 /** Socket directory of an endpoint, into BOUGH_PATH_MAX bytes. */
 BOUGH_CHECK int computes_socket_dir(char *out, const server *srv, const char *endpoint,
                                     bough_error *err);
+/** The directory within, mode 0700, of the socket to which clients are handed over. */
+#define COMPUTE_HANDOFF_DIR "d"
 
 /**
  * (locked) Exec postgres: configuration, shared memory, process. Not ready yet: call
@@ -54,7 +92,7 @@ BOUGH_CHECK int computes_begin_closed(server *srv, const bough_branch_row *branc
 BOUGH_CHECK int computes_open(server *srv, const char *branch, bough_error *err);
 
 /** (locked) Wait until it accepts connections. On failure it has been stopped and forgotten. */
-BOUGH_CHECK int computes_wait(server *srv, const char *branch, bough_error *err);
+BOUGH_CHECK int computes_wait(server *srv, const char *branch, const char *cause, bough_error *err);
 
 /**
  * Find in the log of a branch's compute why work on it failed.
@@ -67,18 +105,27 @@ BOUGH_CHECK int computes_wait(server *srv, const char *branch, bough_error *err)
  */
 int computes_explain(server *srv, const char *branch, bough_error *err);
 
-/** (locked) Stop it, cleanly if that can be; one that does not run is success. */
-BOUGH_CHECK int computes_stop(server *srv, const char *branch, bool is_urgent, bough_error *err);
-
 /**
- * Make sure the compute of a branch runs; takes the branch's lock when it does not.
- * @param is_asked  The user asked for the start: the limit of automatic restarts does not count.
+ * (locked) Stop it, cleanly if that can be; one that does not run is success.
+ * @param cause  For people: "it was suspended through the API".
  */
+BOUGH_CHECK int computes_stop(server *srv, const char *branch, bool is_urgent, const char *cause,
+                              bough_error *err);
+
+/** Who wants a compute to run. */
+typedef struct compute_cause {
+    const char *text; /**< for people: "a connection from 127.0.0.1" */
+    bool is_asked;    /**< the user asked for a start: the limit of automatic restarts does not
+                         count */
+} compute_cause;
+
+/** Make sure the compute of a branch runs; takes the branch's lock when it does not. */
 BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch,
-                             const bough_endpoint_row *endpoint, bool is_asked, bough_error *err);
-/** (locked) The same for a caller that has the lock. `started` may be NULL. */
-BOUGH_CHECK int computes_use_locked(bool *started, server *srv, const bough_branch_row *branch,
-                                    const bough_endpoint_row *endpoint, bool is_asked,
+                             const bough_endpoint_row *endpoint, compute_cause cause,
+                             bough_error *err);
+/** (locked) The same for a caller that has the lock. */
+BOUGH_CHECK int computes_use_locked(server *srv, const bough_branch_row *branch,
+                                    const bough_endpoint_row *endpoint, compute_cause cause,
                                     bough_error *err);
 
 /** Find the compute of a branch that an earlier server started. At start-up. */
@@ -91,7 +138,10 @@ void computes_sync_later(server *srv, const bough_branch_row *branch);
 /** Stop all, in parallel. At the end. */
 void computes_stop_all(server *srv);
 
-/** Suspend those whose endpoint says so and that no client uses. Called by the clock, on a worker.
+/**
+ * Suspend those that nobody has used for as long as their endpoint says: no session of the front
+ * door, and inside no other client, no query, open transaction, walsender or autovacuum worker.
+ * Called by the clock, on a worker.
  */
 void computes_suspend_idle(server *srv);
 

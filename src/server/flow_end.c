@@ -87,7 +87,7 @@ static int end_locked(bough_operation_row *operation, server *srv, const char *i
     /* the first deletion begins to wait for a time */
     rc = why->for_good ? BOUGH_OK : clock_begin(&moment, srv->clock, err);
     /* one that may come back stops cleanly: unlogged tables, too, are as they were */
-    if (!rc) rc = computes_stop(srv, id, why->for_good, err);
+    if (!rc) rc = computes_stop(srv, id, why->for_good, "the branch was deleted", err);
     BOUGH_POINT(rc, "delete.stopped");
     if (!rc)
         rc = flow_operation(operation, why->action, row.project_id, id, endpoint.id, started_ms,

@@ -284,7 +284,7 @@ static int make(making *m, bough_error *err) {
     (void)flow_progress(m->rq, "starting", 0, 0);
     int rc = computes_begin(m->srv, &m->branch, &m->endpoint, m->pg.major,
                             (const char *const *)m->info.carried, err);
-    if (!rc) rc = computes_wait(m->srv, m->branch.id, err);
+    if (!rc) rc = computes_wait(m->srv, m->branch.id, "the project was created", err);
     if (!rc) rc = is_import ? settle(m, err) : furnish(m, err);
     if (!rc && m->wish->source && !is_import) rc = restore(m, err);
     BOUGH_POINT(rc, "project.furnished");
@@ -306,7 +306,8 @@ static int answer_project_made(request *rq, const bough_project_row *project,
     int rc = bough_branches_get_default(&branch, srv->cat, project->id, err);
     if (!rc) rc = answer_contents(&databases, &roles, srv, branch.id, err);
     if (!rc && bough_endpoints_of_branch(&endpoint, srv->cat, branch.id, NULL) == BOUGH_OK) {
-        rc = computes_use(srv, &branch, &endpoint, false, err);
+        rc = computes_use(srv, &branch, &endpoint,
+                          (compute_cause){"the project was asked for again", false}, err);
         if (!rc) rc = answer_connections(&uris, srv, branch.id, endpoint.id, err);
         if (!rc) (void)json_array_append_new(endpoints, answer_endpoint(srv, &endpoint));
     }
@@ -441,7 +442,8 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
     for (size_t i = 0; i < n && !rc; i++)
         if (!rows[i].deleted_ms) rc = bough_rule_may_change(&rows[i], "deleted", err);
-    for (size_t i = 0; i < n && !rc; i++) rc = computes_stop(srv, rows[i].id, true, err);
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = computes_stop(srv, rows[i].id, true, "the project was deleted", err);
     BOUGH_POINT(rc, "project-delete.stopped");
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc) rc = bough_catalogue_end(srv->cat, delete_rows(srv, project->id, err), err);

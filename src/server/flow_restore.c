@@ -173,7 +173,7 @@ static int copy_settings(const restoring *r, bough_error *err) {
 static int change_places(restoring *r, bough_error *err) {
     server *srv = r->srv;
     r->was_active = computes_is_active(srv, r->branch.id);
-    int rc = computes_stop(srv, r->branch.id, false, err);
+    int rc = computes_stop(srv, r->branch.id, false, "the branch was restored", err);
     /* each stands on durable layers, so that neither needs to know who sealed them */
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, err);
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, err);
@@ -218,7 +218,9 @@ static int restore_locked(restoring *r, bough_error *err) {
         int started =
             bough_branches_get(&r->branch, srv->cat, r->project->id, r->branch.id, &trouble);
         if (!started)
-            started = computes_use_locked(NULL, srv, &r->branch, &endpoint, true, &trouble);
+            started =
+                computes_use_locked(srv, &r->branch, &endpoint,
+                                    (compute_cause){"the branch was restored", true}, &trouble);
         if (!started && !rc && *r->base)
             started = history_settle(srv, r->branch.id, endpoint.id, &trouble);
         if (started)

@@ -69,7 +69,7 @@ int flow_operation(bough_operation_row *row, const char *action, const char *pro
 void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
-    if (computes_stop(srv, branch, true, &err) != BOUGH_OK ||
+    if (computes_stop(srv, branch, true, "it was deleted", &err) != BOUGH_OK ||
         (bough_store_has_branch(srv->store, branch) &&
          bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
         (endpoint && *endpoint &&
@@ -221,12 +221,12 @@ static int renew_passwords(making *m, const char *const *carried, bough_error *e
     int rc =
         computes_begin_closed(srv, &m->branch, &m->endpoint, m->project->pg_major, carried, err);
     m->start_ms = bough_now_ms() - now;
-    if (!rc) rc = computes_wait(srv, m->branch.id, err);
+    if (!rc) rc = computes_wait(srv, m->branch.id, "the branch was created", err);
     if (!rc) rc = passwords_renew(&m->roles, &m->n_roles, srv, m->endpoint.id, m->parent.id, err);
     if (!rc && m->with_endpoint) rc = computes_open(srv, m->branch.id, err);
     if (!rc && !m->with_endpoint) {
         char socket_dir[BOUGH_PATH_MAX];
-        rc = computes_stop(srv, m->branch.id, false, err);
+        rc = computes_stop(srv, m->branch.id, false, "it was asked for without one", err);
         if (!rc) rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
         if (!rc) rc = bough_rmtree(socket_dir, err);
     }
@@ -399,8 +399,9 @@ static int wake_existing(request *rq, making *m, bough_error *err) {
     m->n_operations = 0;
     m->with_endpoint =
         bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, &none) == BOUGH_OK;
+    compute_cause cause = {"the branch was asked for again", false};
     int rc =
-        m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, false, err) : BOUGH_OK;
+        m->with_endpoint ? computes_use(m->srv, &m->branch, &m->endpoint, cause, err) : BOUGH_OK;
     return rc ? rc : answer_created(rq, m, true, err);
 }
 
@@ -432,7 +433,7 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     double committed_ms = bough_now_ms();
     BOUGH_POINT(rc, "create.committed");
     if (!rc && !existing && m->with_endpoint && !m->is_ready) {
-        rc = computes_wait(srv, m->branch.id, err);
+        rc = computes_wait(srv, m->branch.id, "the branch was created", err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
     if (!rc && !existing && m->with_endpoint && *m->base)

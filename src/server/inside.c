@@ -93,6 +93,33 @@ int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, b
     return rc;
 }
 
+/* Parallel workers belong to a client; the launchers, writers and idle workers of extensions are
+ * always there. */
+static const char activity[] =
+    "SELECT format(CASE WHEN backend_type = 'autovacuum worker' THEN 'autovacuum is at work'"
+    " WHEN backend_type = 'walsender' THEN 'a replication connection is open'"
+    " WHEN state = 'active' THEN 'a query is running'"
+    " WHEN state LIKE 'idle in transaction%' THEN 'a transaction is open'"
+    " ELSE '%s client session' || CASE count(*) OVER () WHEN 1 THEN '' ELSE 's' END END,"
+    " count(*) OVER ()) FROM pg_stat_activity WHERE NOT (usename = '" BOUGH_ADMIN_ROLE "' AND"
+    " application_name = 'bough') IS TRUE AND backend_type IN"
+    " ('client backend', 'walsender', 'autovacuum worker', 'logical replication worker')"
+    " ORDER BY CASE WHEN backend_type <> 'client backend' THEN 0 WHEN state = 'active' THEN 1"
+    " WHEN state LIKE 'idle in%' THEN 2 ELSE 3 END LIMIT 1";
+
+int inside_activity(char *out, size_t size, const server *srv, const char *endpoint,
+                    bough_error *err) {
+    PGconn *conn = NULL;
+    PGresult *result = NULL;
+    *out = '\0';
+    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    if (!rc) rc = bough_sql_query(&result, conn, activity, 0, NULL, err);
+    if (!rc && PQntuples(result) > 0) (void)snprintf(out, size, "%s", PQgetvalue(result, 0, 0));
+    PQclear(result);
+    PQfinish(conn);
+    return rc;
+}
+
 int inside_set_password(const server *srv, const char *endpoint, const char *role,
                         const char *password, bough_error *err) {
     PGconn *conn = NULL;

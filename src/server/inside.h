@@ -29,6 +29,13 @@ BOUGH_CHECK int inside_drop_database(const server *srv, const char *endpoint, co
 BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms,
                                   bough_error *err);
 
+/**
+ * What goes on in a compute, for people: "2 client sessions", "autovacuum is at work"; "" when
+ * nothing does that would miss it. Our own sessions do not count.
+ */
+BOUGH_CHECK int inside_activity(char *out, size_t size, const server *srv, const char *endpoint,
+                                bough_error *err);
+
 /** What an imported cluster holds. */
 typedef struct inside_contents {
     bough_database_row *databases;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "server/computes.h"
+#include "server/door.h"
 #include "server/history.h"
 #include "server/http.h"
 #include "server/server.h"
@@ -26,18 +27,26 @@
 enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 5 };
 
 static void print_help(void) {
-    (void)puts("boughd: the server of Bough, branches of PostgreSQL databases\n"
-               "\n"
-               "usage: boughd --store DIR [options]\n"
-               "\n"
-               "  --store DIR      where everything is kept; made when missing\n"
-               "  --port N         TCP port on 127.0.0.1 (7117, or any free one)\n"
-               "  --preload FILE   libbough_pg.so (beside boughd)\n"
-               "  --run-as USER    whom root becomes (postgres)\n"
-               "  --log-json       log lines as JSON\n"
-               "  --foreground     stay in the foreground; it always does\n"
-               "  --ready-fd N     write a byte to this descriptor when ready\n"
-               "  --version, --help\n");
+    (void)puts(
+        "boughd: the server of Bough, branches of PostgreSQL databases\n"
+        "\n"
+        "usage: boughd --store DIR [options]\n"
+        "\n"
+        "  --store DIR      where everything is kept; made when missing\n"
+        "  --port N         TCP port on 127.0.0.1 (7117, or any free one)\n"
+        "  --listen A:P     address and port for PostgreSQL's clients (127.0.0.1:5433, or a\n"
+        "                   free port)\n"
+        "  --domain NAME    endpoints are called ID.NAME (localhost)\n"
+        "  --tls-cert FILE  certificate and its chain, PEM (one of a local CA)\n"
+        "  --tls-key FILE   its key, PEM\n"
+        "  --allow-cleartext  let other machines connect without TLS\n"
+        "  --max-awake N    suspend unused computes where more would be awake (no limit)\n"
+        "  --preload FILE   libbough_pg.so (beside boughd)\n"
+        "  --run-as USER    whom root becomes (postgres)\n"
+        "  --log-json       log lines as JSON\n"
+        "  --foreground     stay in the foreground; it always does\n"
+        "  --ready-fd N     write a byte to this descriptor when ready\n"
+        "  --version, --help\n");
 }
 
 static int read_number(int *out, const char *option, const char *text, int most, bough_error *err) {
@@ -62,7 +71,13 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
                                          {"ready-fd", required_argument, NULL, 'r'},
                                          {"version", no_argument, NULL, 'v'},
                                          {"help", no_argument, NULL, 'h'},
-                                         {"test-clock-file", required_argument, NULL, 't'},
+                                         {"test-clock-file", required_argument, NULL, 'T'},
+                                         {"listen", required_argument, NULL, 'a'},
+                                         {"domain", required_argument, NULL, 'd'},
+                                         {"tls-cert", required_argument, NULL, 'c'},
+                                         {"tls-key", required_argument, NULL, 'k'},
+                                         {"allow-cleartext", no_argument, NULL, 't'},
+                                         {"max-awake", required_argument, NULL, 'm'},
                                          {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
@@ -81,6 +96,24 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
         case 'u':
             o->run_as = optarg;
             break;
+        case 'a':
+            o->listen = optarg;
+            break;
+        case 'd':
+            o->domain = optarg;
+            break;
+        case 'c':
+            o->tls_cert = optarg;
+            break;
+        case 'k':
+            o->tls_key = optarg;
+            break;
+        case 'm':
+            rc = read_number(&o->max_awake, "max-awake", optarg, 1000000, err);
+            break;
+        case 't':
+            o->allow_cleartext = true;
+            break;
         case 'j':
             o->log_json = true;
             break;
@@ -89,7 +122,7 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
         case 'r':
             rc = read_number(&o->ready_fd, "ready-fd", optarg, 1 << 20, err);
             break;
-        case 't': /* for tests alone, and so not in the help */
+        case 'T': /* for tests alone, and so not in the help */
             o->test_clock_file = optarg;
             break;
         case 'v':
@@ -140,6 +173,7 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
     if (!srv->http || atomic_exchange(&srv->stopping, true)) return;
     bough_log(BOUGH_LOG_INFO, "ending", NULL);
     http_stop_listening(srv->http);
+    door_stop(srv->door);
     if (pthread_create(&thread, NULL, drain, srv) == 0)
         (void)pthread_detach(thread);
     else
@@ -181,7 +215,7 @@ static void tell_ready(const server_options *options) {
 }
 
 static int make_loop(server *srv, struct event **events, bough_error *err) {
-    struct timeval period = {.tv_sec = CLOCK_SECONDS};
+    struct timeval period = {.tv_sec = getenv("BOUGH_LEAST_SUSPEND_SECONDS") ? 1 : CLOCK_SECONDS};
     struct event_config *config = event_config_new();
     if (evthread_use_pthreads() != 0 || !config)
         return bough_fail(err, BOUGH_E_INTERNAL, "libevent has no threads");
@@ -207,8 +241,9 @@ static int run(const server_options *options, bough_error *err) {
     if (!rc) rc = make_loop(srv, events, err);
     if (!rc) rc = server_open(srv, options, err);
     if (!rc) {
-        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "store", srv->store_dir,
-                  "version", BOUGH_VERSION, NULL);
+        bough_log(BOUGH_LOG_INFO, "listening", "api_url", srv->api_url, "postgres",
+                  door_listens_on(srv->door), "store", srv->store_dir, "version", BOUGH_VERSION,
+                  NULL);
         tell_ready(options);
         (void)event_base_dispatch(srv->loop);
     }

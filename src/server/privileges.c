@@ -12,14 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "server/server.h"
+#include "server/computes.h"
+#include "server/tls.h"
 
 #define PRELOAD_MAX ((size_t)64 * 1024 * 1024)
 #define HASH_DIGITS 12
 #define DEFAULT_USER "postgres"
 
-/* "/run/", an endpoint's id (model/ids.h), "/.s.PGSQL.5432", within sun_path of 108 bytes. */
-#define STORE_PATH_MAX (107 - 5 - 23 - 14)
+/* "/run/", an endpoint's id (model/ids.h), "/d" (COMPUTE_HANDOFF_DIR), "/.s.PGSQL.5432", within
+ * sun_path of 108 bytes. */
+#define STORE_PATH_MAX (107 - 5 - 23 - 2 - 14)
 
 /* Give up root for good. */
 static int drop_root(const struct passwd *pw, bough_error *err) {
@@ -122,6 +124,7 @@ int server_become_user(server *srv, const server_options *options, bough_error *
     else
         rc = find_preload(found, sizeof found, err);
     if (!rc) rc = bough_read_file(&data, &size, found, PRELOAD_MAX, err);
+    if (!rc) rc = tls_read_given(srv, options, err);
     if (!rc && geteuid() == 0)
         rc = become(options->store, options->run_as ? options->run_as : DEFAULT_USER, err);
     const struct passwd *pw = getpwuid(geteuid());

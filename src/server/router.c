@@ -56,6 +56,7 @@ static const route routes[] = {
     {GET, P "/endpoints/{}", api_endpoint_get, 0},
     {PATCH, P "/endpoints/{}", api_endpoint_update, ROUTE_BODY},
     {DELETE, P "/endpoints/{}", api_endpoint_delete, 0},
+    {GET, P "/endpoints/{}/why", api_endpoint_why, 0},
     {POST, P "/endpoints/{}/start", api_endpoint_start, 0},
     {POST, P "/endpoints/{}/suspend", api_endpoint_suspend, 0},
     {POST, P "/endpoints/{}/restart", api_endpoint_restart, 0},

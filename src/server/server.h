@@ -26,6 +26,12 @@ typedef struct server_options {
     int ready_fd;                /**< or -1 */
     const char *test_clock_file; /**< see server/clock.h; NULL: the machine's clocks */
     bool log_json;
+    const char
+        *listen; /**< "ADDRESS:PORT" of the front door; NULL: 127.0.0.1:5433, or a free one */
+    const char *domain;             /**< endpoints are called ID.domain; NULL: localhost */
+    const char *tls_cert, *tls_key; /**< files in PEM format; NULL: made by us */
+    int max_awake;                  /**< 0: no limit */
+    bool allow_cleartext;           /**< from elsewhere than this machine, too */
 } server_options;
 
 typedef struct server {
@@ -36,7 +42,12 @@ typedef struct server {
     char api_key_file[BOUGH_PATH_MAX];
     char started_at[32];
     int port;
-    bool is_announced; /**< run/server.json is ours */
+    char tls_dir[BOUGH_PATH_MAX], tls_cert[BOUGH_PATH_MAX], tls_key[BOUGH_PATH_MAX];
+    struct tls_authority *authority; /**< NULL where a certificate was given */
+    char *given_cert, *given_key;    /**< what --tls-cert and --tls-key named, until it is used */
+    int max_awake;                   /**< computes; 0: no limit */
+    int least_suspend_seconds;       /**< 60; tests have less */
+    bool is_announced;               /**< run/server.json is ours */
     bough_store *store;
     bough_catalogue *cat;
     bough_secret_key key;
@@ -52,6 +63,9 @@ typedef struct server {
     job_pool *background; /**< what nobody waits for */
     struct event_base *loop;
     struct http *http;
+    struct door *door;    /**< where PostgreSQL's clients come in */
+    job_pool *lookups;    /**< of the door: which endpoint is meant */
+    job_pool *wakes;      /**< of the door: starts of computes */
     atomic_bool stopping; /**< long work ends early */
     atomic_bool stop_computes;
 } server;

@@ -8,19 +8,29 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model/rules.h"
 #include "pg/admin.h"
 #include "pg/compute.h"
 #include "pg/orphans.h"
 #include "pg/spawn.h"
 #include "server/answer.h"
 #include "server/computes.h"
+#include "server/door.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
 #include "server/http.h"
 #include "server/lifecycle.h"
+#include "server/tls.h"
 #include "util/log.h"
 
-enum { REQUEST_THREADS = 8, LONG_THREADS = 8, BACKGROUND_THREADS = 4, BACKGROUND_END_MS = 30000 };
+enum {
+    LOOKUP_THREADS = 1,
+    WAKE_THREADS = 16, /* they wait for locks and for a start's turn, which the processors bound */
+    REQUEST_THREADS = 8,
+    LONG_THREADS = 8,
+    BACKGROUND_THREADS = 4,
+    BACKGROUND_END_MS = 30000
+};
 
 /* ---- keys ---- */
 
@@ -245,9 +255,10 @@ out:
 static int announce(server *srv, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/run/server.json", srv->store_dir);
-    json_t *value = json_pack("{s:i,s:s,s:i,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url",
-                              srv->api_url, "port", srv->port, "version", BOUGH_VERSION,
-                              "api_key_file", srv->api_key_file, "started_at", srv->started_at);
+    json_t *value =
+        json_pack("{s:i,s:s,s:i,s:s,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url", srv->api_url,
+                  "port", srv->port, "postgres", door_listens_on(srv->door), "version",
+                  BOUGH_VERSION, "api_key_file", srv->api_key_file, "started_at", srv->started_at);
     char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
     if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
@@ -270,12 +281,18 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_run_mark(srv->store_dir);
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
-    /* The port first: where it is taken, no store is made. Requests wait until the loop runs. */
+    const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
+    srv->max_awake = options->max_awake;
+    srv->least_suspend_seconds =
+        least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
+    /* The ports first: where one is taken, no store is made. Requests wait until the loop runs. */
     int rc = listen_somewhere(srv, options->port, err);
+    if (!rc) rc = door_open(&srv->door, srv, options, err);
     if (!rc) rc = bough_store_open(&srv->store, srv->store_dir, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/bough.db", srv->store_dir);
     if (!rc) rc = bough_catalogue_open(&srv->cat, path, err);
     if (!rc) rc = open_secrets(srv, err);
+    if (!rc) rc = tls_open(srv, door_names(srv->door), err);
     if (!rc) rc = lock_table_new(&srv->locks, err);
     if (!rc) rc = clock_new(&srv->clock, srv->cat, options->test_clock_file, err);
     if (!rc) rc = lifecycle_new(&srv->lifecycle, srv, err);
@@ -283,8 +300,11 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = usage_cache_new(&srv->usages, err);
     if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
+    if (!rc) rc = door_begin(srv->door, err);
     if (!rc) rc = announce(srv, err);
     if (!rc) lifecycle_wake(srv);
     return rc;
@@ -305,14 +325,19 @@ void server_close(server *srv) {
         bough_path(path, sizeof path, NULL, "%s/run/server.json", srv->store_dir) == BOUGH_OK)
         (void)unlink(path);
     http_close(srv->http);
+    if (srv->door) door_stop(srv->door);
     if (srv->computes && atomic_load(&srv->stop_computes)) computes_stop_all(srv);
     int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
                job_pool_end(srv->longs, BACKGROUND_END_MS) +
+               job_pool_end(srv->lookups, BACKGROUND_END_MS) +
+               job_pool_end(srv->wakes, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
     if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
     if (left) return; /* threads still use the rest, and the process ends */
     lifecycle_free(srv->lifecycle);
     clock_free(srv->clock);
+    door_close(srv->door);
+    tls_close(srv);
     computes_free(srv->computes);
     usage_cache_free(srv->usages);
     lock_table_free(srv->locks);

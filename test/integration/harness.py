@@ -228,6 +228,7 @@ class Bough:
         self.dir = str(directory)
         self.store = store or os.path.join(self.dir, "store")
         self.port = free_port()
+        self.door = free_port()
         self.env = {k: v for k, v in os.environ.items()
                     if not k.startswith(("PG", "BOUGH_"))} | {"LC_ALL": "C.UTF-8"}
         if pg_path:
@@ -262,8 +263,9 @@ class Bough:
             assert len(lines) == 2 and re.search(hint, lines[1], re.I), f"{args}: no hint {hint!r}: {done.stderr!r}"
         return done
 
-    def up(self, **kw):
-        self.bough("up", "--port", str(self.port), **kw)
+    def up(self, *args, **kw):
+        listen = () if "--listen" in args else ("--listen", f"127.0.0.1:{self.door}")
+        self.bough("up", "--port", str(self.port), *listen, *args, **kw)
         return self
 
     def down(self, *args):
@@ -374,12 +376,16 @@ class Project:
     def uri(self, branch="main"):
         return self.bough("cs", branch).stdout.strip()
 
+    def socket(self, branch="main"):
+        """host, port and dbname of the compute's Unix socket; starts it."""
+        return uri_parts(self.bough("cs", branch, "--socket").stdout.strip())
+
     def connect(self, branch="main", uri=None):
         return Client(psycopg2.connect(uri or self.uri(branch), connect_timeout=20))
 
     def admin(self, branch="main", database=None):
         """As the superuser, by the store's admin password."""
-        p = uri_parts(self.uri(branch))
+        p = self.socket(branch)
         return Client(psycopg2.connect(host=p["host"], port=p["port"], user=ADMIN,
                                        password=self.server.admin_password(),
                                        dbname=database or p["dbname"], connect_timeout=20))
@@ -538,7 +544,7 @@ def digest(client, table, order):
 
 def assert_clean(project, branch="main"):
     """pg_amcheck finds nothing, and every page that a stock PostgreSQL would see has the right checksum."""
-    p = uri_parts(project.uri(branch))
+    p = project.socket(branch)
     env = os.environ | {"PGPASSWORD": project.server.admin_password()}
     done = run([tool("pg_amcheck"), "-h", p["host"], "-p", str(p["port"]), "-U", ADMIN, "--all",
                 "--install-missing", "--heapallindexed", "--parent-check"], check=False, env=env)

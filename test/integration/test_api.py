@@ -450,7 +450,7 @@ def test_a_project_is_made_once_renamed_and_deleted(api, shop):
     api("PATCH", path, {"project": {"name": "shop"}}, 409)
     assert api("PATCH", path, {"project": {"name": "bank"}})["project"]["name"] == "bank"
     assert api("GET", path)["project"]["name"] == "bank"
-    endpoint = made["endpoints"][0]["host"]
+    endpoint = os.path.join(api.server.store, "run", made["endpoints"][0]["id"])
     assert os.path.isdir(endpoint)
     assert api("DELETE", path)["project"]["id"] == made["project"]["id"]
     api("GET", path, status=404)
@@ -661,8 +661,16 @@ def test_an_endpoint_is_suspended_started_and_restarted(api, shop):
     assert api("POST", f"{path}/restart")["endpoint"]["current_state"] == "active"
     assert pid() != first
     api("POST", f"{path}/suspend")
-    pid()  # asking for the URI wakes it
+    uri = api("GET", f"{shop.path}/connection_uri")["uri"]
+    assert state() == "idle"  # asking for the URI wakes nothing
+    connect(uri).close()
     assert state() == "active"
+    api("POST", f"{path}/suspend")
+    by_socket = api("GET", f"{shop.path}/connection_uri?socket=true")["uri"]
+    assert state() == "active" and h.uri_parts(by_socket)["host"].startswith(api.server.store)
+    connect(by_socket).close()
+    why = api("GET", f"{path}/why")["why"]
+    assert why["state"] == "active" and why["cause"] == "its Unix socket was asked for"
     assert [e["id"] for e in api("GET", f"{shop.path}/endpoints")["endpoints"]] == [shop.endpoint]
     assert [e["id"] for e in api("GET", f"{shop.main_path}/endpoints")["endpoints"]] \
         == [shop.endpoint]
@@ -950,8 +958,9 @@ def test_a_shut_down_server_ends_and_its_computes_as_asked(make_server):
     pid = server.pid()
     assert api("POST", "/bough/shutdown", {}, 202) == {"stop_computes": False}
     h.wait_for(lambda: not h.is_alive(pid), "the server has ended")
-    connect(made["connection_uris"][0]["connection_uri"]).close()  # its compute goes on
+    assert h.processes_below(server.store)  # its compute goes on
     server.up()
+    connect(made["connection_uris"][0]["connection_uri"]).close()
     pid = server.pid()
     api("POST", "/bough/shutdown", {"stop_computes": True}, 202)
     h.wait_for(lambda: not h.is_alive(pid), "the server has ended")

@@ -182,7 +182,7 @@ def uri_of(project, database, role=None):
 
 def admin_rows(project, database, sql):
     """As bough_admin, whose password is in the store."""
-    p = h.uri_parts(project.uri())
+    p = project.socket()
     with open(os.path.join(project.server.store, "admin_password"), encoding="ascii") as f:
         password = f.read().strip()
     uri = f"host={p['host']} port={p['port']} user={h.ADMIN} dbname={database} password={password}"

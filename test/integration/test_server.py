@@ -333,10 +333,9 @@ class Cell:
         self.project = server.project("shop")
         self.project.branch("sibling")
         self.project.sql("sibling", "CREATE TABLE secret AS SELECT 'precious' AS word")
-        uri = self.project.uri("main")
         with open(f"{server.store}/admin_password", encoding="ascii") as f:
             password = f.read().strip()
-        p = h.uri_parts(uri)
+        p = self.project.socket("main")
         self.c = h.Client(psycopg2.connect(host=p["host"], port=p["port"], user=h.ADMIN,
                                            password=password,
                                            dbname=p["dbname"]))
@@ -440,7 +439,7 @@ def test_a_compute_signals_no_other_process(cell):
 
 
 def test_a_compute_does_not_get_into_its_neighbour_by_its_socket(cell):
-    sibling = h.uri_parts(cell.project.uri("sibling"))
+    sibling = cell.project.socket("sibling")
     for user in (h.ADMIN, "postgres", sibling["user"]):
         said = cell.denied(f"psql -w -h {sibling['host']} -U {user} -d {sibling['dbname']} -c"
                            f" \"TABLE secret\"")

@@ -193,9 +193,9 @@ static void a_suspend_timeout_is_never_default_or_in_range(void **state) {
     static const long long good[] = {-1, 0, 60, 604800},
                            bad[] = {-2, 1, 59, 604801, INT64_MAX, INT64_MIN};
     for (size_t i = 0; i < 4; i++)
-        assert_int_equal(bough_rule_suspend_timeout(good[i], NULL), BOUGH_OK);
+        assert_int_equal(bough_rule_suspend_timeout(good[i], 60, NULL), BOUGH_OK);
     for (size_t i = 0; i < 6; i++)
-        assert_int_equal(bough_rule_suspend_timeout(bad[i], NULL), BOUGH_E_INVALID);
+        assert_int_equal(bough_rule_suspend_timeout(bad[i], 60, NULL), BOUGH_E_INVALID);
 }
 
 /* ---- ids ---- */

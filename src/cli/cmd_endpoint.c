@@ -1,0 +1,177 @@
+/* bough endpoint. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bough/branch.h"
+#include "bough/endpoint.h"
+#include "cli/cli.h"
+#include "util/error.h"
+
+static const char *branch_name(const bough_branch_list *branches, const char *id) {
+    for (size_t i = 0; i < branches->count; i++)
+        if (strcmp(branches->items[i]->id, id) == 0) return branches->items[i]->name;
+    return *id ? id : "-";
+}
+
+int cmd_endpoint_list(const cli_args *args, bough_error *err) {
+    static const char *const headings[] = {"BRANCH", "ID", "STATE", "TYPE", "HOST", NULL};
+    bough_client *client = NULL;
+    bough_project *project = NULL;
+    bough_branch_list *branches = NULL;
+    bough_endpoint_list *list = NULL;
+    cli_table *table = cli_table_new(headings);
+    json_t *all = json_array();
+    int rc = table && all ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = cli_connect_project(&client, &project, args, err);
+    if (!rc) rc = bough_endpoint_get_all(&list, client, project->id, err);
+    if (!rc) rc = bough_branch_get_all(&branches, client, project->id, err);
+    for (size_t i = 0; !rc && i < list->count; i++) {
+        const bough_endpoint *e = list->items[i];
+        if (args->json) {
+            if (json_array_append_new(all, cli_json(e->json)) != 0)
+                rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+            continue;
+        }
+        const char *cells[] = {branch_name(branches, e->branch_id), e->id, e->state, e->type,
+                               e->host};
+        for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
+            cli_table_add(table, *cells[k] ? cells[k] : "-");
+    }
+    if (!rc) rc = args->json ? cli_print_json(json_incref(all), err) : cli_table_print(table, err);
+    json_decref(all);
+    cli_table_free(table);
+    bough_endpoint_list_free(list);
+    bough_branch_list_free(branches);
+    bough_project_free(project);
+    cli_disconnect(client);
+    return rc;
+}
+
+/* What a command works on. */
+typedef struct subject {
+    bough_client *client;
+    bough_project *project;
+    bough_branch *branch;
+    bough_endpoint *endpoint;
+} subject;
+
+static void subject_free(subject *s) {
+    bough_endpoint_free(s->endpoint);
+    bough_branch_free(s->branch);
+    bough_project_free(s->project);
+    cli_disconnect(s->client);
+}
+
+/* The id of the branch whose endpoint has this id; "" where there is none. */
+static int branch_of_endpoint(char *branch, size_t size, subject *s, const char *id,
+                              bough_error *err) {
+    bough_endpoint_list *list = NULL;
+    *branch = '\0';
+    int rc = bough_endpoint_get_all(&list, s->client, s->project->id, err);
+    for (size_t i = 0; !rc && i < list->count; i++)
+        if (strcmp(list->items[i]->id, id) == 0)
+            (void)snprintf(branch, size, "%s", list->items[i]->branch_id);
+    bough_endpoint_list_free(list);
+    return rc;
+}
+
+/* The endpoint that the first word means: its own id, or the name or id of its branch. */
+static int subject_find(subject *s, const cli_args *args, bough_error *err) {
+    char branch[128] = "";
+    const char *word = cli_word_get(args, 0);
+    *s = (subject){NULL, NULL, NULL, NULL};
+    int rc = cli_connect_project(&s->client, &s->project, args, err);
+    if (!rc && word && strncmp(word, "ep-", 3) == 0)
+        rc = branch_of_endpoint(branch, sizeof branch, s, word, err);
+    if (!rc)
+        rc = bough_branch_find(&s->branch, s->client, s->project->id, *branch ? branch : word, err);
+    if (!rc) rc = bough_endpoint_find(&s->endpoint, s->client, s->project->id, s->branch->id, err);
+    return rc;
+}
+
+int cmd_endpoint_get(const cli_args *args, bough_error *err) {
+    subject s;
+    int rc = subject_find(&s, args, err);
+    if (!rc && args->json) {
+        rc = cli_print_json(cli_json(s.endpoint->json), err);
+    } else if (!rc) {
+        json_t *all = cli_json(s.endpoint->json);
+        const char *problem = json_string_value(json_object_get(all, "last_error"));
+        cli_say(args, "Endpoint %s", s.endpoint->id);
+        cli_say(args, "  branch    %s", s.branch->name);
+        cli_say(args, "  state     %s", s.endpoint->state);
+        cli_say(args, "  type      %s", s.endpoint->type);
+        cli_say(args, "  host      %s", s.endpoint->host);
+        if (problem) cli_say(args, "  problem   %s", problem);
+        json_decref(all);
+    }
+    subject_free(&s);
+    return rc;
+}
+
+/* Start, suspend or restart. */
+static int change(const cli_args *args,
+                  int (*call)(bough_endpoint **, bough_client *, const char *, const char *,
+                              bough_error *),
+                  const char *state, bough_error *err) {
+    subject s;
+    bough_endpoint *changed = NULL;
+    int rc = subject_find(&s, args, err);
+    if (!rc) rc = call(&changed, s.client, s.project->id, s.endpoint->id, err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(changed->json), err);
+    else if (!rc)
+        cli_say(args, "Compute of branch %s is %s", s.branch->name,
+                *changed->state ? changed->state : state);
+    bough_endpoint_free(changed);
+    subject_free(&s);
+    return rc;
+}
+
+int cmd_endpoint_start(const cli_args *args, bough_error *err) {
+    return change(args, bough_endpoint_start, "active", err);
+}
+
+int cmd_endpoint_suspend(const cli_args *args, bough_error *err) {
+    return change(args, bough_endpoint_suspend, "idle", err);
+}
+
+int cmd_endpoint_restart(const cli_args *args, bough_error *err) {
+    return change(args, bough_endpoint_restart, "active", err);
+}
+
+static void say_why(const cli_args *args, const subject *s, const bough_endpoint_reason *r) {
+    char time[40];
+    bool is_awake = strcmp(r->state, "active") == 0;
+    cli_format_time(time, sizeof time, r->since);
+    cli_say(args, "Compute of branch %s is %s%s%s", s->branch->name, is_awake ? "awake" : "asleep",
+            *r->since ? " since " : "", *r->since ? time : "");
+    if (*r->cause) cli_say(args, "  cause       %s", r->cause);
+    if (!is_awake) {
+        cli_say(args, "  The next connection wakes it.");
+        return;
+    }
+    cli_say(args, "  sessions    %ld", r->sessions);
+    cli_say(args, "  in use      %s", *r->busy ? r->busy : "no");
+    cli_format_time(time, sizeof time, r->suspends_at);
+    if (r->suspend_after_seconds == 0)
+        cli_say(args, "  suspends    never");
+    else if (*r->suspends_at)
+        cli_say(args, "  suspends    at %s, unless it is used until then", time);
+    else
+        cli_say(args, "  suspends    %ld s after its last use", r->suspend_after_seconds);
+}
+
+int cmd_endpoint_why(const cli_args *args, bough_error *err) {
+    subject s;
+    bough_endpoint_reason *reason = NULL;
+    int rc = subject_find(&s, args, err);
+    if (!rc) rc = bough_endpoint_why(&reason, s.client, s.project->id, s.endpoint->id, err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(reason->json), err);
+    else if (!rc)
+        say_why(args, &s, reason);
+    bough_endpoint_reason_free(reason);
+    subject_free(&s);
+    return rc;
+}

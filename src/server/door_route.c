@@ -1,0 +1,296 @@
+/*
+ * Which endpoint is meant, and waking its compute.
+ *
+ * An errand is one piece of work on another thread, for all guests that want the same: looking up a
+ * target in the catalogue, or waking a branch. It outlives its guests. A wake that failed is kept
+ * for a moment, so that clients that try again at once do not start a compute each time.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/door_internal.h"
+#include "server/flows.h"
+#include "util/log.h"
+
+enum { FAILURE_KEPT_MS = 1000, TRIES_MAX = 6, RETRY_MS = 25 };
+
+typedef struct errand {
+    TAILQ_ENTRY(errand) link;
+    struct errand *next_done;
+    struct door *door;
+    struct guest_list guests;
+    bool is_wake, is_done;
+    double kept_until_ms;                               /* a failure */
+    hello_target target;                                /* of a lookup */
+    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake; a lookup finds them */
+    char cause[96];
+    int rc;
+    bough_error err;
+} errand;
+
+/* ---- on another thread ---- */
+
+/* The branch of that name or id: of the project that was named, else the only one anywhere. */
+static int find_branch(bough_branch_row *branch, server *srv, const hello_target *target,
+                       const char *project, bough_error *err) {
+    bough_branch_row *rows;
+    size_t n, found = 0;
+    int rc = bough_branches_list(&rows, &n, srv->cat, project, err);
+    if (rc) return rc;
+    for (size_t i = 0; i < n; i++) {
+        bool is_id = strcmp(rows[i].id, target->branch) == 0;
+        if (!is_id && strcmp(rows[i].name, target->branch) != 0) continue;
+        *branch = rows[i];
+        found++;
+        if (is_id) {
+            found = 1;
+            break;
+        }
+    }
+    free(rows);
+    if (found == 0)
+        return bough_fail(err, BOUGH_E_NOTFOUND, "no branch is named \"%.200s\"", target->branch);
+    if (found == 1) return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_CONFLICT, "several projects have a branch named \"%.200s\"",
+                     target->branch);
+    return bough_hint(err, "Name the project, too: options=project=NAME.");
+}
+
+static int find_project(bough_project_row *project, server *srv, const char *name,
+                        bough_error *err) {
+    if (bough_projects_get(project, srv->cat, name, NULL) == BOUGH_OK ||
+        bough_projects_find(project, srv->cat, name, NULL) == BOUGH_OK)
+        return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_NOTFOUND, "no project is named \"%.200s\"", name);
+}
+
+static int look_up(errand *e, bough_error *err) {
+    const hello_target *t = &e->target;
+    server *srv = e->door->srv;
+    bough_endpoint_row endpoint;
+    bough_project_row project;
+    bough_branch_row branch;
+    int rc;
+    if (*t->endpoint) {
+        rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
+        if (rc) return rc;
+        (void)snprintf(e->branch, sizeof e->branch, "%s", endpoint.branch_id);
+        (void)snprintf(e->project, sizeof e->project, "%s", endpoint.project_id);
+        return BOUGH_OK;
+    }
+    rc = *t->project ? find_project(&project, srv, t->project, err) : BOUGH_OK;
+    if (!rc && *t->branch)
+        rc = find_branch(&branch, srv, t, *t->project ? project.id : NULL, err);
+    else if (!rc)
+        rc = bough_branches_get_default(&branch, srv->cat, project.id, err);
+    if (rc) return rc;
+    (void)snprintf(e->branch, sizeof e->branch, "%s", branch.id);
+    (void)snprintf(e->project, sizeof e->project, "%s", branch.project_id);
+    return BOUGH_OK;
+}
+
+static int wake(errand *e, bough_error *err) {
+    server *srv = e->door->srv;
+    bough_branch_row branch;
+    bough_endpoint_row endpoint;
+    int rc = bough_branches_get(&branch, srv->cat, e->project, e->branch, err);
+    if (!rc) rc = bough_endpoints_of_branch(&endpoint, srv->cat, e->branch, err);
+    if (rc) return rc;
+    rc = computes_use(srv, &branch, &endpoint, (compute_cause){e->cause, false}, err);
+    if (rc)
+        bough_log(BOUGH_LOG_WARN, "could not wake a compute", "endpoint", endpoint.id, "error",
+                  err->message, NULL);
+    return rc;
+}
+
+/* So that the list of operations shows it. */
+static void record_wake(server *srv, const char *project, const char *branch, double started_ms) {
+    bough_operation_row operation;
+    bough_endpoint_row endpoint;
+    bough_error err;
+    int rc = bough_endpoints_of_branch(&endpoint, srv->cat, branch, &err);
+    if (!rc)
+        rc = flow_operation(&operation, "start_compute", project, branch, endpoint.id, started_ms,
+                            &err);
+    if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
+    if (rc && rc != BOUGH_E_NOTFOUND && rc != BOUGH_E_CONFLICT) /* else deleted meanwhile */
+        bough_log(BOUGH_LOG_WARN, "could not record a start", "branch", branch, "error",
+                  err.message, NULL);
+}
+
+static void on_job(void *arg) {
+    errand *e = arg;
+    struct door *d = e->door;
+    server *srv = d->srv;
+    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    double started_ms = bough_now_ms();
+    bool starts = e->is_wake && !computes_is_active(srv, e->branch);
+    e->rc = e->is_wake ? wake(e, &e->err) : look_up(e, &e->err);
+    starts = starts && e->rc == BOUGH_OK;
+    memcpy(branch, e->branch, sizeof branch);
+    memcpy(project, e->project, sizeof project);
+    pthread_mutex_lock(&d->mutex);
+    *d->done_last = e;
+    d->done_last = &e->next_done;
+    pthread_mutex_unlock(&d->mutex);
+    event_active(d->posted, EV_READ, 1); /* the errand is the loop thread's now */
+    if (starts) record_wake(srv, project, branch, started_ms);
+}
+
+/* ---- on the loop thread ---- */
+
+static void errand_free(errand *e) {
+    TAILQ_REMOVE(&e->door->errands, e, link);
+    free(e);
+}
+
+void errand_leave(guest *g) {
+    if (g->errand) TAILQ_REMOVE(&g->errand->guests, g, company);
+    g->errand = NULL;
+}
+
+static void join(guest *g, errand *e) {
+    guest_enter(g, GUEST_WAITING);
+    (void)event_del(g->timer);
+    guest_watch(g);
+    g->errand = e;
+    TAILQ_INSERT_TAIL(&e->guests, g, company);
+}
+
+static bool is_same(const errand *e, const errand *wanted) {
+    if (e->is_wake != wanted->is_wake) return false;
+    return e->is_wake ? strcmp(e->branch, wanted->branch) == 0
+                      : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
+}
+
+/* Join an errand of that kind, or set out. `wanted` says what for. */
+static void ask(guest *g, const errand *wanted) {
+    struct door *d = g->door;
+    bough_error err = {0};
+    double now = bough_now_ms();
+    errand *e = TAILQ_FIRST(&d->errands), *next;
+    for (; e; e = next) {
+        next = TAILQ_NEXT(e, link);
+        if (e->is_done && e->kept_until_ms <= now) {
+            errand_free(e);
+            continue;
+        }
+        if (is_same(e, wanted)) break;
+    }
+    if (e && e->is_done) {
+        guest_refuse_error(g, &e->err);
+        return;
+    }
+    if (e) {
+        join(g, e);
+        return;
+    }
+    e = malloc(sizeof *e);
+    if (!e) {
+        guest_end(g);
+        return;
+    }
+    *e = *wanted;
+    e->door = d;
+    TAILQ_INIT(&e->guests);
+    TAILQ_INSERT_TAIL(&d->errands, e, link);
+    job_pool *pool = e->is_wake ? d->srv->wakes : d->srv->lookups;
+    if (job_pool_add(pool, on_job, e, &err) != BOUGH_OK) {
+        errand_free(e);
+        guest_refuse_error(g, &err);
+        return;
+    }
+    join(g, e);
+}
+
+static void ask_wake(guest *g, const char *branch, const char *project) {
+    errand wanted = {.is_wake = true};
+    (void)snprintf(wanted.branch, sizeof wanted.branch, "%s", branch);
+    (void)snprintf(wanted.project, sizeof wanted.project, "%s", project);
+    (void)snprintf(wanted.cause, sizeof wanted.cause, "a connection from %s", g->address);
+    ask(g, &wanted);
+}
+
+void guest_route(guest *g) {
+    struct door *d = g->door;
+    if (d->counts[GUEST_WAITING] + d->counts[GUEST_HANDING] + d->counts[GUEST_REFUSING] >=
+        WAITING_MAX) {
+        guest_end(g); /* not even told: that would take as long */
+        return;
+    }
+    if (*g->target.endpoint && computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {
+        g->is_held = true;
+        guest_hand(g);
+        return;
+    }
+    errand wanted = {.target = g->target};
+    ask(g, &wanted);
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    guest_route(arg);
+}
+
+/* It was awake a moment ago. It may be stopping, or have crashed, and be noticed soon. */
+void guest_route_again(guest *g) {
+    if (!*g->target.endpoint && !*g->target.project && !*g->target.branch) {
+        guest_end(g); /* a CancelRequest: what it is for has ended */
+        return;
+    }
+    if (++g->tries > TRIES_MAX) {
+        guest_refuse(g, "57P03", "the compute does not take connections", "Try again.");
+        return;
+    }
+    if (g->state != GUEST_WAITING) guest_enter(g, GUEST_WAITING);
+    guest_watch(g);
+    guest_set_timer(g, RETRY_MS << g->tries, on_retry);
+}
+
+/* An errand is done: each of its guests goes on, or hears why not. */
+static void finish(errand *e) {
+    struct door *d = e->door;
+    struct guest_list guests;
+    TAILQ_INIT(&guests);
+    TAILQ_CONCAT(&guests, &e->guests, company);
+    for (guest *g; (g = TAILQ_FIRST(&guests));) {
+        TAILQ_REMOVE(&guests, g, company);
+        g->errand = NULL;
+        if (e->rc) {
+            guest_refuse_error(g, &e->err);
+        } else if (computes_hold(&g->hold, d->srv, NULL, e->branch)) {
+            g->is_held = true;
+            guest_hand(g);
+        } else if (!e->is_wake) {
+            ask_wake(g, e->branch, e->project);
+        } else {
+            guest_route_again(g); /* suspended meanwhile */
+        }
+    }
+    e->is_done = true; /* from now on ask() may free it */
+    if (e->is_wake && e->rc)
+        e->kept_until_ms = bough_now_ms() + FAILURE_KEPT_MS;
+    else
+        errand_free(e);
+}
+
+void errands_on_posted(evutil_socket_t fd, short what, void *arg) {
+    struct door *d = arg;
+    (void)fd;
+    (void)what;
+    pthread_mutex_lock(&d->mutex);
+    errand *e = d->done;
+    d->done = NULL;
+    d->done_last = &d->done;
+    pthread_mutex_unlock(&d->mutex);
+    for (errand *next; e; e = next) {
+        next = e->next_done;
+        finish(e);
+    }
+}
+
+void errands_free(struct door *d) {
+    while (!TAILQ_EMPTY(&d->errands)) errand_free(TAILQ_FIRST(&d->errands));
+}
