@@ -210,6 +210,8 @@ static int read_moment(bough_target *moment, const json_t *object, const char *l
     int end = -1;
     int rc = body_text(&lsn, object, lsn_name, err);
     if (!rc) rc = body_text(&time, object, time_name, err);
+    if (lsn && !*lsn) lsn = NULL; /* as good as nothing */
+    if (time && !*time) time = NULL;
     if (!rc && lsn && time)
         rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" and \"%s\" cannot be given both", lsn_name,
                         time_name);

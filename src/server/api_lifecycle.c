@@ -112,7 +112,8 @@ int api_branch_update(request *rq, bough_error *err) {
     if (!rc)
         rc = bough_catalogue_end(rq->srv->cat, update(&row, rq, branch, name, &moment, err), err);
     if (!rc) lifecycle_wake(rq->srv);
-    if (!rc) rc = api_branch_of(&row, rq, err);
+    /* whatever it is by now: its expiry may have been due */
+    if (!rc) rc = bough_branches_get_any(&row, rq->srv->cat, row.id, err);
     if (!rc)
         rq->answer =
             json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");

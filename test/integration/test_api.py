@@ -321,8 +321,6 @@ UNSUPPORTED = [
     ("POST", "/projects", {"project": {"store_passwords": False}}),
     ("POST", "/projects", {"project": {"pg_version": 12}}),
     ("POST", "/projects", {"project": {"pg_version": 99}}),
-    ("POST", "P/branches", {"branch": {"parent_lsn": "0/15D4A50"}}),
-    ("POST", "P/branches", {"branch": {"parent_timestamp": "2026-01-01T00:00:00Z"}}),
     ("POST", "P/branches", {"branch": {"archived": True}}),
     ("POST", "P/branches", {"branch": {"init_source": "schema-only"}}),
     ("POST", "P/branches", {"annotation_value": {"a": 1}}),
@@ -354,12 +352,42 @@ def test_what_is_off_or_empty_is_accepted(api, shop):
     api("DELETE", f"{shop.path}/branches/{made['branch']['id']}")
 
 
+WRONG_MOMENTS = [
+    ({"parent_lsn": "x"}, 400), ({"parent_lsn": "0/0"}, 400), ({"parent_lsn": "123456789/0"}, 400),
+    ({"parent_lsn": "0/15D4A50", "parent_timestamp": "2026-01-01T00:00:00Z"}, 400),
+    ({"parent_timestamp": "yesterday"}, 400), ({"parent_timestamp": "2026-01-01T00:00:00"}, 400),
+    ({"parent_timestamp": "2100-01-01T00:00:00Z"}, 400), ({"parent_timestamp": "2001-01-01T00:00:00Z"}, 400),
+    ({"parent_lsn": "0/1"}, 404), ({"parent_lsn": "FFFFFFFF/0"}, 400)]
+
+
+@pytest.mark.parametrize("fields, status", WRONG_MOMENTS, ids=lambda v: str(v)[:60])
+def test_a_moment_that_is_none_is_refused(api, shop, fields, status):
+    api("POST", f"{shop.path}/branches", {"branch": fields | {"name": "no"}}, status)
+    assert shop.names() == {"main"}
+
+
+def test_a_branch_is_restored(api, shop):
+    made = api("POST", f"{shop.path}/branches", {"branch": {"name": "dev"}, "endpoints": [{"type": "read_write"}]}, 201)
+    path = f"{shop.path}/branches/{made['branch']['id']}"
+    for body, status in (({}, 400), ({"source_branch_id": "br-no-such-000000"}, 404), ({"source_branch_id": 1}, 400),
+                         ({"source_branch_id": made["branch"]["id"]}, 400)):
+        api("POST", f"{path}/restore", body, status)
+    main = made["branch"]["parent_id"]
+    back = api("POST", f"{path}/restore", {"source_branch_id": main, "preserve_under_name": "dev-old"})
+    assert back["branch"]["id"] == made["branch"]["id"] and back["branch"]["parent_id"] == main
+    assert back["branch"]["last_reset_at"] and back["operations"][0]["action"] == "timeline_restore"
+    kept = [b for b in api("GET", f"{shop.path}/branches")["branches"] if b["name"] == "dev-old"]
+    assert len(kept) == 1
+    for branch in (kept[0]["id"], made["branch"]["id"]):
+        api("DELETE", f"{shop.path}/branches/{branch}?hard_delete=true")
+
+
 NOT_THERE = [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/operations"),
              ("GET", "/operations/x"),
              ("GET", "/connection_uri"), ("GET", "/branches"), ("POST", "/branches"),
              ("GET", "/branches/count"),
              ("GET", "/branches/x"), ("PATCH", "/branches/x"), ("DELETE", "/branches/x"),
-             ("POST", "/branches/x/export"), ("POST", "/branches/x/recover"),
+             ("POST", "/branches/x/export"), ("POST", "/branches/x/restore"), ("POST", "/branches/x/recover"),
              ("POST", "/branches/x/set_as_default"),
              ("GET", "/branches/x/endpoints"), ("GET", "/branches/x/databases"),
              ("POST", "/branches/x/databases"),

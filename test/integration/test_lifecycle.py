@@ -682,6 +682,7 @@ def test_a_store_of_the_version_before_is_taken_over(server):
     server.down()
     with contextlib.closing(sqlite3.connect(f"{server.store}/bough.db")) as db:
         db.executescript("""
+            DROP TABLE origins; DROP TABLE swaps; ALTER TABLE projects DROP COLUMN history_retention_seconds;
             DROP INDEX branches_expires; DROP INDEX branches_deleted; DROP TABLE clock;
             ALTER TABLE branches DROP COLUMN is_protected; ALTER TABLE branches DROP COLUMN expires_ms;
             ALTER TABLE branches DROP COLUMN ttl_seconds; ALTER TABLE branches DROP COLUMN expiry_cascades;
