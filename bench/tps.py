@@ -20,7 +20,7 @@ def _figure(name, target, pairs):
 
 def rows(directory, quick):
     """Yields (figure, target, measured, is_reached)."""
-    rounds, seconds = (3, 10) if quick else (7, 20)
+    rounds, seconds = (3, 10) if quick else (7, 16)
     rig = Rig(directory)
     try:
         project = rig.project("tps")

@@ -36,7 +36,7 @@ static int find_branch(bough_branch_row *branch, server *srv, const hello_target
                        const char *project, bough_error *err) {
     bough_branch_row *rows;
     size_t n, found = 0;
-    int rc = bough_branches_list(&rows, &n, srv->cat, project, err);
+    int rc = bough_branches_list_live(&rows, &n, srv->cat, project, err);
     if (rc) return rc;
     for (size_t i = 0; i < n; i++) {
         bool is_id = strcmp(rows[i].id, target->branch) == 0;
@@ -74,6 +74,9 @@ static int look_up(errand *e, bough_error *err) {
     int rc;
     if (*t->endpoint) {
         rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
+        if (!rc) /* not of a deleted branch */
+            rc =
+                bough_branches_get(&branch, srv->cat, endpoint.project_id, endpoint.branch_id, err);
         if (rc) return rc;
         (void)snprintf(e->branch, sizeof e->branch, "%s", endpoint.branch_id);
         (void)snprintf(e->project, sizeof e->project, "%s", endpoint.project_id);
@@ -270,7 +273,7 @@ static void finish(errand *e) {
         }
     }
     e->is_done = true; /* from now on ask() may free it */
-    if (e->is_wake && e->rc)
+    if (e->is_wake && e->rc && e->rc != BOUGH_E_NOTFOUND)
         e->kept_until_ms = bough_now_ms() + FAILURE_KEPT_MS;
     else
         errand_free(e);

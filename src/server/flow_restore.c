@@ -23,6 +23,7 @@
 #include "server/computes.h"
 #include "server/flows.h"
 #include "server/history.h"
+#include "server/passwords.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -34,14 +35,39 @@ typedef struct restoring {
     bough_branch_row branch, source;
     bough_swap_row swap;
     char base[BOUGH_ID_SIZE];
+    bough_role_row *roles; /* with new passwords, of what comes from a protected branch */
+    size_t n_roles;
     bool was_active;
     bool is_undecided; /* which directory shows what is for the next start to settle */
 } restoring;
 
 /* ---- the last step, also of start-up ---- */
 
+/* Roles of a branch that came from a protected one: `renewed` are its passwords. After a crash
+ * nobody knows them: the roles have none that is known. */
+static int set_secrets(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
+                       bough_error *err) {
+    bough_role_row *rows = NULL;
+    bough_branch_row source;
+    int rc = BOUGH_OK;
+    if (!renewed) {
+        rc = bough_branches_get_any(&source, srv->cat, s->source_id, err);
+        if (rc || !source.is_protected) return rc;
+        rc = bough_roles_list(&rows, &n, srv->cat, s->branch_id, err);
+        for (size_t i = 0; !rc && i < n; i++) rows[i].secret_size = 0;
+        renewed = rows;
+    }
+    for (size_t i = 0; !rc && i < n; i++) {
+        (void)snprintf(renewed[i].branch_id, sizeof renewed[i].branch_id, "%s", s->branch_id);
+        rc = bough_roles_set_secret(srv->cat, &renewed[i], err);
+    }
+    free(rows);
+    return rc;
+}
+
 /* (in a transaction) What the catalogue says when the directories have changed places. */
-static int apply(server *srv, const bough_swap_row *s, bough_error *err) {
+static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
+                 bough_error *err) {
     bough_branch_row row;
     bough_catalogue *cat = srv->cat;
     int rc = bough_branches_get(&row, cat, s->project_id, s->branch_id, err);
@@ -66,6 +92,7 @@ static int apply(server *srv, const bough_swap_row *s, bough_error *err) {
     const char *parent = is_self ? s->incoming_id : s->source_id;
     if (!rc) rc = bough_branches_set_parent(cat, s->branch_id, parent, err);
     if (!rc && !is_self) rc = bough_branches_replace_contents(cat, s->source_id, s->branch_id, err);
+    if (!rc && !is_self) rc = set_secrets(srv, s, renewed, n, err);
     if (!rc && row.expires_ms) { /* it has its whole lifetime again */
         clock_moment moment;
         clock_look(&moment, srv->clock);
@@ -80,9 +107,10 @@ static int apply(server *srv, const bough_swap_row *s, bough_error *err) {
     return rc ? rc : bough_swaps_delete(cat, s->branch_id, err);
 }
 
-static int apply_and_commit(server *srv, const bough_swap_row *s, bough_error *err) {
+static int apply_and_commit(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
+                            bough_error *err) {
     int rc = bough_catalogue_begin(srv->cat, err);
-    return rc ? rc : bough_catalogue_end(srv->cat, apply(srv, s, err), err);
+    return rc ? rc : bough_catalogue_end(srv->cat, apply(srv, s, renewed, n, err), err);
 }
 
 int flow_restore_recover(server *srv, bough_error *err) {
@@ -95,7 +123,7 @@ int flow_restore_recover(server *srv, bough_error *err) {
                   done ? "finishing an interrupted restore" : "undoing an interrupted restore",
                   "branch", rows[i].branch_id, NULL);
         /* undone: the new directory is one that nothing knows */
-        rc = done ? apply_and_commit(srv, &rows[i], err)
+        rc = done ? apply_and_commit(srv, &rows[i], NULL, 0, err)
                   : bough_swaps_delete(srv->cat, rows[i].branch_id, err);
     }
     free(rows);
@@ -169,6 +197,28 @@ static int copy_settings(const restoring *r, bough_error *err) {
     return rc;
 }
 
+/* What comes from a protected branch gets new passwords before anybody can connect to it. */
+static int renew_passwords(restoring *r, bough_error *err) {
+    char socket_dir[BOUGH_PATH_MAX];
+    server *srv = r->srv;
+    bough_branch_row row = r->branch;
+    bough_endpoint_row endpoint = {0};
+    if (!r->source.is_protected || strcmp(r->source.id, r->branch.id) == 0) return BOUGH_OK;
+    memcpy(row.id, r->swap.incoming_id, sizeof row.id);
+    memcpy(endpoint.id, r->swap.endpoint_id, sizeof endpoint.id);
+    memcpy(endpoint.branch_id, row.id, sizeof endpoint.branch_id);
+    memcpy(endpoint.project_id, r->project->id, sizeof endpoint.project_id);
+    int rc = computes_begin_closed(srv, &row, &endpoint, r->project->pg_major, NULL, err);
+    if (!rc) rc = computes_wait(srv, row.id, "passwords are renewed", err);
+    if (!rc) rc = passwords_renew(&r->roles, &r->n_roles, srv, endpoint.id, r->source.id, err);
+    int stopped =
+        computes_stop(srv, row.id, rc != BOUGH_OK, "passwords were renewed", rc ? NULL : err);
+    if (!rc) rc = stopped;
+    if (computes_socket_dir(socket_dir, srv, endpoint.id, NULL) == BOUGH_OK)
+        bough_ignore(bough_rmtree(socket_dir, NULL));
+    return rc;
+}
+
 /* (all locked) */
 static int change_places(restoring *r, bough_error *err) {
     server *srv = r->srv;
@@ -190,7 +240,7 @@ static int change_places(restoring *r, bough_error *err) {
         return rc;
     }
     BOUGH_POINT(rc, "restore.exchanged");
-    rc = apply_and_commit(srv, &r->swap, err);
+    rc = apply_and_commit(srv, &r->swap, r->roles, r->n_roles, err);
     BOUGH_POINT(rc, "restore.committed");
     if (!rc) return BOUGH_OK;
     /* put it back; where that fails, the next start finishes the restore, and needs both */
@@ -208,6 +258,7 @@ static int restore_locked(restoring *r, bough_error *err) {
     bool has_files = !rc;
     BOUGH_POINT(rc, "restore.files-made");
     if (!rc) rc = copy_settings(r, err);
+    if (!rc) rc = renew_passwords(r, err);
     if (!rc) rc = change_places(r, err);
     if (has_files && !r->is_undecided && (rc || !r->wish->preserve_under_name))
         flow_remove_files(srv, r->swap.incoming_id, NULL);
@@ -284,6 +335,8 @@ int flow_branch_restore(request *rq, const bough_project_row *project, const cha
         rc = answer(r, err);
     }
 out:
+    if (r->roles) explicit_bzero(r->roles, r->n_roles * sizeof *r->roles);
+    free(r->roles);
     free(r);
     return rc;
 }

@@ -174,6 +174,10 @@ def tool(name):
 
 # ---- clients ----
 
+def password(uri):
+    return urllib.parse.unquote(urllib.parse.urlsplit(uri).password)
+
+
 def uri_parts(uri):
     u = urllib.parse.urlsplit(uri)
     q = dict(urllib.parse.parse_qsl(u.query))
@@ -443,7 +447,8 @@ class Bank:
     def running(self):
         with pgbench(self.project.uri(self.name), "-c", self.clients) as load:
             with self.project.connect(self.name) as c:
-                wait_for(lambda: c.one("SELECT count(*) FROM pgbench_history") > 0, "the load runs")
+                wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'")
+                         >= self.clients and c.one("SELECT count(*) FROM pgbench_history") > 0, "the load runs")
             yield load
 
     @staticmethod

@@ -382,16 +382,14 @@ def test_a_branch_is_restored(api, shop):
         api("DELETE", f"{shop.path}/branches/{branch}?hard_delete=true")
 
 
-NOT_THERE = [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/operations"),
-             ("GET", "/operations/x"),
-             ("GET", "/connection_uri"), ("GET", "/branches"), ("POST", "/branches"),
-             ("GET", "/branches/count"),
+NOT_THERE = [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/operations"), ("GET", "/operations/x"),
+             ("GET", "/connection_uri"), ("GET", "/branches"), ("POST", "/branches"), ("GET", "/branches/count"),
              ("GET", "/branches/x"), ("PATCH", "/branches/x"), ("DELETE", "/branches/x"),
              ("POST", "/branches/x/export"), ("POST", "/branches/x/restore"), ("POST", "/branches/x/recover"),
              ("POST", "/branches/x/set_as_default"),
              ("GET", "/branches/x/endpoints"), ("GET", "/branches/x/databases"),
-             ("POST", "/branches/x/databases"),
-             ("GET", "/branches/x/databases/y"), ("PATCH", "/branches/x/databases/y"),
+             ("POST", "/branches/x/databases"), ("GET", "/branches/x/databases/y"),
+             ("PATCH", "/branches/x/databases/y"),
              ("DELETE", "/branches/x/databases/y"),
              ("GET", "/branches/x/roles"), ("POST", "/branches/x/roles"),
              ("GET", "/branches/x/roles/y"),

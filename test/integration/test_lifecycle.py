@@ -559,16 +559,12 @@ def test_a_child_of_a_protected_parent_is_made_wholly_or_not_at_all(server):
 
 # ---- protection and the default branch ----
 
-def password(uri):
-    return re.search(r":([^:@/]+)@", uri).group(1)
-
-
 def assert_shut(p, branch, parent_uri):
     """The parent's password does not open the branch, the branch's own does."""
     uri = p.uri(branch)
-    assert password(uri) != password(parent_uri)
+    assert h.password(uri) != h.password(parent_uri)
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
-        psycopg2.connect(uri.replace(password(uri), password(parent_uri)), connect_timeout=20)
+        psycopg2.connect(uri.replace(h.password(uri), h.password(parent_uri)), connect_timeout=20)
     with p.connect(uri=uri) as c:
         assert c.one("SELECT 1") == 1
 
@@ -601,21 +597,21 @@ def test_children_of_a_protected_branch_have_passwords_of_their_own(p, make_stoc
     p.server.api("POST", role, {"role": {"name": "worker"}})
     p.server.api("POST", role, {"role": {"name": "crowd", "no_login": True}})
     plain = p.branch("plain")
-    assert password(plain["connection_uri"]) == password(old)
+    assert h.password(plain["connection_uri"]) == h.password(old)
     p.bough("branch", "protect", "main")
     made = p.branch("child")
     assert made["connection_uri"] == p.uri("child")
     assert_shut(p, "child", old)
-    where = h.uri_parts(made["connection_uri"])
+    where = p.socket("child")
     for user in ("known_by_sql", "boss"):
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
-            psycopg2.connect(host=where["host"], user=user, password="parents", dbname="neondb")
+            psycopg2.connect(host=where["host"], port=where["port"], user=user, password="parents", dbname="neondb")
     child = p.get("child")["id"]
     reveal = "/projects/{}/branches/{}/roles/{}/reveal_password"
     ours = p.server.api("GET", reveal.format(p.id, child, "worker"))[2]["password"]
     theirs = p.server.api("GET", reveal.format(p.id, p.get()["id"], "worker"))[2]["password"]
     assert ours != theirs
-    psycopg2.connect(host=where["host"], user="worker", password=ours, dbname="neondb").close()
+    psycopg2.connect(host=where["host"], port=where["port"], user="worker", password=ours, dbname="neondb").close()
     assert p.server.api("GET", reveal.format(p.id, child, "crowd"))[0] == 412
     with p.admin("child") as c:
         assert c.rows("SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL ORDER BY 1") == \
@@ -629,8 +625,8 @@ def test_children_of_a_protected_branch_have_passwords_of_their_own(p, make_stoc
     p.start("child")
     assert_shut(p, "child", old)
     grandchild = p.branch("grandchild", parent="child")
-    assert password(grandchild["connection_uri"]) == password(p.uri("child"))
-    assert password(p.uri()) == password(old)  # the parent's stay
+    assert h.password(grandchild["connection_uri"]) == h.password(p.uri("child"))
+    assert h.password(p.uri()) == h.password(old)  # the parent's stay
 
 
 def test_nobody_enters_a_protected_child_while_it_is_made(p):
@@ -645,7 +641,7 @@ def test_nobody_enters_a_protected_child_while_it_is_made(p):
         while not stop:
             for name in set(os.listdir(run)) - known:
                 try:
-                    c = psycopg2.connect(host=f"{run}/{name}", user="neondb_owner", password=password(old),
+                    c = psycopg2.connect(host=f"{run}/{name}", user="neondb_owner", password=h.password(old),
                                          dbname="neondb")
                     entered.append(name)
                     c.close()

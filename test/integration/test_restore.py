@@ -108,16 +108,34 @@ def test_roles_and_databases_are_those_of_the_moment_and_passwords_those_of_now(
     assert p.one("past", IDS) == [1]
 
 
+def test_what_comes_from_a_protected_branch_has_new_passwords(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    when = h.now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    p.branch("dev")
+    p.bough("branch", "protect", "main")
+    theirs = h.password(p.uri("main"))
+    p.refused("branch", "restore", "main", "--from", "dev", says="protected")
+    for args, ids in ((("reset",), [1, 2]), (("restore", "--from", "main", "--at", when), [1])):
+        p.bough("branch", args[0], "dev", *args[1:])
+        ours = h.password(p.uri("dev"))
+        assert ours != theirs and p.one("dev", IDS) == ids
+        with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+            psycopg2.connect(p.uri("dev").replace(ours, theirs))
+        assert p.one("main", IDS) == [1, 2]
+    h.assert_clean(p, "dev")
+
+
 def test_what_cannot_be_restored_is_refused_and_nothing_changes(p):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
     p.branch("dev")
     p.branch("grand", "dev")
     before = p.branches()
     p.refused("branch", "restore", "main", status="usage", says="neither --at nor --from")
-    p.refused("branch", "restore", "main", "--at", "1 s ago", status="invalid", says="preserve_under_name")
+    p.refused("branch", "restore", "main", "--at", h.now(), status="invalid", says="preserve_under_name")
     p.refused("branch", "reset", "dev", status="invalid", says="has children", hint="kept")
     p.refused("branch", "reset", "main", says="no parent")
-    p.refused("branch", "restore", "main", "--at", "1 s ago", "--preserve-under-name", "dev", status="conflict")
+    p.refused("branch", "restore", "main", "--at", h.now(), "--preserve-under-name", "dev", status="conflict")
     p.refused("branch", "restore", "main", "--at", "300 days ago", "--preserve-under-name", "x", status="invalid")
     p.refused("branch", "restore", "nosuch", "--from", "main", status="notfound")
     p.refused("branch", "restore", "dev", "--from", "nosuch", status="notfound")
