@@ -1,5 +1,6 @@
 """kill -9 of the server in the middle of what it does: it is wholly there afterwards, or wholly not."""
 import contextlib
+import glob
 import os
 import random
 import signal
@@ -104,3 +105,33 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock):
         assert_nothing_left(server)
     with stock.connect() as c:
         h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
+
+
+def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server):
+    """A layer's index may name blocks that never came to the disk: hint bits alone, say, which no WAL repairs."""
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t (id int, n int) WITH (fillfactor = 40, autovacuum_enabled = false)")
+    p.sql("main", "INSERT INTO t SELECT g, 0 FROM generate_series(1, 2000) g")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    p.branch("first")  # the pages as they were are in a layer of their own
+    p.sql("main", "UPDATE t SET n = 1")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    path = p.one("main", "SELECT pg_relation_filepath('t')")
+    p.branch("second")
+    p.suspend()
+    p.suspend("second")
+    layer = sorted(glob.glob(f"{server.store}/layers/{p.get()['id']}/*/data/{path}"))[-1]
+    server.down()
+    top = layer[:-len(f"/data/{path}")]
+    for name in ("durable", "boot"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{top}/{name}")
+    with open(f"{top}/boot", "w", encoding="ascii") as f:
+        f.write("another boot")
+    h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+    server.up()
+    assert p.one("second", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
+    assert 0 < p.one("second", "SELECT count(*) FROM t WHERE n = 0") < 500
+    h.assert_clean(p, "second")
