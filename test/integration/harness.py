@@ -428,6 +428,11 @@ class Project:
         os.kill(pid, signal.SIGKILL)
         kill_below(self.pgdata(branch))
 
+    def crash(self, branch="main"):
+        """kill -9, and start anew: who asks for a start is not held to the limit of restarts."""
+        self.kill_compute(branch)
+        self.bough("endpoint", "restart", branch)
+
 
 # ---- load and invariants ----
 

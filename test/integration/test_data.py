@@ -318,8 +318,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(server, p):
                 ledger.progress()
                 server.up()
             else:
-                p.kill_compute()
-                p.start()
+                p.crash()
             ledger.progress()
     acknowledged = list(ledger.acknowledged)
     assert set(p.branches()) == {"main"} | {f"k{i}" for i in range(times(3, 12))}

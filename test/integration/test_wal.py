@@ -79,12 +79,6 @@ def test_a_suspended_branch_keeps_only_the_wal_it_stopped_with(p):
     h.assert_clean(p)
 
 
-def crash(p, name):
-    """kill -9 as often as chance wants: who asks for a start is not held to the limit of restarts."""
-    p.kill_compute(name)
-    p.bough("endpoint", "restart", name)
-
-
 def test_segments_that_a_branch_shares_keep_what_the_other_needs(either):
     """A parent gives back WAL while its children have still to replay the same segments."""
     p = either
@@ -103,11 +97,11 @@ def test_segments_that_a_branch_shares_keep_what_the_other_needs(either):
         with p.admin(name) as c:
             c.run("CHECKPOINT")
         if chance.random() < 0.3:
-            crash(p, name)
+            p.crash(name)
     for name, total in expected.items():
         if chance.random() < 0.5:
             p.start(name)
-            crash(p, name)
+            p.crash(name)
         assert p.one(name, "SELECT sum(n) FROM t") == total
     h.assert_clean(p)
     h.assert_clean(p, chance.choice(["main", *expected]))
