@@ -250,9 +250,8 @@ class Plain:
 
 def pgbench_tps(connection, seconds, *args):
     """TPS that pgbench reports, without the time to connect."""
-    env = os.environ | {"PGPASSWORD": connection["password"]}
-    done = run([tool("pgbench"), "-n", "-T", seconds, *args, "-h", connection["host"], "-p", connection["port"],
-                "-U", connection["user"], connection["dbname"]], timeout=seconds + 120, env=env)
+    done = run([tool("pgbench"), "-n", "-T", seconds, *args, psycopg2.extensions.make_dsn(**connection)],
+               timeout=seconds + 120)
     for line in done.stdout.splitlines():
         if line.startswith("tps ="):
             return float(line.split()[2])
