@@ -42,6 +42,7 @@ enum { CLI_USES_STORE = 1, CLI_USES_PROJECT = 2 };
 struct cli_args;
 struct bough_branch;
 struct bough_branch_expiry;
+struct bough_branch_list;
 
 /** A command, or a group of them. An array of them ends with name NULL. */
 typedef struct cli_command {
@@ -161,6 +162,11 @@ void cli_format_time(char *out, size_t size, const char *rfc3339);
 
 /** Milliseconds: "12.3 ms", "1.20 s". */
 void cli_format_ms(char *out, size_t size, double ms);
+
+/* ---- cmd_branch.c ---- */
+
+/** The name of a branch by its id; the id where it is not listed, "-" where there is none. */
+const char *cli_branch_name(const struct bough_branch_list *branches, const char *id);
 
 /* ---- cmd_lifecycle.c ---- */
 

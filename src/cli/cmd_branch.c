@@ -10,6 +10,12 @@
 #include "util/error.h"
 #include "util/fs.h"
 
+const char *cli_branch_name(const bough_branch_list *branches, const char *id) {
+    for (size_t i = 0; i < branches->count; i++)
+        if (strcmp(branches->items[i]->id, id) == 0) return branches->items[i]->name;
+    return *id ? id : "-";
+}
+
 static int print_created(const cli_args *args, const bough_branch_created *created,
                          bough_error *err) {
     if (args->json) {

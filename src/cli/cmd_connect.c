@@ -104,12 +104,6 @@ int cmd_cs(const cli_args *args, bough_error *err) {
     return rc;
 }
 
-static const char *branch_name(const bough_branch_list *branches, const char *id) {
-    for (size_t i = 0; i < branches->count; i++)
-        if (strcmp(branches->items[i]->id, id) == 0) return branches->items[i]->name;
-    return *id ? id : "-";
-}
-
 int cmd_operation_list(const cli_args *args, bough_error *err) {
     static const char *const headings[] = {"CREATED", "ACTION", "STATUS", "BRANCH",
                                            ">TOOK",   "ID",     "ERROR",  NULL};
@@ -135,8 +129,9 @@ int cmd_operation_list(const cli_args *args, bough_error *err) {
         char created[40], took[32];
         cli_format_time(created, sizeof created, o->created_at);
         cli_format_ms(took, sizeof took, o->duration_ms);
-        const char *cells[] = {created, o->action, o->status, branch_name(branches, o->branch_id),
-                               took,    o->id,     o->failure};
+        const char *cells[] = {
+            created, o->action, o->status, cli_branch_name(branches, o->branch_id),
+            took,    o->id,     o->failure};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
             cli_table_add(table, *cells[k] ? cells[k] : "-");
     }

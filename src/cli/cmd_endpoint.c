@@ -7,12 +7,6 @@
 #include "cli/cli.h"
 #include "util/error.h"
 
-static const char *branch_name(const bough_branch_list *branches, const char *id) {
-    for (size_t i = 0; i < branches->count; i++)
-        if (strcmp(branches->items[i]->id, id) == 0) return branches->items[i]->name;
-    return *id ? id : "-";
-}
-
 int cmd_endpoint_list(const cli_args *args, bough_error *err) {
     static const char *const headings[] = {"BRANCH", "ID", "STATE", "TYPE", "HOST", NULL};
     bough_client *client = NULL;
@@ -32,7 +26,7 @@ int cmd_endpoint_list(const cli_args *args, bough_error *err) {
                 rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
             continue;
         }
-        const char *cells[] = {branch_name(branches, e->branch_id), e->id, e->state, e->type,
+        const char *cells[] = {cli_branch_name(branches, e->branch_id), e->id, e->state, e->type,
                                e->host};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++)
             cli_table_add(table, *cells[k] ? cells[k] : "-");

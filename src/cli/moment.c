@@ -12,8 +12,6 @@
 
 #include "util/when.h"
 
-#define SECONDS_MAX ((int64_t)36525 * 86400) /* 100 years */
-
 static int refuse(const char *text, bough_error *err) {
     (void)bough_fail(err, BOUGH_E_USAGE, "\"%.100s\" is not a moment", text);
     return bough_hint(err, "Write it like '2026-11-23 14:03:07.25+01', '2 hours ago' or "
@@ -46,7 +44,8 @@ static int64_t ago(const char *text) {
         size_t known = strlen(units[i].name);
         bool plural = length == known + 1 && tolower((unsigned char)unit[known]) == 's';
         if (strncasecmp(unit, units[i].name, known) == 0 && (length == known || plural))
-            return n <= SECONDS_MAX / units[i].seconds ? n * units[i].seconds * 1000000 : 0;
+            return n <= BOUGH_LONGEST_SECONDS / units[i].seconds ? n * units[i].seconds * 1000000
+                                                                 : 0;
     }
     return 0;
 }

@@ -5,8 +5,6 @@
 
 #include "util/when.h"
 
-#define LONGEST_SECONDS ((long long)36525 * 86400) /* 100 years, as of util/when.c */
-
 bool bough_expiry_is_temporary(const char *name) {
     return strncmp(name, "ci-", 3) == 0 || strncmp(name, "tmp-", 4) == 0;
 }
@@ -38,10 +36,10 @@ int bough_expiry_at(bough_branch_row *row, const char *text, int64_t now_ms, bou
 }
 
 int bough_expiry_in(bough_branch_row *row, long long seconds, int64_t now_ms, bough_error *err) {
-    if (seconds < 1 || seconds > LONGEST_SECONDS)
+    if (seconds < 1 || seconds > BOUGH_LONGEST_SECONDS)
         return bough_fail(err, BOUGH_E_INVALID,
                           "a branch lives for 1 to %lld seconds before it expires, not %lld",
-                          LONGEST_SECONDS, seconds);
+                          (long long)BOUGH_LONGEST_SECONDS, seconds);
     set(row, now_ms + seconds * 1000 + 999, now_ms); /* never earlier than was said */
     return BOUGH_OK;
 }

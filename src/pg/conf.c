@@ -374,22 +374,12 @@ static bool unchanged(const char *path, const text *t) {
 /* Replace atomically, but without fsync unless `durable`. */
 static int put(const char *pgdata, const char *name, const text *t, bool durable,
                bough_error *err) {
-    char path[BOUGH_PATH_MAX], temp[BOUGH_PATH_MAX];
+    char path[BOUGH_PATH_MAX];
     if (t->failed) return bough_fail(err, BOUGH_E_NOMEM, "could not build \"%s\"", name);
     int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, name);
-    if (!rc) rc = bough_path(temp, sizeof temp, err, "%s/%s.tmp", pgdata, name);
     if (rc || unchanged(path, t)) return rc;
-    const char *data = t->data ? t->data : "";
-    if (durable) return bough_write_file(path, data, t->size, 0600, err);
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", temp);
-    if (bough_write_full(fd, data, t->size) != 0)
-        rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
-    if (close(fd) != 0 && !rc) rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
-    if (!rc && rename(temp, path) != 0)
-        rc = bough_fail_sys(err, errno, "could not replace \"%s\"", path);
-    if (rc) (void)unlink(temp);
-    return rc;
+    return (durable ? bough_write_file : bough_replace_file)(path, t->data ? t->data : "", t->size,
+                                                             0600, err);
 }
 
 static int write_carried(const char *pgdata, const bough_conf *conf, bough_error *err) {

@@ -75,11 +75,9 @@ typedef struct bough_run {
 } bough_run;
 
 /**
- * Run a tool and wait for its end.
+ * Run a tool and wait for its end. When it returns, what the tool started has ended too.
  *
  * @param[out] status  As from waitpid(); valid with BOUGH_OK.
- * When it returns, what the tool started has ended too.
- *
  * @retval BOUGH_E_CANCELLED  tick() said so; the whole process group was ended.
  * @retval BOUGH_E_TIMEOUT    A process that the tool started does not end.
  * @return Or the code that feed() or output() gave.

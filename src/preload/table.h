@@ -36,10 +36,10 @@ bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path,
  */
 bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
                              bool fresh);
-/* Drop a reference; an unlinked entry that nothing needs is freed. */
 /* The head has nothing under the path of this entry any more, not even a whiteout: descriptors keep
  * the entry, the path gets a new one at the next look. */
 void bough_entry_forget(bough_header *shm, bough_entry *entry);
+/* Drop a reference; an unlinked entry that nothing needs is freed. */
 void bough_entry_put(bough_header *shm, bough_entry *entry);
 
 /* Presence. Setting may need memory: 0, or -1 with ENOSPC. */

@@ -87,8 +87,8 @@ BOUGH_CHECK int api_life_moment(clock_moment *moment, request *rq, const json_t 
  */
 BOUGH_CHECK int api_read_life(bough_branch_row *row, request *rq, const json_t *branch,
                               const clock_moment *moment, bough_error *err);
-/** The query parameter include_deleted. */
-BOUGH_CHECK int api_query_deleted(bool *out, const request *rq, bough_error *err);
+/** A query parameter that is true or false; false where it is missing. */
+BOUGH_CHECK int api_query_bool(bool *out, const request *rq, const char *name, bough_error *err);
 /** A numeric query parameter within bounds. */
 BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name,
                               long long otherwise, long long least, long long most,

@@ -69,7 +69,7 @@ int api_branch_list(request *rq, bough_error *err) {
     long long limit, from;
     bool with_deleted;
     int rc = api_project_of(&project, rq, err);
-    if (!rc) rc = api_query_deleted(&with_deleted, rq, err);
+    if (!rc) rc = api_query_bool(&with_deleted, rq, "include_deleted", err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
     if (!rc) rc = api_query_int(&from, rq, "cursor", 0, 0, INT32_MAX, err);
     if (!rc)

@@ -156,24 +156,13 @@ int api_branch_set_default(request *rq, bough_error *err) {
 
 /* ---- deleting and recovering ---- */
 
-static int query_bool(bool *out, const request *rq, const char *name, bough_error *err) {
-    const char *text = request_query(rq, name);
-    *out = text && strcmp(text, "true") == 0;
-    if (!text || !*text || *out || strcmp(text, "false") == 0) return BOUGH_OK;
-    return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be true or false", name);
-}
-
-int api_query_deleted(bool *out, const request *rq, bough_error *err) {
-    return query_bool(out, rq, "include_deleted", err);
-}
-
 int api_branch_delete(request *rq, bough_error *err) {
     bough_project_row project;
     bough_branch_row row;
     bough_operation_row operation;
     bool is_refused = false, for_good;
     int rc = api_project_of(&project, rq, err);
-    if (!rc) rc = query_bool(&for_good, rq, "hard_delete", err);
+    if (!rc) rc = api_query_bool(&for_good, rq, "hard_delete", err);
     if (rc) return rc;
     rc = bough_branches_get(&row, rq->srv->cat, project.id, rq->params[1], err);
     if (rc == BOUGH_E_NOTFOUND && for_good)

@@ -32,6 +32,13 @@ int api_deleted_already(request *rq, int rc, bough_error *err) {
     return BOUGH_OK;
 }
 
+int api_query_bool(bool *out, const request *rq, const char *name, bough_error *err) {
+    const char *text = request_query(rq, name);
+    *out = text && strcmp(text, "true") == 0;
+    if (!text || !*text || *out || strcmp(text, "false") == 0) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be true or false", name);
+}
+
 int api_query_int(long long *out, const request *rq, const char *name, long long otherwise,
                   long long least, long long most, bough_error *err) {
     const char *text = request_query(rq, name);
@@ -254,9 +261,9 @@ int api_connection_uri(request *rq, bough_error *err) {
     bough_database_row database;
     bough_role_row role;
     char password[BOUGH_SECRET_SIZE] = "";
-    const char *socket = request_query(rq, "socket");
-    bool by_socket = socket && strcmp(socket, "true") == 0;
+    bool by_socket;
     int rc = api_project_of(&project, rq, err);
+    if (!rc) rc = api_query_bool(&by_socket, rq, "socket", err);
     if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
     if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
     if (!rc && role.secret_size) rc = answer_password(password, rq->srv, &role, err);

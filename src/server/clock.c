@@ -52,12 +52,10 @@ static int64_t of_clock(clockid_t id) {
 }
 
 static void read_boot_id(char *out) {
-    char *text = NULL;
-    size_t size = 0;
+    char text[BOUGH_BOOT_ID_SIZE];
     (void)snprintf(out, BOUGH_ID_SIZE, "unknown");
-    if (bough_read_file(&text, &size, "/proc/sys/kernel/random/boot_id", 256, NULL) == BOUGH_OK)
+    if (bough_boot_id(text, NULL) == BOUGH_OK)
         (void)snprintf(out, BOUGH_ID_SIZE, "%.*s", (int)strcspn(text, "\n"), text);
-    free(text);
 }
 
 /* With the mutex, for the sake of the test file's last good reading. */

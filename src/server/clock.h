@@ -1,5 +1,5 @@
 /**
- * What time it is, as far as deleting may rely on it (docs/adr/0006).
+ * What time it is, as far as deleting may rely on it (docs/adr/0007).
  *
  * Two clocks are asked: the wall clock, which anybody may set, and the time that has passed since
  * the wall clock was last trusted, by CLOCK_BOOTTIME. What has come by both has come; times are

@@ -9,7 +9,6 @@
  * takes the branch's lock and looks whether the process it was told about is still the current one
  * and has ended; so a stop that was asked for is never taken for a crash.
  */
-#include "server/history.h"
 #include "server/computes.h"
 
 #include <errno.h>
@@ -33,6 +32,7 @@
 #include "pg/sql.h"
 #include "server/door.h"
 #include "server/flows.h"
+#include "server/history.h"
 #include "server/inside.h"
 #include "server/tls.h"
 #include "util/log.h"

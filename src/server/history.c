@@ -217,7 +217,11 @@ static void each_branch(server *srv, const char *project_id,
     bough_branch_row *rows = NULL;
     size_t n = 0;
     bough_project_row project = {0};
-    if (bough_branches_list(&rows, &n, srv->cat, project_id, NULL) != BOUGH_OK) return;
+    bough_error err;
+    if (bough_branches_list(&rows, &n, srv->cat, project_id, &err) != BOUGH_OK) {
+        complain("could not look after history", "", &err);
+        return;
+    }
     for (size_t i = 0; i < n && !atomic_load(&srv->stopping); i++) {
         if (strcmp(project.id, rows[i].project_id) != 0 &&
             bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) != BOUGH_OK)

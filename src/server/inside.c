@@ -20,10 +20,8 @@ static int connect_to(PGconn **conn, const server *srv, const char *endpoint, co
     return rc ? rc : bough_sql_connect(conn, socket_dir, database, err);
 }
 
-/* For statements about the cluster: "postgres", or where that is missing or meant itself,
- * "template1". */
-static int connect_any(PGconn **conn, const server *srv, const char *endpoint, const char *not_to,
-                       bough_error *err) {
+int inside_connect(PGconn **conn, const server *srv, const char *endpoint, const char *not_to,
+                   bough_error *err) {
     int rc = BOUGH_E_NOTFOUND;
     if (!not_to || strcmp(not_to, "postgres") != 0)
         rc = connect_to(conn, srv, endpoint, "postgres", err);
@@ -73,7 +71,7 @@ static int alter_password(PGconn *conn, const char *role, const char *password, 
 int inside_create_role(const server *srv, const char *endpoint, const char *role,
                        const char *password, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "BEGIN");
     if (!rc) rc = run(conn, err, "CREATE ROLE %I CREATEDB CREATEROLE NOSUPERUSER", role);
     if (!rc && password) rc = alter_password(conn, role, password, err);
@@ -86,7 +84,7 @@ int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, b
     PGconn *conn = NULL;
     char timeout[32];
     (void)snprintf(timeout, sizeof timeout, "%d", timeout_ms);
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "SET statement_timeout = %L", timeout);
     if (!rc) rc = run(conn, err, "CHECKPOINT");
     PQfinish(conn);
@@ -112,7 +110,7 @@ int inside_activity(char *out, size_t size, const server *srv, const char *endpo
     PGconn *conn = NULL;
     PGresult *result = NULL;
     *out = '\0';
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = bough_sql_query(&result, conn, activity, 0, NULL, err);
     if (!rc && PQntuples(result) > 0) (void)snprintf(out, size, "%s", PQgetvalue(result, 0, 0));
     PQclear(result);
@@ -123,7 +121,7 @@ int inside_activity(char *out, size_t size, const server *srv, const char *endpo
 int inside_set_password(const server *srv, const char *endpoint, const char *role,
                         const char *password, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = alter_password(conn, role, password, err);
     PQfinish(conn);
     return rc;
@@ -131,7 +129,7 @@ int inside_set_password(const server *srv, const char *endpoint, const char *rol
 
 int inside_drop_role(const server *srv, const char *endpoint, const char *role, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "DROP ROLE IF EXISTS %I", role);
     PQfinish(conn);
     return rc;
@@ -140,7 +138,7 @@ int inside_drop_role(const server *srv, const char *endpoint, const char *role, 
 int inside_create_database(const server *srv, const char *endpoint, const char *database,
                            const char *owner, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = run(conn, err, "CREATE DATABASE %I OWNER %I", database, owner);
     PQfinish(conn);
     if (rc) return rc;
@@ -155,7 +153,7 @@ int inside_create_database(const server *srv, const char *endpoint, const char *
 int inside_alter_database(const server *srv, const char *endpoint, const bough_database_row *row,
                           const char *name, const char *owner, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, row->name, err);
+    int rc = inside_connect(&conn, srv, endpoint, row->name, err);
     if (!rc) rc = run(conn, err, "BEGIN");
     if (!rc && strcmp(owner, row->owner) != 0)
         rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", row->name, owner);
@@ -169,7 +167,7 @@ int inside_alter_database(const server *srv, const char *endpoint, const bough_d
 int inside_drop_database(const server *srv, const char *endpoint, const char *database,
                          bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_any(&conn, srv, endpoint, database, err);
+    int rc = inside_connect(&conn, srv, endpoint, database, err);
     if (!rc) rc = run(conn, err, "DROP DATABASE IF EXISTS %I WITH (FORCE)", database);
     PQfinish(conn);
     return rc;
@@ -210,7 +208,7 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
     PGconn *conn = NULL;
     PGresult *result = NULL;
     *c = (inside_contents){0};
-    int rc = connect_any(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
     if (!rc) rc = discover_databases(c, conn, err);
     if (!rc)
         rc = bough_sql_query(&result, conn,

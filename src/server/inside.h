@@ -5,7 +5,18 @@
 #ifndef BOUGH_SERVER_INSIDE_H
 #define BOUGH_SERVER_INSIDE_H
 
+#include "pg/sql.h"
 #include "server/server.h"
+
+/**
+ * Connect for statements about the cluster: to "postgres", or where that is missing or `not_to`, to
+ * "template1".
+ *
+ * @param[out] conn  PQfinish() it, also after a failure.
+ * @param not_to     NULL: none.
+ */
+BOUGH_CHECK int inside_connect(PGconn **conn, const server *srv, const char *endpoint,
+                               const char *not_to, bough_error *err);
 
 /** CREATE ROLE, with CREATEDB and CREATEROLE; `password` NULL: NOLOGIN. */
 BOUGH_CHECK int inside_create_role(const server *srv, const char *endpoint, const char *role,

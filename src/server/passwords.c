@@ -7,7 +7,7 @@
 
 #include "pg/conf.h"
 #include "pg/sql.h"
-#include "server/computes.h"
+#include "server/inside.h"
 
 #define SQL_MAX 1024
 
@@ -67,21 +67,13 @@ static int renew_all(PGconn *conn, bough_role_row *roles, size_t n, const server
     return rc;
 }
 
-static int connect_to(PGconn **conn, const server *srv, const char *endpoint, bough_error *err) {
-    char socket_dir[BOUGH_PATH_MAX];
-    int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
-    if (!rc) rc = bough_sql_connect(conn, socket_dir, "postgres", err);
-    if (rc == BOUGH_E_NOTFOUND) rc = bough_sql_connect(conn, socket_dir, "template1", err);
-    return rc;
-}
-
 int passwords_renew(bough_role_row **roles, size_t *n, const server *srv, const char *endpoint,
                     const char *branch, bough_error *err) {
     PGconn *conn = NULL;
     int rc = bough_roles_list(roles, n, srv->cat, branch, err);
     if (rc) return rc;
     for (size_t i = 0; i < *n; i++) (*roles)[i].secret_size = 0;
-    rc = connect_to(&conn, srv, endpoint, err);
+    rc = inside_connect(&conn, srv, endpoint, NULL, err);
     /* statements with verifiers must not be logged, whatever ALTER DATABASE ... SET says */
     if (!rc) rc = bough_sql_exec(conn, "SET log_statement = 'none'", err);
     if (!rc) rc = bough_sql_exec(conn, "SET log_min_duration_statement = -1", err);

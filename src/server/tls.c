@@ -1,8 +1,6 @@
 /* Certificates: X.509 v3, keys on P-256, by OpenSSL. */
 #include "server/tls.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
@@ -15,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "util/log.h"
 
@@ -42,20 +39,9 @@ static int fail_openssl(bough_error *err, const char *what) {
 
 /* Replace a file. Without `durable`, a power cut may spoil it: then it is made anew. */
 static int write_pem(BIO *bio, const char *path, bool durable, bough_error *err) {
-    char *data = NULL, temp[BOUGH_PATH_MAX];
+    char *data = NULL;
     size_t size = (size_t)BIO_get_mem_data(bio, &data);
-    if (durable) return bough_write_file(path, data, size, 0600, err);
-    int rc = bough_path(temp, sizeof temp, err, "%s.tmp", path);
-    if (rc) return rc;
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", temp);
-    if (bough_write_full(fd, data, size) != 0)
-        rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
-    if (close(fd) != 0 && !rc) rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
-    if (!rc && rename(temp, path) != 0)
-        rc = bough_fail_sys(err, errno, "could not replace \"%s\"", path);
-    if (rc) (void)unlink(temp);
-    return rc;
+    return (durable ? bough_write_file : bough_replace_file)(path, data, size, 0600, err);
 }
 
 static int write_key(EVP_PKEY *key, const char *path, bool durable, bough_error *err) {

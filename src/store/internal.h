@@ -46,8 +46,6 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
-/* This boot of the machine; `out` has 64 bytes. */
-int bough_boot_id(char out[64], bough_error *err);
 /* Note in which boot a layer was sealed. */
 int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err);
 /* Whether the machine was started anew before the layer was made durable: blocks that its index

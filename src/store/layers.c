@@ -89,16 +89,6 @@ int bough_layer_set_durable(const bough_store *store, const char *dir, bough_err
     return rc ? rc : bough_write_file(path, "", 0, 0400, err);
 }
 
-int bough_boot_id(char out[64], bough_error *err) {
-    char *text;
-    size_t n;
-    int rc = bough_read_file(&text, &n, "/proc/sys/kernel/random/boot_id", 4096, err);
-    if (rc) return rc;
-    (void)snprintf(out, 64, "%.40s", text);
-    free(text);
-    return BOUGH_OK;
-}
-
 int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX], boot[64];
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s/boot", store->dir, dir);

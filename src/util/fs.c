@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <fts.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,14 +110,18 @@ static int fsync_parent(const char *path, bough_error *err) {
     return bough_fsync_path(dir, err);
 }
 
-int bough_write_file(const char *path, const void *data, size_t size, mode_t mode,
-                     bough_error *err) {
+/* Temporary names are of this process and this call: threads may replace one file at once. */
+static int replace_file(const char *path, const void *data, size_t size, mode_t mode,
+                        bool is_durable, bough_error *err) {
+    static atomic_uint counter;
     char temp[BOUGH_PATH_MAX];
-    int rc = bough_path(temp, sizeof temp, err, "%s.tmp-%d", path, (int)getpid());
+    int rc = bough_path(temp, sizeof temp, err, "%s.tmp-%d-%u", path, (int)getpid(),
+                        atomic_fetch_add(&counter, 1));
     if (rc) return rc;
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", temp);
-    if (fchmod(fd, mode) != 0 || bough_write_full(fd, data, size) != 0 || fsync(fd) != 0) {
+    if (fchmod(fd, mode) != 0 || bough_write_full(fd, data, size) != 0 ||
+        (is_durable && fsync(fd) != 0)) {
         rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
         close(fd);
         unlink(temp);
@@ -127,7 +133,27 @@ int bough_write_file(const char *path, const void *data, size_t size, mode_t mod
         unlink(temp);
         return rc;
     }
-    return fsync_parent(path, err);
+    return is_durable ? fsync_parent(path, err) : BOUGH_OK;
+}
+
+int bough_write_file(const char *path, const void *data, size_t size, mode_t mode,
+                     bough_error *err) {
+    return replace_file(path, data, size, mode, true, err);
+}
+
+int bough_replace_file(const char *path, const void *data, size_t size, mode_t mode,
+                       bough_error *err) {
+    return replace_file(path, data, size, mode, false, err);
+}
+
+int bough_boot_id(char out[BOUGH_BOOT_ID_SIZE], bough_error *err) {
+    char *text;
+    size_t n;
+    int rc = bough_read_file(&text, &n, "/proc/sys/kernel/random/boot_id", 4096, err);
+    if (rc) return rc;
+    (void)snprintf(out, BOUGH_BOOT_ID_SIZE, "%.40s", text);
+    free(text);
+    return BOUGH_OK;
 }
 
 int bough_read_file(char **data, size_t *size, const char *path, size_t max_bytes,

@@ -28,6 +28,13 @@ BOUGH_CHECK int bough_mkdirs(const char *path, mode_t mode, bough_error *err);
 /** Write a whole file: temporary name, fsync, rename, fsync of the directory. */
 BOUGH_CHECK int bough_write_file(const char *path, const void *data, size_t size, mode_t mode,
                                  bough_error *err);
+/** The same without fsync: whole for every reader, but a power cut may spoil it. */
+BOUGH_CHECK int bough_replace_file(const char *path, const void *data, size_t size, mode_t mode,
+                                   bough_error *err);
+
+#define BOUGH_BOOT_ID_SIZE 64
+/** This boot of the machine, as the kernel writes it: with a newline at its end. */
+BOUGH_CHECK int bough_boot_id(char out[BOUGH_BOOT_ID_SIZE], bough_error *err);
 
 /**
  * Read a whole file; a NUL is appended (not counted in size).

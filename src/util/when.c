@@ -7,8 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#define LONGEST_SECONDS ((int64_t)36525 * 86400) /* 100 years */
-
 /* Exactly n digits; moves on. */
 static bool take_number(int *out, const char **at, int n) {
     *out = 0;
@@ -96,12 +94,13 @@ int bough_when_duration(int64_t *seconds, const char *text, bough_error *err) {
     while (ok && *at) {
         int64_t n = 0;
         ok = isdigit((unsigned char)*at);
-        for (; isdigit((unsigned char)*at) && n <= LONGEST_SECONDS; at++) n = n * 10 + (*at - '0');
+        for (; isdigit((unsigned char)*at) && n <= BOUGH_LONGEST_SECONDS; at++)
+            n = n * 10 + (*at - '0');
         while (next < UNITS && units[next].letter != *at) next++;
-        ok = ok && next < UNITS && n <= LONGEST_SECONDS;
+        ok = ok && next < UNITS && n <= BOUGH_LONGEST_SECONDS;
         if (!ok) break;
         *seconds += n * units[next++].seconds;
-        ok = *seconds <= LONGEST_SECONDS;
+        ok = *seconds <= BOUGH_LONGEST_SECONDS;
         at++;
     }
     if (ok && *seconds > 0) return BOUGH_OK;

@@ -8,6 +8,9 @@
 
 #include "util/error.h"
 
+/** No duration is longer: 100 years. */
+#define BOUGH_LONGEST_SECONDS ((int64_t)36525 * 86400)
+
 /**
  * Read a time of RFC 3339, with its zone: "2026-11-25T14:03:07.25+01:00"; a blank may stand for
  * the T, and case does not count (section 5.6). A leap second counts as the second after it.

@@ -144,6 +144,8 @@ def test_the_printed_string_connects_and_wakes(door):
     with door.project.connect(uri=socket_uri) as c:
         assert c.one("SELECT client_addr FROM pg_stat_activity WHERE pid = pg_backend_pid()") is None
     assert door.project.bough("psql", "main", "--", "-Atc", "SELECT 43").stdout.strip() == "43"
+    path = f"/projects/{door.project.id}/connection_uri?socket="
+    assert [door.server.api("GET", path + word)[0] for word in ("true", "false", "yes")] == [200, 200, 400]
 
 
 @pytest.mark.parametrize("name", ["d@b", "@", "a@", "x' y", "ü"])

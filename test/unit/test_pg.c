@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +270,30 @@ static void a_tool_reads_what_it_is_fed_and_its_status_is_told(void **state) {
 
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
 
+static void *write_often(void *failures) {
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/shared", dir);
+    for (int i = 0; i < 500; i++)
+        if (bough_replace_file(path, "whole", 5, 0400, NULL) != 0) ++*(int *)failures;
+    return failures;
+}
+
+static void threads_may_write_one_file_at_once(void **state) {
+    (void)state;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    int failures[THREADS] = {0};
+    char *text = NULL;
+    size_t size = 0;
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_often, &failures[i]), 0);
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
+    for (int i = 0; i < THREADS; i++) assert_int_equal(failures[i], 0);
+    assert_int_equal(bough_read_file(&text, &size, in_dir("shared"), 64, NULL), 0);
+    assert_string_equal(text, "whole");
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         IN_DIR(source_is_told_by_its_first_bytes),
@@ -282,6 +307,7 @@ int main(void) {
         cmocka_unit_test(a_dump_is_complete_with_its_last_comment),
         cmocka_unit_test(a_dump_that_reaches_further_is_refused),
         cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
+        IN_DIR(threads_may_write_one_file_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
