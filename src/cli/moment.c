@@ -10,19 +10,13 @@
 #include <strings.h>
 #include <time.h>
 
+#include "util/lsn.h"
 #include "util/when.h"
 
 static int refuse(const char *text, bough_error *err) {
     (void)bough_fail(err, BOUGH_E_USAGE, "\"%.100s\" is not a moment", text);
     return bough_hint(err, "Write it like '2026-11-23 14:03:07.25+01', '2 hours ago' or "
                            "0/A27BB60.");
-}
-
-static bool is_lsn(const char *text) {
-    unsigned high, low;
-    int end = -1;
-    return sscanf(text, "%8x/%8x%n", &high, &low, &end) == 2 && end == (int)strlen(text) &&
-           isxdigit((unsigned char)*text);
 }
 
 /* "2 hours ago", "90 s ago", "10min ago": microseconds before now; 0 where it is something else. */
@@ -113,7 +107,8 @@ static int date_and_time(int64_t *us, const char *text, bough_error *err) {
 
 int cli_moment(char *out, size_t size, const char *text, bough_error *err) {
     while (*text == ' ') text++;
-    if (is_lsn(text)) {
+    uint64_t lsn;
+    if (bough_lsn_read(&lsn, text)) {
         (void)snprintf(out, size, "%s", text);
         return BOUGH_OK;
     }

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "util/lsn.h"
+
 enum {
     BOUGH_ID_SIZE = 64,      /**< any id, with its NUL */
     BOUGH_NAME_SIZE = 1028,  /**< 256 characters of UTF-8 */
@@ -32,7 +34,7 @@ typedef struct bough_project_row {
 /** Where a branch of a moment of the past begins. */
 typedef struct bough_origin_row {
     char branch_id[BOUGH_ID_SIZE];
-    char lsn[24];        /**< "16/B374D848": its parent's WAL up to here */
+    char lsn[BOUGH_LSN_SIZE]; /**< "16/B374D848": its parent's WAL up to here */
     int64_t time_us;     /**< the time asked for, microseconds since 1970; 0: an LSN was, or none */
     int64_t restored_ms; /**< when it was restored or reset last; 0: never */
 } bough_origin_row;
@@ -45,7 +47,7 @@ typedef struct bough_swap_row {
     char source_id[BOUGH_ID_SIZE];       /**< the branch that this is of */
     char preserve_name[BOUGH_NAME_SIZE]; /**< "" to delete what it showed */
     char endpoint_id[BOUGH_ID_SIZE];     /**< for the branch that keeps it */
-    char lsn[24];
+    char lsn[BOUGH_LSN_SIZE];
     int64_t time_us;
 } bough_swap_row;
 

@@ -10,6 +10,7 @@
 #include "server/computes.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
+#include "util/lsn.h"
 #include "util/when.h"
 
 /* ---- listing ---- */
@@ -206,8 +207,6 @@ static int read_wish(branch_wish *wish, request *rq, json_t *branch, const char 
 static int read_moment(bough_target *moment, const json_t *object, const char *lsn_name,
                        const char *time_name, bough_error *err) {
     const char *lsn = NULL, *time = NULL;
-    unsigned high, low;
-    int end = -1;
     int rc = body_text(&lsn, object, lsn_name, err);
     if (!rc) rc = body_text(&time, object, time_name, err);
     if (lsn && !*lsn) lsn = NULL; /* as good as nothing */
@@ -217,10 +216,8 @@ static int read_moment(bough_target *moment, const json_t *object, const char *l
                         time_name);
     if (!rc && time) rc = bough_when_time_us(&moment->time_us, time, err);
     if (rc || !lsn) return rc;
-    if (strspn(lsn, "0123456789abcdefABCDEF/") != strlen(lsn) || strlen(lsn) > 17 ||
-        sscanf(lsn, "%8x/%8x%n", &high, &low, &end) != 2 || lsn[end] || (high == 0 && low == 0))
+    if (!bough_lsn_read(&moment->lsn, lsn) || moment->lsn == 0)
         return bough_fail(err, BOUGH_E_INVALID, "\"%.40s\" is not an LSN such as 0/A27BB60", lsn);
-    moment->lsn = (uint64_t)high << 32 | low;
     return BOUGH_OK;
 }
 

@@ -25,6 +25,7 @@
 #include "server/history.h"
 #include "server/passwords.h"
 #include "util/log.h"
+#include "util/lsn.h"
 #include "util/point.h"
 
 typedef struct restoring {
@@ -175,7 +176,7 @@ static int make_files(restoring *r, bough_error *err) {
                   : bough_store_fork(NULL, r->srv->store, r->source.id, s->incoming_id, live, err);
     }
     int rc = history_fork(&cut, r->srv, r->base, &r->wish->moment, s->incoming_id, err);
-    (void)snprintf(s->lsn, sizeof s->lsn, "%X/%X", (unsigned)(cut.lsn >> 32), (unsigned)cut.lsn);
+    bough_lsn_write(s->lsn, cut.lsn);
     s->time_us = r->wish->moment.time_us;
     return rc;
 }

@@ -20,6 +20,7 @@
 #include "server/lifecycle.h"
 #include "server/passwords.h"
 #include "util/log.h"
+#include "util/lsn.h"
 #include "util/point.h"
 
 /** A parent with more WAL than this since its last checkpoint makes one before it is branched. */
@@ -195,8 +196,7 @@ static int fork_past(making *m, const bough_target *moment, char ***carried, bou
     if (!rc) rc = bough_store_pgdata(pgdata, m->srv->store, m->base, err);
     if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
     (void)snprintf(m->origin.branch_id, sizeof m->origin.branch_id, "%s", m->branch.id);
-    (void)snprintf(m->origin.lsn, sizeof m->origin.lsn, "%X/%X", (unsigned)(cut.lsn >> 32),
-                   (unsigned)cut.lsn);
+    bough_lsn_write(m->origin.lsn, cut.lsn);
     m->origin.time_us = moment->time_us;
     return rc;
 }
@@ -292,12 +292,11 @@ static void undo(making *m, const bough_error *cause) {
 static bool is_of_moment(server *srv, const bough_branch_row *existing,
                          const bough_target *moment) {
     bough_origin_row origin;
-    char lsn[24];
     bool has = bough_origins_get(&origin, srv->cat, existing->id, NULL) == BOUGH_OK &&
                (*origin.lsn || origin.time_us);
     if (!has || !history_is_wanted(moment)) return !has && !history_is_wanted(moment);
-    (void)snprintf(lsn, sizeof lsn, "%X/%X", (unsigned)(moment->lsn >> 32), (unsigned)moment->lsn);
-    return moment->time_us ? origin.time_us == moment->time_us : strcmp(origin.lsn, lsn) == 0;
+    return moment->time_us ? origin.time_us == moment->time_us
+                           : strcmp(origin.lsn, BOUGH_LSN_TEXT(moment->lsn)) == 0;
 }
 
 /* An existing name: the same branch again, or a conflict. */

@@ -28,6 +28,7 @@
 #include "preload/path.h"
 #include "store/seal.h"
 #include "store/walscan.h"
+#include "util/lsn.h"
 
 #define META_MAX 4096
 #define GATE_TIMEOUT_MS 2000
@@ -333,9 +334,8 @@ static int find_cut(at *a, const bough_target *target, const bough_header *live,
     if (target->lsn && !a->found.is_stopped && a->found.cut < target->lsn &&
         target->lsn - a->found.cut > XLOG_PAGE)
         return bough_fail(err, BOUGH_E_INVALID,
-                          "the branch has not come to LSN %X/%X yet: it is at %X/%X",
-                          (unsigned)(target->lsn >> 32), (unsigned)target->lsn,
-                          (unsigned)(a->found.cut >> 32), (unsigned)a->found.cut);
+                          "the branch has not come to LSN %s yet: it is at %s",
+                          BOUGH_LSN_TEXT(target->lsn), BOUGH_LSN_TEXT(a->found.cut));
     a->moment.wal_end = a->found.cut;
     return BOUGH_OK;
 }

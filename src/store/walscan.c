@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "util/fs.h"
+#include "util/lsn.h"
 
 enum {
     PAGE = 8192,
@@ -234,8 +235,8 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
     if (found->cut > wish->start && (found->is_stopped || found->cut >= wish->not_before))
         return BOUGH_OK;
     if (r.is_missing)
-        return bough_fail(err, BOUGH_E_NOTFOUND, "the WAL segment with %X/%X is missing",
-                          (unsigned)(rec.at >> 32), (unsigned)rec.at);
-    return bough_fail(err, BOUGH_E_NOTFOUND, "there is no WAL record at %X/%X",
-                      (unsigned)(rec.at >> 32), (unsigned)rec.at);
+        return bough_fail(err, BOUGH_E_NOTFOUND, "the WAL segment with %s is missing",
+                          BOUGH_LSN_TEXT(rec.at));
+    return bough_fail(err, BOUGH_E_NOTFOUND, "there is no WAL record at %s",
+                      BOUGH_LSN_TEXT(rec.at));
 }
