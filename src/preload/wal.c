@@ -20,8 +20,12 @@
 
 #include "preload/lib.h"
 
-/* How far ahead blocks are given. */
-#define FILL_BYTES (256 * 1024)
+/* How far ahead blocks are given. A branch that goes on writing gets more at a time, since each
+ * time costs a commit of the file system's journal: after so many times twice as much, up to the
+ * most. */
+#define FILL_LEAST ((off_t)256 * 1024)
+#define FILL_MOST ((off_t)1024 * 1024)
+#define FILLS_PER_STEP 8
 
 /* A branch is quiet if less WAL than this lies between its last two checkpoints: below it, giving
  * blocks back and allocating them again is cheap beside the checkpoint itself. */
@@ -104,8 +108,13 @@ static void fill_ahead(bough_file *f, off_t end) {
     off_t size = (off_t)sys_size(f->fd), position = sys_lseek(f->fd, 0, SEEK_CUR);
     off_t hole = sys_lseek(f->fd, end, SEEK_HOLE);
     f->wal_filled = hole < 0 ? size : hole;
-    if (hole >= 0 && hole < size && hole < end + FILL_BYTES) {
-        off_t data = sys_lseek(f->fd, hole, SEEK_DATA), to = hole + FILL_BYTES;
+    off_t ahead = FILL_LEAST;
+    for (uint32_t n = atomic_load(&bough.shm->wal_fills); n >= FILLS_PER_STEP && ahead < FILL_MOST;
+         n -= FILLS_PER_STEP)
+        ahead *= 2;
+    if (hole >= 0 && hole < size && hole < end + ahead) {
+        atomic_fetch_add(&bough.shm->wal_fills, 1);
+        off_t data = sys_lseek(f->fd, hole, SEEK_DATA), to = hole + ahead;
         if (data >= 0 && data < to) to = data;
         if (to > size) to = size;
         for (off_t at = hole; at < to;) {
@@ -219,6 +228,7 @@ void bough_wal_checkpointed(const bough_file *control) {
         is_quiet = redo - last_redo < QUIET_BYTES && !atomic_load(&bough.shm->keeps_history) &&
                    !must_keep_wal();
         last_redo = redo;
+        if (is_quiet) atomic_store(&bough.shm->wal_fills, 0);
         if (is_quiet && bough_enter() == 0) {
             give_back(tli, redo);
             bough_leave();
