@@ -192,7 +192,8 @@ static void fill_operation(void *item, void *box, const json_t *object) {
     o->id = bough_json_text(object, "id");
     o->branch_id = bough_json_text(object, "branch_id");
     o->endpoint_id = bough_json_text(object, "endpoint_id");
-    o->action = bough_json_text(object, "action");
+    o->action = bough_json_text(object, "event"); /* what Neon's API has no name for */
+    if (!*o->action) o->action = bough_json_text(object, "action");
     o->status = bough_json_text(object, "status");
     o->failure = bough_json_text(object, "error");
     o->created_at = bough_json_text(object, "created_at");

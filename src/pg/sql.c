@@ -35,7 +35,7 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
                                   "5432",
                                   BOUGH_ADMIN_ROLE,
                                   database,
-                                  "",
+                                  "-c search_path=pg_catalog", /* not what users have made */
                                   "/nonexistent/.pgpass",
                                   "10",
                                   "bough",

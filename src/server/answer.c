@@ -214,18 +214,30 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     return b;
 }
 
+/*
+ * What Neon's clients put behind the '@' of a connection string: with the port, where that is not
+ * PostgreSQL's own. It is the name, even where that does not resolve here: the address alone would
+ * lead to no endpoint.
+ */
+static const char *host_of(char *out, size_t size, const door_address *address) {
+    (void)snprintf(out, size, address->port == 5432 ? "%s" : "%s:%d", address->name, address->port);
+    return out;
+}
+
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
     door_address address;
+    char host[352];
     int64_t started_ms = computes_started_ms(srv, row->branch_id);
     door_address_of(&address, srv->door, row->id);
-    json_t *e = json_pack(
-        "{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}", "id", row->id,
-        "project_id", row->project_id, "branch_id", row->branch_id, "host", address.host, "type",
-        "read_write", "current_state", started_ms ? "active" : "idle", "disabled", 0,
-        "suspend_timeout_seconds", row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
-        "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
-        "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source", "bough",
-        "proxy_host", "localhost", "provisioner", "bough");
+    json_t *e =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}",
+                  "id", row->id, "project_id", row->project_id, "branch_id", row->branch_id, "host",
+                  host_of(host, sizeof host, &address), "type", "read_write", "current_state",
+                  started_ms ? "active" : "idle", "disabled", 0, "suspend_timeout_seconds",
+                  row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
+                  "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
+                  "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source",
+                  "bough", "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
     if (*row->last_error) (void)json_object_set_new(e, "last_error", json_string(row->last_error));
@@ -252,9 +264,33 @@ json_t *answer_database(const bough_database_row *row) {
     return d;
 }
 
+/*
+ * The action that Neon's clients know for one that only we have: they may be generated from a
+ * specification in which the names are an enumeration. What it really was is the member "event".
+ */
+static const char *known_action(const char *action) {
+    static const char *const known[] = {"create_timeline",    "create_branch",
+                                        "delete_timeline",    "start_compute",
+                                        "suspend_compute",    "apply_config",
+                                        "create_compute",     "import_data",
+                                        "check_availability", NULL};
+    static const struct {
+        const char *ours, *theirs;
+    } map[] = {{"timeline_restore", "create_timeline"},
+               {"branch_expired", "delete_timeline"},
+               {"branch_purged", "delete_timeline"},
+               {"branch_recovered", "timeline_unarchive"}};
+    for (size_t i = 0; known[i]; i++)
+        if (strcmp(known[i], action) == 0) return known[i];
+    for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)
+        if (strcmp(map[i].ours, action) == 0) return map[i].theirs;
+    return "update_catalog"; /* something that is only recorded */
+}
+
 json_t *answer_operation(const bough_operation_row *row) {
+    const char *action = known_action(row->action);
     json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I}", "id", row->id, "project_id", row->project_id,
-                          "action", row->action, "status", row->status, "failures_count",
+                          "action", action, "status", row->status, "failures_count",
                           strcmp(row->status, "failed") == 0, "total_duration_ms",
                           (json_int_t)row->duration_ms);
     set_times(o, row->created_ms, row->updated_ms);
@@ -262,6 +298,8 @@ json_t *answer_operation(const bough_operation_row *row) {
         (void)json_object_set_new(o, "branch_id", json_string(row->branch_id));
     if (o && *row->endpoint_id)
         (void)json_object_set_new(o, "endpoint_id", json_string(row->endpoint_id));
+    if (o && strcmp(action, row->action) != 0)
+        (void)json_object_set_new(o, "event", json_string(row->action));
     if (o && *row->failure) (void)json_object_set_new(o, "error", json_string(row->failure));
     return o;
 }
@@ -303,13 +341,14 @@ char *answer_uri(server *srv, const char *endpoint, const login *who, bool by_so
 
 json_t *answer_connection(server *srv, const char *endpoint, const login *who) {
     door_address address;
-    char *uri = answer_uri(srv, endpoint, who, false);
+    char *uri = answer_uri(srv, endpoint, who, false), host[352];
     json_t *c = NULL;
     door_address_of(&address, srv->door, endpoint);
+    (void)host_of(host, sizeof host, &address);
     if (uri)
         c = json_pack("{s:s,s:{s:s,s:s,s:s,s:s,s:s}}", "connection_uri", uri,
                       "connection_parameters", "database", who->database, "role", who->role,
-                      "password", who->password, "host", address.host, "pooler_host", address.host);
+                      "password", who->password, "host", host, "pooler_host", host);
     free(uri);
     return c;
 }

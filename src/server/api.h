@@ -35,6 +35,8 @@ int api_branch_set_default(request *rq, bough_error *err);
 int api_clock_confirm(request *rq, bough_error *err);
 int api_branch_export(request *rq, bough_error *err);
 int api_branch_restore(request *rq, bough_error *err);
+int api_branch_schema(request *rq, bough_error *err);
+int api_branch_compare_schema(request *rq, bough_error *err);
 
 int api_endpoint_list(request *rq, bough_error *err);
 int api_endpoint_list_of_branch(request *rq, bough_error *err);
@@ -93,6 +95,17 @@ BOUGH_CHECK int api_query_bool(bool *out, const request *rq, const char *name, b
 BOUGH_CHECK int api_query_int(long long *out, const request *rq, const char *name,
                               long long otherwise, long long least, long long most,
                               bough_error *err);
+/**
+ * Take a moment from two texts of which one at most is given (NULL or "": not).
+ * @param lsn_name, time_name  What they are called, for messages.
+ */
+BOUGH_CHECK int api_read_moment(bough_target *moment, const char *lsn, const char *lsn_name,
+                                const char *time, const char *time_name, bough_error *err);
+/**
+ * The member "pagination" of a list; NULL for an empty page, which has none: a cursor must not be
+ * empty, and clients go on while it is there and has changed.
+ */
+json_t *api_pagination(const char *cursor);
 /** Insert a finished operation and give {"operations": [...]} to add to an answer. */
 BOUGH_CHECK int api_record(json_t **operations, request *rq, const char *action,
                            const char *project, const char *branch, const char *endpoint,

@@ -10,8 +10,6 @@
 #include "server/computes.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
-#include "util/lsn.h"
-#include "util/when.h"
 
 /* ---- listing ---- */
 
@@ -209,16 +207,7 @@ static int read_moment(bough_target *moment, const json_t *object, const char *l
     const char *lsn = NULL, *time = NULL;
     int rc = body_text(&lsn, object, lsn_name, err);
     if (!rc) rc = body_text(&time, object, time_name, err);
-    if (lsn && !*lsn) lsn = NULL; /* as good as nothing */
-    if (time && !*time) time = NULL;
-    if (!rc && lsn && time)
-        rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" and \"%s\" cannot be given both", lsn_name,
-                        time_name);
-    if (!rc && time) rc = bough_when_time_us(&moment->time_us, time, err);
-    if (rc || !lsn) return rc;
-    if (!bough_lsn_read(&moment->lsn, lsn) || moment->lsn == 0)
-        return bough_fail(err, BOUGH_E_INVALID, "\"%.40s\" is not an LSN such as 0/A27BB60", lsn);
-    return BOUGH_OK;
+    return rc ? rc : api_read_moment(moment, lsn, lsn_name, time, time_name, err);
 }
 
 /* Protection and expiry. */

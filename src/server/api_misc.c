@@ -14,6 +14,8 @@
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/flows.h"
+#include "util/lsn.h"
+#include "util/when.h"
 
 int api_project_of(bough_project_row *row, const request *rq, bough_error *err) {
     return bough_projects_get(row, rq->srv->cat, rq->params[0], err);
@@ -51,6 +53,23 @@ int api_query_int(long long *out, const request *rq, const char *name, long long
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be a number from %lld to %lld", name,
                           least, most);
     return BOUGH_OK;
+}
+
+int api_read_moment(bough_target *moment, const char *lsn, const char *lsn_name, const char *time,
+                    const char *time_name, bough_error *err) {
+    if (lsn && !*lsn) lsn = NULL; /* as good as nothing */
+    if (time && !*time) time = NULL;
+    if (lsn && time)
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" and \"%s\" cannot be given both", lsn_name,
+                          time_name);
+    if (time) return bough_when_time_us(&moment->time_us, time, err);
+    if (lsn && (!bough_lsn_read(&moment->lsn, lsn) || moment->lsn == 0))
+        return bough_fail(err, BOUGH_E_INVALID, "\"%.40s\" is not an LSN such as 0/A27BB60", lsn);
+    return BOUGH_OK;
+}
+
+json_t *api_pagination(const char *cursor) {
+    return cursor ? json_pack("{s:s}", "cursor", cursor) : NULL;
 }
 
 int api_record(json_t **operations, request *rq, const char *action, const char *project,
@@ -197,12 +216,10 @@ int api_operation_list(request *rq, bough_error *err) {
     if (!rc)
         rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
     if (rc) return rc;
-    rq->answer = json_pack("{s:o?,s:{}}", "operations", answer_operations(rows, n), "pagination");
-    char cursor[32] = ""; /* "" for an empty page: the member is required */
+    char cursor[32] = "";
     if (n > 0) (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
-    if (rq->answer)
-        (void)json_object_set_new(json_object_get(rq->answer, "pagination"), "cursor",
-                                  json_string(cursor));
+    rq->answer = json_pack("{s:o?,s:o*}", "operations", answer_operations(rows, n), "pagination",
+                           api_pagination(n > 0 ? cursor : NULL));
     free(rows);
     return BOUGH_OK;
 }

@@ -22,18 +22,16 @@ int api_project_list(request *rq, bough_error *err) {
     if (rc) return rc;
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
-    /* the cursor of an empty page is "": the member is required */
-    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:{s:s}}", "projects", array, "applications",
-                           "integrations", "unavailable_project_ids", "pagination", "cursor",
-                           n > 0 ? rows[n - 1].id : "");
+    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:o*}", "projects", array, "applications",
+                           "integrations", "unavailable_project_ids", "pagination",
+                           api_pagination(n > 0 ? rows[n - 1].id : NULL));
     free(rows);
     return BOUGH_OK;
 }
 
 int api_project_list_shared(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[],s:{s:s},s:{},s:{}}", "projects", "pagination", "cursor", "",
-                           "applications", "integrations");
+    rq->answer = json_pack("{s:[],s:{},s:{}}", "projects", "applications", "integrations");
     return BOUGH_OK;
 }
 

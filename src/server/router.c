@@ -39,6 +39,8 @@ static const route routes[] = {
     {POST, B "/recover", api_branch_recover, ROUTE_BODY},
     {POST, B "/set_as_default", api_branch_set_default, 0},
     {POST, B "/export", api_branch_export, ROUTE_BODY | ROUTE_LONG},
+    {GET, B "/schema", api_branch_schema, ROUTE_LONG},
+    {GET, B "/compare_schema", api_branch_compare_schema, ROUTE_LONG},
     {GET, B "/endpoints", api_endpoint_list_of_branch, 0},
     {GET, B "/databases", api_database_list, 0},
     {POST, B "/databases", api_database_create, ROUTE_BODY},

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness as h  # noqa: E402
+from api import Api, Shop  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -131,3 +132,14 @@ def shared_server(session_dir, pg18):
     yield server
     server.destroy()
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def api(shared_server):
+    return Api(shared_server)
+
+
+@pytest.fixture(scope="module")
+def shop(api):
+    """A project that the tests of a module share."""
+    return Shop(api, api.project("shop"))

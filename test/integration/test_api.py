@@ -15,92 +15,8 @@ import psycopg2
 import pytest
 
 import harness as h
-from schema import Spec, anonymous, router_routes
-
-spec = Spec()
-used = set()  # (method, path of the specification) that have succeeded
-
-
-class Api:
-    """Requests with their expected status, held against the specification as their answers are."""
-
-    def __init__(self, server):
-        self.server = server
-        with open(os.path.join(server.store, "api_key"), encoding="ascii") as f:
-            self.key = f.read().strip()
-
-    def __call__(self, method, path, body=None, status=200, key=None, **kw):
-        got, headers, answer = self.server.api(method, path, body,
-                                               key=self.key if key is None else key, **kw)
-        wanted = status if isinstance(status, tuple) else (status,)
-        assert got in wanted, f"{method} {path}: {got}, not {status}: {answer}"
-        operation = spec.find(method, path)
-        if operation:
-            spec.check_answer(operation, got, answer)
-            if got < 300:
-                used.add(operation)
-                spec.check_request(operation, body or {})
-        elif got >= 400:
-            spec.check(answer, {"$ref": "#/components/schemas/Error"}, f"{method} {path}")
-        assert re.fullmatch(r"[0-9a-f-]{36}", headers["x-request-id"])
-        assert headers["x-neon-ret-request-id"] == headers["x-request-id"]
-        if got >= 400:
-            assert answer["request_id"] == headers["x-request-id"]
-        if got != 204:
-            assert headers["content-type"] == "application/json" and headers["cache-control"] \
-                == "no-store"
-        self.headers, self.status = headers, got
-        return answer
-
-    def project(self, name, **more):
-        return self("POST", "/projects", {"project": {"name": name, "pg_version": h.PG, **more}},
-                    201)
-
-    def branch(self, project, name, status=201, query="", endpoint=True, **more):
-        return self("POST", f"/projects/{project}/branches{query}",
-                    {"branch": {"name": name, **more},
-                     "endpoints": [{"type": "read_write"}] if endpoint else []}, status)
-
-
-class Shop:
-    """A project that the tests of this module share, and paths in it."""
-
-    def __init__(self, api, made):
-        self.api, self.made, self.id = api, made, made["project"]["id"]
-        self.path = f"/projects/{self.id}"
-        self.main, self.endpoint = made["branch"]["id"], made["endpoints"][0]["id"]
-        self.main_path = f"{self.path}/branches/{self.main}"
-
-    def branch(self, name, **kw):
-        return self.api.branch(self.id, name, **kw)
-
-    def names(self):
-        return {b["name"] for b in self.api("GET", f"{self.path}/branches")["branches"]}
-
-
-@pytest.fixture(scope="module", name="api")
-def fixture_api(shared_server):
-    return Api(shared_server)
-
-
-@pytest.fixture(scope="module", name="shop")
-def fixture_shop(api):
-    return Shop(api, api.project("shop"))
-
-
-def connect(uri):
-    return h.Client(psycopg2.connect(uri, connect_timeout=20))
-
-
-def quote(name):
-    return urllib.parse.quote(name, safe="")
-
-
-def all_at_once(call, arguments):
-    """Call for every argument from a thread of its own; results in order."""
-    with concurrent.futures.ThreadPoolExecutor(len(arguments)) as pool:
-        return list(pool.map(call, arguments))
-
+from api import Api, all_at_once, assert_used, connect, quote, spec, used
+from schema import anonymous, router_routes
 
 # ---- the specification, keys, routes ----
 
@@ -375,7 +291,7 @@ def test_a_branch_is_restored(api, shop):
     main = made["branch"]["parent_id"]
     back = api("POST", f"{path}/restore", {"source_branch_id": main, "preserve_under_name": "dev-old"})
     assert back["branch"]["id"] == made["branch"]["id"] and back["branch"]["parent_id"] == main
-    assert back["branch"]["last_reset_at"] and back["operations"][0]["action"] == "timeline_restore"
+    assert back["branch"]["last_reset_at"] and back["operations"][0]["event"] == "timeline_restore"
     kept = [b for b in api("GET", f"{shop.path}/branches")["branches"] if b["name"] == "dev-old"]
     assert len(kept) == 1
     for branch in (kept[0]["id"], made["branch"]["id"]):
@@ -506,7 +422,7 @@ def test_projects_are_listed_page_by_page(api, shop):
     assert seen == [shop.id, *ids]
     assert [p["id"] for p in api("GET", "/projects?search=PAGE")["projects"]] == ids
     assert [p["id"] for p in api("GET", f"/projects?search={ids[1]}")["projects"]] == [ids[1]]
-    assert api("GET", "/projects?search=nosuch")["pagination"]["cursor"] == ""
+    assert "pagination" not in api("GET", "/projects?search=nosuch")
     for one in ids:
         api("DELETE", f"/projects/{one}")
 
@@ -602,7 +518,7 @@ def test_a_deleted_branch_is_hidden_and_recovered_or_removed(api, shop):
                 if e["branch_id"] == branch]
     back = api("POST", f"{path}/recover", {"name": "back"})
     assert back["branch"]["name"] == "back" and "deleted_at" not in back["branch"]
-    assert back["operations"][0]["action"] == "branch_recovered"
+    assert back["operations"][0]["event"] == "branch_recovered"
     api("POST", f"{path}/recover", {}, status=404)
     api("DELETE", f"{path}?hard_delete=true")
     assert branch not in listed("?include_deleted=true")
@@ -613,7 +529,7 @@ def test_another_branch_becomes_the_default(api, shop):
     branch = shop.branch("next", endpoint=False)["branch"]["id"]
     path = f"{shop.path}/branches/{branch}"
     made = api("POST", f"{path}/set_as_default")
-    assert made["branch"]["default"] and made["operations"][0]["action"] == "set_default_branch"
+    assert made["branch"]["default"] and made["operations"][0]["event"] == "set_default_branch"
     assert not api("GET", shop.main_path)["branch"]["default"]
     assert "default" in api("DELETE", path, status=422)["message"]
     assert "root" in api("DELETE", shop.main_path, status=422)["message"]
@@ -993,7 +909,4 @@ def test_a_shut_down_server_ends_and_its_computes_as_asked(make_server):
 
 
 def test_every_route_of_the_specification_was_used(request):
-    ours = {n for n in globals() if n.startswith("test_")}
-    if ours - {i.originalname for i in request.session.items if i.fspath == request.node.fspath}:
-        pytest.skip("not all tests of this file were asked for")
-    assert set(spec.operations) - used == set()
+    assert_used(request)

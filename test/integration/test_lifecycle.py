@@ -97,8 +97,8 @@ def patch(p, branch, wanted=200, **fields):
 
 def actions(p, name=None):
     """Actions of the operations log, oldest first."""
-    return [o["action"] for o in reversed(p.json("operation", "list", "--limit", "1000"))
-            if name is None or o["action"] == name]
+    found = [o.get("event", o["action"]) for o in p.json("operation", "list", "--limit", "1000")]
+    return [o for o in reversed(found) if name in (None, o)]
 
 
 def deleted(p):

@@ -1,0 +1,34 @@
+/**
+ * The schema of a database as SQL, by pg_dump. Any thread; blocks.
+ */
+#ifndef BOUGH_PG_SCHEMADUMP_H
+#define BOUGH_PG_SCHEMADUMP_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "bough/error.h"
+
+/** No schema is given back that is larger. */
+#define BOUGH_SCHEMA_MAX ((size_t)32 * 1024 * 1024)
+
+/** What to read. Strings are borrowed. */
+typedef struct bough_schema_source {
+    const char *socket_dir; /**< of the running compute */
+    const char *database;
+    int major; /**< of the compute */
+    /** About ten times a second; non-zero cancels. May be NULL. */
+    int (*tick)(void *context, pid_t pid);
+    void *context;
+} bough_schema_source;
+
+/**
+ * Read the schema. What differs between two runs on the same schema is left out.
+ *
+ * @param[out] sql  With a NUL at its end; free() it.
+ * @retval BOUGH_E_UNSUPPORTED  There is no pg_dump for this version.
+ * @retval BOUGH_E_PG           pg_dump failed, with what it said; or the schema is too large.
+ */
+BOUGH_CHECK int bough_schema_dump(char **sql, const bough_schema_source *source, bough_error *err);
+
+#endif
