@@ -20,6 +20,7 @@ static const cli_option up_options[] = {
     {"tls-key", 0, "FILE", "Key of the certificate, PEM, without a passphrase", 0, 0},
     {"max-awake", 0, "N", "Computes awake at once; unused ones make room (default: no limit)", 1,
      1000000},
+    {"sql-seconds", 0, "N", "Time limit of a query over HTTP (default: 60)", 1, 86400},
     {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
 

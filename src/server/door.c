@@ -487,6 +487,16 @@ void door_address_of(door_address *out, const struct door *d, const char *endpoi
                        is_wildcard(d->address) ? "127.0.0.1" : d->address);
 }
 
+bool door_reach(char *address, int *port, const struct door *d) {
+    bool is_any = is_wildcard(d->address);
+    *port = d->port;
+    (void)snprintf(address, INET6_ADDRSTRLEN, "%s",
+                   !is_any                         ? d->address
+                   : strcmp(d->address, "::") == 0 ? "::1"
+                                                   : "127.0.0.1");
+    return is_any || strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
+}
+
 const char *door_listens_on(const struct door *d) {
     return d->listens_on;
 }

@@ -38,6 +38,13 @@ typedef struct door_address {
 
 void door_address_of(door_address *address, const struct door *door, const char *endpoint);
 
+/**
+ * Where boughd itself connects to.
+ * @param[out] address  INET6_ADDRSTRLEN bytes.
+ * @return Whether that is a loopback address, so that TLS is not needed.
+ */
+bool door_reach(char *address, int *port, const struct door *door);
+
 /** "127.0.0.1:5433" */
 const char *door_listens_on(const struct door *door);
 /** Names and addresses that the server's certificate needs; NULL-terminated. */

@@ -17,9 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/eventfd.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
 #include "model/ids.h"
+#include "server/http_sql.h"
 #include "util/log.h"
 
 #define BODY_MAX ((size_t)1024 * 1024)
@@ -42,6 +45,10 @@ struct http {
     message *first, **last;
 };
 
+const char *request_header(const request *rq, const char *name) {
+    return evhttp_find_header(evhttp_request_get_input_headers(rq->http), name);
+}
+
 const char *request_query(const request *rq, const char *name) {
     return evhttp_find_header(&rq->query, name);
 }
@@ -52,7 +59,15 @@ static void request_free(request *rq) {
     evhttp_clear_headers(&rq->query);
     json_decref(rq->body);
     json_decref(rq->answer);
+    if (rq->raw) explicit_bzero(rq->raw, rq->raw_size);
+    free(rq->raw);
+    free(rq->text);
+    if (rq->gone_fd >= 0) close(rq->gone_fd);
     free(rq);
+}
+
+static bool is_sql(const request *rq) {
+    return rq->route && rq->route->flags & ROUTE_SQL;
 }
 
 static json_t *error_body(const request *rq, const bough_error *err) {
@@ -71,6 +86,8 @@ static void add_headers(const request *rq, const char *type) {
     (void)evhttp_add_header(headers, "X-Request-Id", rq->id);
     (void)evhttp_add_header(headers, "X-Neon-Ret-Request-Id", rq->id);
     (void)evhttp_add_header(headers, "Cache-Control", "no-store");
+    if (is_sql(rq)) /* a page of any origin may ask: it has to know a password */
+        (void)evhttp_add_header(headers, "Access-Control-Allow-Origin", "*");
 }
 
 static struct evbuffer *json_buffer(const json_t *value) {
@@ -79,6 +96,20 @@ static struct evbuffer *json_buffer(const json_t *value) {
     if (buffer && text) (void)evbuffer_add_printf(buffer, "%s\n", text);
     if (text) explicit_bzero(text, strlen(text)); /* may hold a password */
     free(text);
+    return buffer;
+}
+
+static void free_text(const void *data, size_t size, void *text) {
+    (void)data;
+    (void)size;
+    free(text);
+}
+
+/* The answer that is text already, not copied. */
+static struct evbuffer *text_buffer(request *rq) {
+    struct evbuffer *buffer = evbuffer_new();
+    if (buffer && evbuffer_add_reference(buffer, rq->text, rq->text_size, free_text, rq->text) == 0)
+        rq->text = NULL;
     return buffer;
 }
 
@@ -102,7 +133,9 @@ static void finish(request *rq, int status, const json_t *body) {
     } else {
         bool is_head = evhttp_request_get_command(rq->http) ==
                        EVHTTP_REQ_HEAD; /* evhttp would send the body */
-        struct evbuffer *buffer = body && !is_head ? json_buffer(body) : NULL;
+        struct evbuffer *buffer = rq->text           ? text_buffer(rq)
+                                  : body && !is_head ? json_buffer(body)
+                                                     : NULL;
         add_headers(rq, "application/json");
         evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
         if (buffer) evbuffer_free(buffer);
@@ -199,7 +232,7 @@ static void run_handler(void *arg) {
         if (rq->status >= 500)
             bough_log(BOUGH_LOG_ERROR, "request failed", "request", rq->id, "route",
                       rq->route->pattern, "error", err.message, NULL);
-    } else if (!rq->answer && rq->status != 204) {
+    } else if (!rq->answer && !rq->text && rq->status != 204) {
         (void)bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
         rq->answer = error_body(rq, &err);
         rq->status = 500;
@@ -212,6 +245,7 @@ static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     atomic_store(&rq->cancelled, true);
+    if (rq->gone_fd >= 0) (void)eventfd_write(rq->gone_fd, 1);
 }
 
 static bool is_authorized(const server *srv, struct evhttp_request *http) {
@@ -304,6 +338,60 @@ static void dispatch(request *rq, const char *path) {
         finish_error(rq, &err, 503);
 }
 
+/* ---- POST /sql ---- */
+
+static int take_raw(request *rq, bough_error *err) {
+    struct evbuffer *input = evhttp_request_get_input_buffer(rq->http);
+    size_t size = evbuffer_get_length(input);
+    if (size > SQL_BODY_MAX)
+        return bough_fail(err, BOUGH_E_INVALID, "request is too large (max is %zu bytes)",
+                          SQL_BODY_MAX);
+    rq->raw = malloc(size + 1);
+    rq->gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!rq->raw || rq->gone_fd < 0) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    rq->raw_size = size;
+    rq->raw[size] = '\0';
+    if (evbuffer_remove(input, rq->raw, size) != (int)size)
+        return bough_fail(err, BOUGH_E_INTERNAL, "the body cannot be read");
+    return BOUGH_OK;
+}
+
+static void dispatch_sql(request *rq) {
+    static const route sql_route = {EVHTTP_REQ_POST, "/sql", sql_handle, ROUTE_SQL};
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(rq->http);
+    enum evhttp_cmd_type method = evhttp_request_get_command(rq->http);
+    bough_error err;
+    rq->route = &sql_route;
+    if (method == EVHTTP_REQ_OPTIONS) { /* a browser asks first */
+        (void)evhttp_add_header(headers, "Access-Control-Allow-Methods", "POST, OPTIONS");
+        (void)evhttp_add_header(headers, "Access-Control-Allow-Headers",
+                                "Content-Type, Authorization, Neon-Connection-String,"
+                                " Neon-Raw-Text-Output, Neon-Array-Mode,"
+                                " Neon-Batch-Isolation-Level, Neon-Batch-Read-Only,"
+                                " Neon-Batch-Deferrable");
+        (void)evhttp_add_header(headers, "Access-Control-Max-Age", "86400");
+        finish(rq, 200, NULL);
+        return;
+    }
+    if (method != EVHTTP_REQ_POST) {
+        (void)evhttp_add_header(headers, "Allow", "POST, OPTIONS");
+        refuse(rq, 405, BOUGH_E_INVALID, "METHOD_NOT_ALLOWED",
+               "this route does not have this method");
+        return;
+    }
+    int rc = take_raw(rq, &err);
+    if (rc) {
+        finish_error(rq, &err, rq->raw_size ? 0 : rc == BOUGH_E_INVALID ? 413 : 0);
+        return;
+    }
+    if (atomic_load(&rq->srv->stopping)) {
+        refuse(rq, 503, BOUGH_E_UNREACHABLE, NULL, "the server is ending");
+        return;
+    }
+    watch_client(rq);
+    if (job_pool_add(rq->srv->sqls, run_handler, rq, &err) != BOUGH_OK) finish_error(rq, &err, 503);
+}
+
 static void on_request(struct evhttp_request *http, void *arg) {
     struct http *h = arg;
     request *rq = calloc(1, sizeof *rq);
@@ -317,6 +405,7 @@ static void on_request(struct evhttp_request *http, void *arg) {
     }
     rq->srv = h->srv;
     rq->http = http;
+    rq->gone_fd = -1;
     rq->received_ms = bough_now_ms();
     rq->status = 200;
     TAILQ_INIT(&rq->query);
@@ -324,7 +413,10 @@ static void on_request(struct evhttp_request *http, void *arg) {
         refuse(rq, 400, BOUGH_E_INVALID, NULL, "the query is malformed");
         return;
     }
-    dispatch(rq, path ? path : "");
+    if (path && strcmp(path, "/sql") == 0)
+        dispatch_sql(rq);
+    else
+        dispatch(rq, path ? path : "");
 }
 
 int http_open(struct http **out, server *srv, int port, bough_error *err) {
@@ -345,7 +437,7 @@ int http_open(struct http **out, server *srv, int port, bough_error *err) {
                                               EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE);
     evhttp_set_max_headers_size(h->evhttp, 65536);
     evhttp_set_max_body_size(h->evhttp,
-                             (ev_ssize_t)(2 * BODY_MAX)); /* beyond, evhttp itself answers 413 */
+                             (ev_ssize_t)SQL_BODY_MAX); /* beyond, evhttp itself answers 413 */
     evhttp_set_timeout(h->evhttp, IDLE_SECONDS);
     evhttp_set_gencb(h->evhttp, on_request, h);
     h->socket = evhttp_bind_socket_with_handle(h->evhttp, "127.0.0.1", (ev_uint16_t)port);

@@ -19,7 +19,11 @@ typedef struct request request;
 typedef int (*request_handler)(request *rq, bough_error *err);
 
 /** What a route needs. */
-enum { ROUTE_BODY = 1, ROUTE_LONG = 2 };
+enum {
+    ROUTE_BODY = 1, /**< a JSON object */
+    ROUTE_LONG = 2, /**< it may take hours */
+    ROUTE_SQL = 4   /**< POST /sql: not of the API; the body as it is, anybody may ask */
+};
 
 typedef struct route {
     enum evhttp_cmd_type method;
@@ -38,6 +42,9 @@ struct request {
     char *params[REQUEST_PARAMS_MAX];
     struct evkeyvalq query;
     json_t *body; /**< an object, with ROUTE_BODY */
+    char *raw;    /**< with ROUTE_SQL: the body as it came */
+    size_t raw_size;
+    int gone_fd; /**< with ROUTE_SQL: an eventfd, readable once the client has gone; else -1 */
     char id[BOUGH_ID_SIZE];
     double received_ms;
     bool is_stream;        /**< the client wants lines of JSON with progress */
@@ -45,6 +52,8 @@ struct request {
     atomic_bool cancelled; /**< the client has gone */
     int status;            /**< HTTP status of success */
     json_t *answer;
+    char *text; /**< JSON, instead of `answer`; malloc'ed */
+    size_t text_size;
     const char *slug; /**< overrides the error's code in the answer */
     int error_status; /**< overrides the error's HTTP status; 0: does not */
 };
@@ -64,6 +73,8 @@ void http_stop_listening(struct http *http);
 /** Send a line of progress. Worker thread. */
 void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t total_bytes);
 
+/** A header of the request, or NULL. */
+const char *request_header(const request *rq, const char *name);
 /** A query parameter, or NULL. */
 const char *request_query(const request *rq, const char *name);
 

@@ -41,6 +41,7 @@ static void print_help(void) {
         "  --tls-key FILE   its key, PEM\n"
         "  --allow-cleartext  let other machines connect without TLS\n"
         "  --max-awake N    suspend unused computes where more would be awake (no limit)\n"
+        "  --sql-seconds N  time limit of a query over HTTP (60)\n"
         "  --preload FILE   libbough_pg.so (beside boughd)\n"
         "  --run-as USER    whom root becomes (postgres)\n"
         "  --log-json       log lines as JSON\n"
@@ -78,6 +79,7 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
                                          {"tls-key", required_argument, NULL, 'k'},
                                          {"allow-cleartext", no_argument, NULL, 't'},
                                          {"max-awake", required_argument, NULL, 'm'},
+                                         {"sql-seconds", required_argument, NULL, 'q'},
                                          {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
     *o = (server_options){.ready_fd = -1};
@@ -110,6 +112,9 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
             break;
         case 'm':
             rc = read_number(&o->max_awake, "max-awake", optarg, 1000000, err);
+            break;
+        case 'q':
+            rc = read_number(&o->sql_seconds, "sql-seconds", optarg, 86400, err);
             break;
         case 't':
             o->allow_cleartext = true;
@@ -157,9 +162,10 @@ static void end_loop(server *srv) {
 
 static void *drain(void *arg) {
     server *srv = arg;
-    job_pool *requests = srv->requests, *longs = srv->longs;
+    job_pool *requests = srv->requests, *longs = srv->longs, *sqls = srv->sqls;
     if (job_pool_end(requests, DRAIN_MS) == 0) srv->requests = NULL;
     if (job_pool_end(longs, DRAIN_MS) == 0) srv->longs = NULL;
+    if (job_pool_end(sqls, DRAIN_MS) == 0) srv->sqls = NULL;
     end_loop(srv);
     return NULL;
 }

@@ -31,6 +31,7 @@ typedef struct server_options {
     const char *domain;             /**< endpoints are called ID.domain; NULL: localhost */
     const char *tls_cert, *tls_key; /**< files in PEM format; NULL: made by us */
     int max_awake;                  /**< 0: no limit */
+    int sql_seconds;                /**< that a request to /sql may take; 0: SQL_SECONDS */
     bool allow_cleartext;           /**< from elsewhere than this machine, too */
 } server_options;
 
@@ -64,6 +65,8 @@ typedef struct server {
     struct event_base *loop;
     struct http *http;
     struct door *door;    /**< where PostgreSQL's clients come in */
+    job_pool *sqls;       /**< POST /sql */
+    int sql_seconds;      /**< that one may take */
     job_pool *lookups;    /**< of the door: which endpoint is meant */
     job_pool *wakes;      /**< of the door: starts of computes */
     atomic_bool stopping; /**< long work ends early */

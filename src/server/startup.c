@@ -19,6 +19,7 @@
 #include "server/flow_restore.h"
 #include "server/flows.h"
 #include "server/http.h"
+#include "server/http_sql.h"
 #include "server/lifecycle.h"
 #include "server/tls.h"
 #include "util/log.h"
@@ -28,6 +29,7 @@ enum {
     WAKE_THREADS = 16, /* they wait for locks and for a start's turn, which the processors bound */
     REQUEST_THREADS = 8,
     LONG_THREADS = 8,
+    SQL_THREADS = 16, /* each waits for one connection */
     BACKGROUND_THREADS = 4,
     BACKGROUND_END_MS = 30000
 };
@@ -283,6 +285,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
     const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
     srv->max_awake = options->max_awake;
+    srv->sql_seconds = options->sql_seconds ? options->sql_seconds : SQL_SECONDS;
     srv->least_suspend_seconds =
         least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
     /* The ports first: where one is taken, no store is made. Requests wait until the loop runs. */
@@ -302,6 +305,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->sqls, "sql", SQL_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
     if (!rc) rc = door_begin(srv->door, err);
@@ -329,6 +333,7 @@ void server_close(server *srv) {
     if (srv->computes && atomic_load(&srv->stop_computes)) computes_stop_all(srv);
     int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
                job_pool_end(srv->longs, BACKGROUND_END_MS) +
+               job_pool_end(srv->sqls, BACKGROUND_END_MS) +
                job_pool_end(srv->lookups, BACKGROUND_END_MS) +
                job_pool_end(srv->wakes, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
