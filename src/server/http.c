@@ -23,6 +23,7 @@
 
 #include "model/ids.h"
 #include "server/http_sql.h"
+#include "server/websocket.h"
 #include "util/log.h"
 
 #define BODY_MAX ((size_t)1024 * 1024)
@@ -394,6 +395,7 @@ static void dispatch_sql(request *rq) {
 
 static void on_request(struct evhttp_request *http, void *arg) {
     struct http *h = arg;
+    if (websocket_take(h->srv->websockets, http)) return;
     request *rq = calloc(1, sizeof *rq);
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *path = uri ? evhttp_uri_get_path(uri) : NULL;

@@ -64,6 +64,7 @@ typedef struct server {
     job_pool *background; /**< what nobody waits for */
     struct event_base *loop;
     struct http *http;
+    struct websockets *websockets;
     struct door *door;    /**< where PostgreSQL's clients come in */
     job_pool *sqls;       /**< POST /sql */
     int sql_seconds;      /**< that one may take */

@@ -22,6 +22,7 @@
 #include "server/http_sql.h"
 #include "server/lifecycle.h"
 #include "server/tls.h"
+#include "server/websocket.h"
 #include "util/log.h"
 
 enum {
@@ -305,6 +306,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, err);
+    if (!rc) rc = websockets_new(&srv->websockets, srv, err);
     if (!rc) rc = job_pool_new(&srv->sqls, "sql", SQL_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
     if (!rc) rc = recover(srv, err);
@@ -334,6 +336,7 @@ void server_close(server *srv) {
     int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
                job_pool_end(srv->longs, BACKGROUND_END_MS) +
                job_pool_end(srv->sqls, BACKGROUND_END_MS) +
+               websockets_end(srv->websockets, BACKGROUND_END_MS) +
                job_pool_end(srv->lookups, BACKGROUND_END_MS) +
                job_pool_end(srv->wakes, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
