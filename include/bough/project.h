@@ -84,6 +84,20 @@ BOUGH_API BOUGH_CHECK int bough_project_find(bough_project **project, bough_clie
 /** Free. NULL is allowed. */
 BOUGH_API void bough_project_free(bough_project *project);
 
+/**
+ * Say who may connect to a project's endpoints.
+ *
+ * @param[out] project         As it is then; free with bough_project_free(). NULL: not wanted.
+ * @param id                   An id, not a name.
+ * @param rules                Addresses, networks (192.0.2.0/24) or ranges (192.0.2.1-192.0.2.9).
+ * @param n                    How many; 0: everybody may connect.
+ * @param protected_only       Non-zero: the list is for protected branches alone.
+ * @retval BOUGH_E_INVALID     A rule is none.
+ */
+BOUGH_API BOUGH_CHECK int bough_project_set_allowed(bough_project **project, bough_client *client,
+                                                    const char *id, const char *const *rules,
+                                                    size_t n, int protected_only, bough_error *err);
+
 /** Delete a project and all of its branches. `id` is an id, not a name. */
 BOUGH_API BOUGH_CHECK int bough_project_delete(bough_client *client, const char *id,
                                                bough_error *err);

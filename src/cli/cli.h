@@ -15,7 +15,7 @@
 #include "bough/client.h"
 #include "bough/project.h"
 
-#define CLI_WORDS_MAX 8    /**< words a command line may have besides options */
+#define CLI_WORDS_MAX 64   /**< words a command line may have besides options */
 #define CLI_OPTIONS_MAX 32 /**< options a command line may have */
 
 /** A long option. An array of them ends with name NULL. */
@@ -278,6 +278,10 @@ int cmd_endpoint_start(const cli_args *args, bough_error *err);
 int cmd_endpoint_suspend(const cli_args *args, bough_error *err);
 int cmd_endpoint_restart(const cli_args *args, bough_error *err);
 int cmd_endpoint_why(const cli_args *args, bough_error *err);
+int cmd_ip_allow_list(const cli_args *args, bough_error *err);
+int cmd_ip_allow_add(const cli_args *args, bough_error *err);
+int cmd_ip_allow_remove(const cli_args *args, bough_error *err);
+int cmd_ip_allow_reset(const cli_args *args, bough_error *err);
 int cmd_psql(const cli_args *args, bough_error *err);
 int cmd_cs(const cli_args *args, bough_error *err);
 int cmd_export(const cli_args *args, bough_error *err);

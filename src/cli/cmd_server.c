@@ -116,8 +116,13 @@ static int pass_file(passed_options *o, char *real, const char *name, const cli_
 }
 
 static int pass_options(passed_options *o, const cli_args *args, bough_error *err) {
-    static const char *const texts[] = {"--port", "--listen", "--domain", "--max-awake",
-                                        "--sql-seconds"};
+    static const char *const texts[] = {"--port",
+                                        "--listen",
+                                        "--domain",
+                                        "--max-awake",
+                                        "--sql-seconds",
+                                        "--wakes-per-endpoint",
+                                        "--wakes-per-address"};
     *o = (passed_options){.n = 0};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         const char *value = cli_get(args, texts[i] + 2);

@@ -20,6 +20,11 @@ static const cli_option up_options[] = {
     {"tls-key", 0, "FILE", "Key of the certificate, PEM, without a passphrase", 0, 0},
     {"max-awake", 0, "N", "Computes awake at once; unused ones make room (default: no limit)", 1,
      1000000},
+    {"wakes-per-endpoint", 0, "N", "Times a minute that clients may wake one (default: 120)", 1,
+     1000000},
+    {"wakes-per-address", 0, "N",
+     "Times a minute that one address may wake any (default: 60, this machine's own without limit)",
+     1, 1000000},
     {"sql-seconds", 0, "N", "Time limit of a query over HTTP (default: 60)", 1, 86400},
     {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
@@ -382,6 +387,53 @@ static const cli_command endpoint_commands[] = {
      .examples = "bough endpoint why main"},
     {0}};
 
+static const cli_option ip_allow_options[] = {
+    {"protected-only", 0, NULL, "The list is for protected branches alone", 0, 0},
+    {"all-branches", 0, NULL, "The list is for all branches", 0, 0},
+    {0}};
+
+#define RULES                                                                                      \
+    "ADDRESS is an address (192.0.2.7), a network (192.0.2.0/24) or a range "                      \
+    "(192.0.2.1-192.0.2.99), of IPv4 or IPv6. "
+
+static const cli_command ip_allow_commands[] = {
+    {.name = "list",
+     .summary = "List the addresses that may connect",
+     .uses = PROJECT,
+     .run = cmd_ip_allow_list,
+     .examples = "bough ip-allow list --project shop"},
+    {.name = "add",
+     .summary = "Add addresses that may connect",
+     .words = "ADDRESS...",
+     .min_words = 0,
+     .max_words = CLI_WORDS_MAX,
+     .uses = PROJECT,
+     .options = ip_allow_options,
+     .run = cmd_ip_allow_add,
+     .details = RULES "From the first one on, all others are refused, this machine's own, too. "
+                      "Connections that are open go on.",
+     .examples = "bough ip-allow add 127.0.0.1 192.0.2.0/24 --protected-only"},
+    {.name = "remove",
+     .summary = "Remove addresses from those that may connect",
+     .words = "ADDRESS...",
+     .min_words = 1,
+     .max_words = CLI_WORDS_MAX,
+     .uses = PROJECT,
+     .options = ip_allow_options,
+     .run = cmd_ip_allow_remove,
+     .details = "Each is written as the list has it. An empty list lets all addresses in.",
+     .examples = "bough ip-allow remove 192.0.2.0/24"},
+    {.name = "reset",
+     .summary = "Replace the list; without addresses, everybody may connect",
+     .words = "[ADDRESS...]",
+     .max_words = CLI_WORDS_MAX,
+     .uses = PROJECT,
+     .options = ip_allow_options,
+     .run = cmd_ip_allow_reset,
+     .details = RULES,
+     .examples = "bough ip-allow reset"},
+    {0}};
+
 static const cli_command operation_commands[] = {
     {.name = "list",
      .summary = "List what the server did to a project",
@@ -436,6 +488,9 @@ const cli_command cli_commands[] = {
     {.name = "endpoint",
      .summary = "Endpoints: the computes of branches",
      .children = endpoint_commands},
+    {.name = "ip-allow",
+     .summary = "Addresses that may connect to a project's endpoints",
+     .children = ip_allow_commands},
     {.name = "server", .summary = "Server: its clock", .children = server_commands},
     {.name = "psql",
      .summary = "Open psql on a branch",

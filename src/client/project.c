@@ -130,6 +130,36 @@ void bough_project_free(bough_project *project) {
     bough_box_free(project);
 }
 
+int bough_project_set_allowed(bough_project **project, bough_client *client, const char *id,
+                              const char *const *rules, size_t n, int protected_only,
+                              bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *answer = NULL, *ips = json_array();
+    bool ok = ips != NULL;
+    if (project) *project = NULL;
+    for (size_t i = 0; i < n && ok; i++)
+        ok = json_array_append_new(ips, json_string(rules[i])) == 0;
+    json_t *body = ok ? json_pack("{s:{s:{s:{s:O,s:b}}}}", "project", "settings", "allowed_ips",
+                                  "ips", ips, "protected_branches_only", protected_only != 0)
+                      : NULL;
+    json_decref(ips);
+    int rc = body ? bough_request_path(path, sizeof path, err, "/projects/%s", id)
+                  : bough_fail(err, BOUGH_E_INVALID, "a rule is not valid UTF-8");
+    bough_request request = {.method = "PATCH", .path = path, .body = body};
+    if (!rc) rc = bough_request_send(&answer, client, &request, err);
+    if (!rc && project) {
+        json_t *found = json_object_get(answer, "project");
+        *project = bough_box_new(sizeof **project, found);
+        if (*project)
+            fill(*project, *project, found);
+        else
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    }
+    json_decref(body);
+    json_decref(answer);
+    return rc;
+}
+
 int bough_project_delete(bough_client *client, const char *id, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
     json_t *answer = NULL;

@@ -75,6 +75,8 @@ static const char *const migrations[] = {
     "CREATE INDEX branches_deleted ON branches (deleted_ms) WHERE deleted_ms IS NOT NULL;"
     "CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), wall_ms INTEGER NOT NULL,"
     " boot_ms INTEGER NOT NULL, boot_id TEXT NOT NULL) STRICT;",
+    "ALTER TABLE projects ADD COLUMN allowed_ips TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE projects ADD COLUMN protects_only INTEGER NOT NULL DEFAULT 0;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -54,6 +54,11 @@ BOUGH_CHECK int bough_projects_rename(bough_catalogue *cat, const char *id, cons
                                       bough_error *err);
 BOUGH_CHECK int bough_projects_set_retention(bough_catalogue *cat, const char *id, int64_t seconds,
                                              bough_error *err);
+/** Who may connect: a checked list (model/allow.h). */
+BOUGH_CHECK int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char *list,
+                                           bool protects_only, bough_error *err);
+/** Whether any project has a list of who may connect. */
+BOUGH_CHECK int bough_projects_have_allowed(bool *have, bough_catalogue *cat, bough_error *err);
 /** With all its branches and what belongs to them. */
 BOUGH_CHECK int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err);
 

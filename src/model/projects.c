@@ -1,8 +1,11 @@
 /* Table projects. */
+#include <string.h>
+
 #include "model/query.h"
 
 #define COLUMNS                                                                                    \
-    "id, name, pg_major, source, source_hash, created_ms, updated_ms, history_retention_seconds"
+    "id, name, pg_major, source, source_hash, created_ms, updated_ms, history_retention_seconds,"  \
+    " allowed_ips, protects_only"
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_project_row *row = record;
@@ -14,6 +17,8 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->created_ms = sqlite3_column_int64(stmt, 5);
     row->updated_ms = sqlite3_column_int64(stmt, 6);
     row->history_retention_seconds = sqlite3_column_int64(stmt, 7);
+    bough_query_text(row->allowed_ips, sizeof row->allowed_ips, stmt, 8);
+    row->protects_only = sqlite3_column_int(stmt, 9) != 0;
 }
 
 static int fail_taken(const char *name, bough_error *err) {
@@ -23,9 +28,10 @@ static int fail_taken(const char *name, bough_error *err) {
 
 int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row, bough_error *err) {
     int rc = bough_query_run(
-        NULL, cat, err, "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        "ssissiii", row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
-        row->created_ms, row->updated_ms, row->history_retention_seconds);
+        NULL, cat, err, "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "ssissiiisi", row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
+        row->created_ms, row->updated_ms, row->history_retention_seconds, row->allowed_ips,
+        (int64_t)row->protects_only);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
@@ -73,6 +79,27 @@ int bough_projects_set_retention(bough_catalogue *cat, const char *id, int64_t s
         NULL, cat, err,
         "UPDATE projects SET history_retention_seconds = ?, updated_ms = ? WHERE id = ?", "iis",
         seconds, bough_now_epoch_ms(), id);
+}
+
+int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char *list,
+                               bool protects_only, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE projects SET allowed_ips = ?, protects_only = ?, updated_ms = ?"
+                           " WHERE id = ?",
+                           "siis", list, (int64_t)protects_only, bough_now_epoch_ms(), id);
+}
+
+static void fill_count(void *record, sqlite3_stmt *stmt) {
+    int64_t n = sqlite3_column_int64(stmt, 0);
+    memcpy(record, &n, sizeof n);
+}
+
+int bough_projects_have_allowed(bool *have, bough_catalogue *cat, bough_error *err) {
+    int64_t n = 0;
+    int rc = bough_query_one(&n, sizeof n, fill_count, cat, err,
+                             "SELECT EXISTS (SELECT 1 FROM projects WHERE allowed_ips <> '')", "");
+    *have = n != 0;
+    return rc;
 }
 
 int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err) {

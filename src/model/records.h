@@ -16,8 +16,9 @@ enum {
     BOUGH_NAME_SIZE = 1028,  /**< 256 characters of UTF-8 */
     BOUGH_PG_NAME_SIZE = 64, /**< NAMEDATALEN of PostgreSQL */
     BOUGH_SOURCE_SIZE = 1024,
-    BOUGH_HASH_SIZE = 65,   /**< SHA-256 in hexadecimal */
-    BOUGH_SECRET_SIZE = 256 /**< an encrypted password */
+    BOUGH_ALLOW_SIZE = 4096, /**< a list of addresses (model/allow.h) */
+    BOUGH_HASH_SIZE = 65,    /**< SHA-256 in hexadecimal */
+    BOUGH_SECRET_SIZE = 256  /**< an encrypted password */
 };
 
 typedef struct bough_project_row {
@@ -26,8 +27,10 @@ typedef struct bough_project_row {
     int pg_major;
     char
         source[BOUGH_SOURCE_SIZE]; /**< where it came from, without password; "" for an empty one */
-    char source_hash[BOUGH_HASH_SIZE]; /**< of the whole source string; "" for an empty one */
-    int64_t history_retention_seconds; /**< 0: no history is kept */
+    char source_hash[BOUGH_HASH_SIZE];  /**< of the whole source string; "" for an empty one */
+    int64_t history_retention_seconds;  /**< 0: no history is kept */
+    char allowed_ips[BOUGH_ALLOW_SIZE]; /**< who may connect (model/allow.h); "": all */
+    bool protects_only;                 /**< allowed_ips is for protected branches alone */
     int64_t created_ms, updated_ms;
 } bough_project_row;
 

@@ -40,6 +40,17 @@ static void set_unmeasured(json_t *object, const char *const *names) {
         (void)json_object_set_new(object, names[i], json_integer(0));
 }
 
+/* A list of addresses, from one a line. */
+static json_t *rules_array(const char *list) {
+    json_t *array = json_array();
+    while (array && *list) {
+        size_t n = strcspn(list, "\n");
+        (void)json_array_append_new(array, json_stringn(list, n));
+        list += n + (list[n] == '\n');
+    }
+    return array;
+}
+
 json_t *answer_project(const bough_project_row *row) {
     static const char never[] =
         "0001-01-01T00:00:00Z"; /* as Neon says it where nothing is billed */
@@ -53,13 +64,15 @@ json_t *answer_project(const bough_project_row *row) {
                                              "branch_logical_size_limit",
                                              "branch_logical_size_limit_bytes",
                                              NULL};
-    json_t *p = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:I,s:s,s:{},s:s,s:s,s:s,s:s}", "id", row->id, "name",
-        row->name, "pg_version", row->pg_major, "source", row->source, "platform_id", "local",
-        "region_id", "local", "provisioner", "bough", "owner_id", "local", "store_passwords", 1,
-        "history_retention_seconds", (json_int_t)row->history_retention_seconds, "org_id", "local",
-        "settings", "proxy_host", "localhost", "creation_source", "bough",
-        "consumption_period_start", never, "consumption_period_end", never);
+    json_t *p =
+        json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:I,s:s,s:{s:{s:o,s:b}},s:s,s:s,s:s,s:s}",
+                  "id", row->id, "name", row->name, "pg_version", row->pg_major, "source",
+                  row->source, "platform_id", "local", "region_id", "local", "provisioner", "bough",
+                  "owner_id", "local", "store_passwords", 1, "history_retention_seconds",
+                  (json_int_t)row->history_retention_seconds, "org_id", "local", "settings",
+                  "allowed_ips", "ips", rules_array(row->allowed_ips), "protected_branches_only",
+                  row->protects_only, "proxy_host", "localhost", "creation_source", "bough",
+                  "consumption_period_start", never, "consumption_period_end", never);
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;

@@ -89,6 +89,14 @@ BOUGH_CHECK int api_life_moment(clock_moment *moment, request *rq, const json_t 
  */
 BOUGH_CHECK int api_read_life(bough_branch_row *row, request *rq, const json_t *branch,
                               const clock_moment *moment, bough_error *err);
+/**
+ * Take the settings from a project's body into its row.
+ * @param[out] are_given  Whether the body has any that the row keeps.
+ */
+BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const json_t *project,
+                                  bough_error *err);
+/** Put the settings of a row into the catalogue and into effect. */
+BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bough_error *err);
 /** A query parameter that is true or false; false where it is missing. */
 BOUGH_CHECK int api_query_bool(bool *out, const request *rq, const char *name, bough_error *err);
 /** A numeric query parameter within bounds. */

@@ -57,7 +57,8 @@ static int check_fields(json_t *project, bough_error *err) {
     static const char *const branch_known[] = {"name", "role_name", "database_name", NULL};
     bool store_passwords = true;
     int rc = body_check(project, "project", known, err);
-    if (!rc) rc = body_refuse(project, "settings", "project settings are not supported yet", err);
+    if (!rc)
+        rc = body_refuse(project, "settings", "project settings are for PATCH /projects/ID", err);
     if (!rc) rc = body_bool(&store_passwords, project, "store_passwords", true, err);
     if (!rc && !store_passwords)
         rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
@@ -140,11 +141,12 @@ int api_project_get(request *rq, bough_error *err) {
 int api_project_update(request *rq, bough_error *err) {
     static const char *const known[] = {"project", NULL}, *const project_known[] = {
                                                               "name", "history_retention_seconds",
-                                                              NULL};
+                                                              "settings", NULL};
     bough_project_row row;
     json_t *project = NULL, *keep = NULL;
     const char *name = NULL;
     long long retention = 0;
+    bool has_settings = false;
     int rc = api_project_of(&row, rq, err);
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&project, &keep, rq->body, "project", err);
@@ -155,6 +157,8 @@ int api_project_update(request *rq, bough_error *err) {
         rc = body_int(&retention, project, "history_retention_seconds",
                       row.history_retention_seconds, err);
     if (!rc) rc = bough_rule_retention(retention, err);
+    if (!rc) rc = api_settings_read(&has_settings, &row, project, err);
+    if (!rc && has_settings) rc = api_settings_store(rq->srv, &row, err);
     if (!rc && name) rc = bough_projects_rename(rq->srv->cat, row.id, name, err);
     if (!rc && retention != row.history_retention_seconds) {
         rc = bough_projects_set_retention(rq->srv->cat, row.id, retention, err);

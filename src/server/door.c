@@ -541,6 +541,11 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     d->listener = -1;
     d->allow_cleartext = options->allow_cleartext;
     d->done_last = &d->done;
+    d->limits_local = options->wakes_per_address > 0;
+    d->endpoint_wakes =
+        rates_new(options->wakes_per_endpoint ? options->wakes_per_endpoint : WAKES_PER_ENDPOINT);
+    d->address_wakes =
+        rates_new(options->wakes_per_address ? options->wakes_per_address : WAKES_PER_ADDRESS);
     pthread_mutex_init(&d->mutex, NULL);
     TAILQ_INIT(&d->errands);
     TAILQ_INIT(&d->sessions);
@@ -556,12 +561,14 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     d->io = event_new(srv->loop, d->listener, EV_READ | EV_PERSIST, on_accept, d);
     d->resume = event_new(srv->loop, -1, EV_TIMEOUT, on_resume, d);
     d->posted = event_new(srv->loop, -1, EV_PERSIST | EV_READ, errands_on_posted, d);
-    return d->io && d->resume && d->posted ? BOUGH_OK
-                                           : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    return d->io && d->resume && d->posted && d->endpoint_wakes && d->address_wakes
+               ? BOUGH_OK
+               : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
 int door_begin(struct door *d, bough_error *err) {
     int rc = refuse_open(d, err);
+    if (!rc) rc = door_read_lists(d->srv, err);
     if (!rc && event_add(d->io, NULL) != 0)
         rc = bough_fail(err, BOUGH_E_INTERNAL, "could not watch a socket");
     return rc;
@@ -585,6 +592,8 @@ void door_close(struct door *d) {
     sessions_free(d);
     if (d->posted) event_free(d->posted);
     if (d->tls) SSL_CTX_free(d->tls);
+    rates_free(d->endpoint_wakes);
+    rates_free(d->address_wakes);
     pthread_mutex_destroy(&d->mutex);
     free(d);
 }

@@ -21,6 +21,7 @@
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/hello.h"
+#include "server/rates.h"
 
 enum {
     HANDSHAKE_MS = 15000, /**< until a client has said what it wants */
@@ -29,7 +30,9 @@ enum {
     READING_MAX = 2048,   /**< clients that have not said what they want; then the oldest goes */
     WAITING_MAX = 4096,   /**< clients that wait for a compute, and those being refused */
     ADDRESS_MAX = 64,     /**< of both, from one address that is not this machine's */
-    BUCKETS = 4096
+    BUCKETS = 4096,
+    WAKES_PER_ENDPOINT = 120, /**< a minute */
+    WAKES_PER_ADDRESS = 60    /**< a minute, from other machines */
 };
 
 typedef enum guest_state {
@@ -80,6 +83,8 @@ struct door {
     int listener;
     struct event *io, *resume, *posted;
     bool allow_cleartext, has_names;
+    rates *endpoint_wakes, *address_wakes;
+    bool limits_local; /**< wakes by this machine's own addresses, too */
     int port;
     char address[INET6_ADDRSTRLEN]; /**< that we listen on */
     char listens_on[INET6_ADDRSTRLEN + 16];

@@ -5,10 +5,12 @@
  * target in the catalogue, or waking a branch. It outlives its guests. A wake that failed is kept
  * for a moment, so that clients that try again at once do not start a compute each time.
  */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/allow.h"
 #include "server/door_internal.h"
 #include "server/flows.h"
 #include "util/log.h"
@@ -24,6 +26,7 @@ typedef struct errand {
     double kept_until_ms;                               /* a failure */
     hello_target target;                                /* of a lookup */
     char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake; a lookup finds them */
+    char allowed[BOUGH_ALLOW_SIZE];                     /* of a lookup: who may connect */
     char cause[96];
     int rc;
     bough_error err;
@@ -65,6 +68,16 @@ static int find_project(bough_project_row *project, server *srv, const char *nam
     return bough_fail(err, BOUGH_E_NOTFOUND, "no project is named \"%.200s\"", name);
 }
 
+/* Who may connect to that branch. */
+static int read_list(errand *e, const bough_branch_row *branch, bough_error *err) {
+    bough_project_row project;
+    if (!atomic_load(&e->door->srv->has_lists)) return BOUGH_OK;
+    int rc = bough_projects_get(&project, e->door->srv->cat, branch->project_id, err);
+    if (!rc && (!project.protects_only || branch->is_protected))
+        memcpy(e->allowed, project.allowed_ips, sizeof e->allowed);
+    return rc;
+}
+
 static int look_up(errand *e, bough_error *err) {
     const hello_target *t = &e->target;
     server *srv = e->door->srv;
@@ -80,7 +93,7 @@ static int look_up(errand *e, bough_error *err) {
         if (rc) return rc;
         (void)snprintf(e->branch, sizeof e->branch, "%s", endpoint.branch_id);
         (void)snprintf(e->project, sizeof e->project, "%s", endpoint.project_id);
-        return BOUGH_OK;
+        return read_list(e, &branch, err);
     }
     rc = *t->project ? find_project(&project, srv, t->project, err) : BOUGH_OK;
     if (!rc && *t->branch)
@@ -90,7 +103,14 @@ static int look_up(errand *e, bough_error *err) {
     if (rc) return rc;
     (void)snprintf(e->branch, sizeof e->branch, "%s", branch.id);
     (void)snprintf(e->project, sizeof e->project, "%s", branch.project_id);
-    return BOUGH_OK;
+    return read_list(e, &branch, err);
+}
+
+int door_read_lists(server *srv, bough_error *err) {
+    bool have = true;
+    int rc = bough_projects_have_allowed(&have, srv->cat, err);
+    atomic_store(&srv->has_lists, have);
+    return rc;
 }
 
 static int wake(errand *e, bough_error *err) {
@@ -167,6 +187,35 @@ static bool is_same(const errand *e, const errand *wanted) {
                       : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
 }
 
+/* What addresses are counted by: who has one of IPv6 has all that share its first 64 bits. */
+static void address_key(char *out, size_t size, const guest *g) {
+    struct in6_addr in6;
+    if (inet_pton(AF_INET6, g->address, &in6) == 1) memset(in6.s6_addr + 8, 0, 8);
+    if (!strchr(g->address, ':') || !inet_ntop(AF_INET6, &in6, out, (socklen_t)size))
+        (void)snprintf(out, size, "%s", g->address);
+}
+
+/* Whether one more wake is within the limits. */
+static bool may_wake(guest *g, const char *branch) {
+    struct door *d = g->door;
+    char key[INET6_ADDRSTRLEN], message[128], hint[64];
+    const char *of = NULL;
+    int wait_s = 0;
+    double now = bough_now_ms();
+    address_key(key, sizeof key, g);
+    if ((d->limits_local || !g->is_local) && !rates_take(&wait_s, d->address_wakes, key, now))
+        of = "this address wakes endpoints";
+    else if (!rates_take(&wait_s, d->endpoint_wakes, branch, now))
+        of = "this endpoint is woken";
+    if (!of) return true;
+    (void)snprintf(message, sizeof message, "%s too often", of);
+    (void)snprintf(hint, sizeof hint, "Try again in %d s.", wait_s);
+    bough_log(BOUGH_LOG_WARN, "refused to wake a compute", "branch", branch, "address", g->address,
+              "why", message, NULL);
+    guest_refuse(g, "57P03", message, hint);
+    return false;
+}
+
 /* Join an errand of that kind, or set out. `wanted` says what for. */
 static void ask(guest *g, const errand *wanted) {
     struct door *d = g->door;
@@ -189,6 +238,7 @@ static void ask(guest *g, const errand *wanted) {
         join(g, e);
         return;
     }
+    if (wanted->is_wake && !may_wake(g, wanted->branch)) return;
     e = malloc(sizeof *e);
     if (!e) {
         guest_end(g);
@@ -222,7 +272,8 @@ void guest_route(guest *g) {
         guest_end(g); /* not even told: that would take as long */
         return;
     }
-    if (*g->target.endpoint && computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {
+    if (*g->target.endpoint && !atomic_load(&d->srv->has_lists) &&
+        computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {
         g->is_held = true;
         guest_hand(g);
         return;
@@ -252,6 +303,15 @@ void guest_route_again(guest *g) {
     guest_set_timer(g, RETRY_MS << g->tries, on_retry);
 }
 
+/* Its address is not in the list of those that may connect. */
+static bool refuse_unlisted(guest *g, const errand *e) {
+    char message[128];
+    if (bough_allow_has(e->allowed, g->address)) return false;
+    (void)snprintf(message, sizeof message, "the address %s is not allowed to connect", g->address);
+    guest_refuse(g, "28000", message, "The project has a list of those that are: bough ip-allow.");
+    return true;
+}
+
 /* An errand is done: each of its guests goes on, or hears why not. */
 static void finish(errand *e) {
     struct door *d = e->door;
@@ -263,6 +323,8 @@ static void finish(errand *e) {
         g->errand = NULL;
         if (e->rc) {
             guest_refuse_error(g, &e->err);
+        } else if (refuse_unlisted(g, e)) {
+            continue;
         } else if (computes_hold(&g->hold, d->srv, NULL, e->branch)) {
             g->is_held = true;
             guest_hand(g);

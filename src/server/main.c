@@ -41,6 +41,9 @@ static void print_help(void) {
         "  --tls-key FILE   its key, PEM\n"
         "  --allow-cleartext  let other machines connect without TLS\n"
         "  --max-awake N    suspend unused computes where more would be awake (no limit)\n"
+        "  --wakes-per-endpoint N  times a minute that clients may wake one endpoint (120)\n"
+        "  --wakes-per-address N  times a minute that one address may wake any (60; when it is\n"
+        "                   not given, this machine's own may wake without limit)\n"
         "  --sql-seconds N  time limit of a query over HTTP (60)\n"
         "  --preload FILE   libbough_pg.so (beside boughd)\n"
         "  --run-as USER    whom root becomes (postgres)\n"
@@ -79,6 +82,8 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
                                          {"tls-key", required_argument, NULL, 'k'},
                                          {"allow-cleartext", no_argument, NULL, 't'},
                                          {"max-awake", required_argument, NULL, 'm'},
+                                         {"wakes-per-endpoint", required_argument, NULL, 'e'},
+                                         {"wakes-per-address", required_argument, NULL, 'w'},
                                          {"sql-seconds", required_argument, NULL, 'q'},
                                          {NULL, 0, NULL, 0}};
     int c, rc = BOUGH_OK;
@@ -112,6 +117,12 @@ static int read_options(server_options *o, int argc, char **argv, bough_error *e
             break;
         case 'm':
             rc = read_number(&o->max_awake, "max-awake", optarg, 1000000, err);
+            break;
+        case 'e':
+            rc = read_number(&o->wakes_per_endpoint, "wakes-per-endpoint", optarg, 1000000, err);
+            break;
+        case 'w':
+            rc = read_number(&o->wakes_per_address, "wakes-per-address", optarg, 1000000, err);
             break;
         case 'q':
             rc = read_number(&o->sql_seconds, "sql-seconds", optarg, 86400, err);

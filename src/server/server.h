@@ -32,7 +32,8 @@ typedef struct server_options {
     const char *tls_cert, *tls_key; /**< files in PEM format; NULL: made by us */
     int max_awake;                  /**< 0: no limit */
     int sql_seconds;                /**< that a request to /sql may take; 0: SQL_SECONDS */
-    bool allow_cleartext;           /**< from elsewhere than this machine, too */
+    int wakes_per_endpoint, wakes_per_address; /**< a minute; 0: the usual */
+    bool allow_cleartext;                      /**< from elsewhere than this machine, too */
 } server_options;
 
 typedef struct server {
@@ -65,12 +66,13 @@ typedef struct server {
     struct event_base *loop;
     struct http *http;
     struct websockets *websockets;
-    struct door *door;    /**< where PostgreSQL's clients come in */
-    job_pool *sqls;       /**< POST /sql */
-    int sql_seconds;      /**< that one may take */
-    job_pool *lookups;    /**< of the door: which endpoint is meant */
-    job_pool *wakes;      /**< of the door: starts of computes */
-    atomic_bool stopping; /**< long work ends early */
+    struct door *door;     /**< where PostgreSQL's clients come in */
+    job_pool *sqls;        /**< POST /sql */
+    int sql_seconds;       /**< that one may take */
+    job_pool *lookups;     /**< of the door: which endpoint is meant */
+    job_pool *wakes;       /**< of the door: starts of computes */
+    atomic_bool has_lists; /**< some project says who may connect */
+    atomic_bool stopping;  /**< long work ends early */
     atomic_bool stop_computes;
 } server;
 

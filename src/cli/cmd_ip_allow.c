@@ -1,0 +1,133 @@
+/* bough ip-allow list, add, remove, reset. */
+#include <jansson.h>
+#include <string.h>
+
+#include "bough/project.h"
+#include "cli/cli.h"
+#include "util/error.h"
+
+enum { RULES_MAX = 2048 };
+
+typedef struct allow_list {
+    bough_client *client;
+    bough_project *project;
+    json_t *all; /* the project; owns the texts */
+    const char *rules[RULES_MAX];
+    size_t n;
+    int protected_only;
+} allow_list;
+
+/* The list that the server has. */
+static void read_list(allow_list *l) {
+    json_decref(l->all);
+    l->all = cli_json(l->project->json);
+    const json_t *allowed = json_object_get(json_object_get(l->all, "settings"), "allowed_ips");
+    const json_t *ips = json_object_get(allowed, "ips");
+    l->protected_only = json_is_true(json_object_get(allowed, "protected_branches_only"));
+    for (l->n = 0; l->n < json_array_size(ips) && l->n < RULES_MAX; l->n++)
+        l->rules[l->n] = json_string_value(json_array_get(ips, l->n));
+}
+
+static int begin(allow_list *l, const cli_args *args, bough_error *err) {
+    *l = (allow_list){.n = 0};
+    if (cli_get(args, "protected-only") && cli_get(args, "all-branches"))
+        return bough_fail(err, BOUGH_E_USAGE,
+                          "--protected-only and --all-branches exclude each "
+                          "other");
+    int rc = cli_connect_project(&l->client, &l->project, args, err);
+    if (!rc) read_list(l);
+    if (cli_get(args, "protected-only")) l->protected_only = 1;
+    if (cli_get(args, "all-branches")) l->protected_only = 0;
+    return rc;
+}
+
+static int show(allow_list *l, const cli_args *args, bough_error *err) {
+    if (args->json) {
+        json_t *allowed =
+            json_incref(json_object_get(json_object_get(l->all, "settings"), "allowed_ips"));
+        return cli_print_json(allowed, err);
+    }
+    if (l->n == 0) {
+        cli_say(args, "Every address may connect to project %s", l->project->name);
+        return BOUGH_OK;
+    }
+    cli_say(args, "To %s of project %s may connect:",
+            l->protected_only ? "protected branches" : "branches", l->project->name);
+    for (size_t i = 0; i < l->n; i++) cli_say(args, "  %s", l->rules[i]);
+    return BOUGH_OK;
+}
+
+static void end(allow_list *l) {
+    json_decref(l->all);
+    bough_project_free(l->project);
+    cli_disconnect(l->client);
+}
+
+/* Send the list, and show what has become of it. */
+static int store(allow_list *l, const cli_args *args, bough_error *err) {
+    bough_project *changed = NULL;
+    int rc = bough_project_set_allowed(&changed, l->client, l->project->id, l->rules, l->n,
+                                       l->protected_only, err);
+    if (rc) return rc;
+    bough_project_free(l->project);
+    l->project = changed;
+    read_list(l);
+    return show(l, args, err);
+}
+
+static size_t find(const allow_list *l, const char *rule) {
+    size_t i = 0;
+    while (i < l->n && strcmp(l->rules[i], rule) != 0) i++;
+    return i;
+}
+
+static int add_words(allow_list *l, const cli_args *args, bough_error *err) {
+    for (int i = 0; i < args->n_words; i++) {
+        if (find(l, args->words[i]) < l->n) continue;
+        if (l->n == RULES_MAX) return bough_fail(err, BOUGH_E_INVALID, "the list is too long");
+        l->rules[l->n++] = args->words[i];
+    }
+    return BOUGH_OK;
+}
+
+int cmd_ip_allow_list(const cli_args *args, bough_error *err) {
+    allow_list l;
+    int rc = begin(&l, args, err);
+    if (!rc) rc = show(&l, args, err);
+    end(&l);
+    return rc;
+}
+
+int cmd_ip_allow_add(const cli_args *args, bough_error *err) {
+    allow_list l;
+    int rc = begin(&l, args, err);
+    if (!rc) rc = add_words(&l, args, err);
+    if (!rc) rc = store(&l, args, err);
+    end(&l);
+    return rc;
+}
+
+int cmd_ip_allow_remove(const cli_args *args, bough_error *err) {
+    allow_list l;
+    int rc = begin(&l, args, err);
+    for (int i = 0; i < args->n_words && !rc; i++) {
+        size_t at = find(&l, args->words[i]);
+        if (at == l.n)
+            rc = bough_fail(err, BOUGH_E_NOTFOUND, "\"%.100s\" is not in the list", args->words[i]);
+        else
+            memmove(&l.rules[at], &l.rules[at + 1], (--l.n - at) * sizeof l.rules[0]);
+    }
+    if (!rc) rc = store(&l, args, err);
+    end(&l);
+    return rc;
+}
+
+int cmd_ip_allow_reset(const cli_args *args, bough_error *err) {
+    allow_list l;
+    int rc = begin(&l, args, err);
+    l.n = 0;
+    if (!rc) rc = add_words(&l, args, err);
+    if (!rc) rc = store(&l, args, err);
+    end(&l);
+    return rc;
+}

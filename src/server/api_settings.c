@@ -1,0 +1,58 @@
+/* Settings of a project: who may connect. */
+#include <string.h>
+
+#include "model/allow.h"
+#include "server/api.h"
+#include "server/body.h"
+#include "server/door.h"
+
+/* An array of rules, to one a line. */
+static int read_rules(char *list, const json_t *ips, bough_error *err) {
+    size_t at = 0, n = json_array_size(ips);
+    if (!json_is_array(ips))
+        return bough_fail(err, BOUGH_E_INVALID, "\"ips\" must be an array of texts");
+    list[0] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(ips, i);
+        const char *rule = json_string_value(item);
+        size_t size = json_string_length(item);
+        if (!rule || strlen(rule) != size)
+            return bough_fail(err, BOUGH_E_INVALID, "\"ips\" must be an array of texts");
+        int rc = bough_allow_check(rule, err);
+        if (rc) return rc;
+        if (at + size + 2 > BOUGH_ALLOW_SIZE)
+            return bough_fail(err, BOUGH_E_INVALID, "\"ips\" has more than %d bytes",
+                              BOUGH_ALLOW_SIZE - 1);
+        if (at) list[at++] = '\n';
+        memcpy(list + at, rule, size + 1);
+        at += size;
+    }
+    return BOUGH_OK;
+}
+
+int api_settings_read(bool *are_given, bough_project_row *row, const json_t *project,
+                      bough_error *err) {
+    static const char *const known[] = {"allowed_ips", NULL}, *const allowed_known[] = {
+                                                                  "ips", "protected_branches_only",
+                                                                  NULL};
+    json_t *settings = NULL, *keep = NULL, *allowed = NULL, *keep_allowed = NULL;
+    int rc = body_object(&settings, &keep, project, "settings", err);
+    if (!rc) rc = body_check(settings, "project.settings", known, err);
+    *are_given = !rc && json_is_object(json_object_get(settings, "allowed_ips"));
+    if (!rc) rc = body_object(&allowed, &keep_allowed, settings, "allowed_ips", err);
+    if (!rc) rc = body_check(allowed, "project.settings.allowed_ips", allowed_known, err);
+    if (!rc)
+        rc = body_bool(&row->protects_only, allowed, "protected_branches_only", row->protects_only,
+                       err);
+    const json_t *ips = json_object_get(allowed, "ips");
+    if (!rc && ips && !json_is_null(ips)) rc = read_rules(row->allowed_ips, ips, err);
+    json_decref(keep_allowed);
+    json_decref(keep);
+    return rc;
+}
+
+int api_settings_store(server *srv, const bough_project_row *row, bough_error *err) {
+    int rc =
+        bough_projects_set_allowed(srv->cat, row->id, row->allowed_ips, row->protects_only, err);
+    return rc ? rc : door_read_lists(srv, err);
+}

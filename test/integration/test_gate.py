@@ -1,0 +1,101 @@
+"""Who may come in: lists of addresses, and limits of wakes."""
+import struct
+
+import harness as h
+import test_door as t
+
+UNTIL = "not allowed to connect"
+
+
+def told(door, data):
+    """What the door says to that."""
+    with door.raw(data) as s:
+        return t.read_all(s)
+
+
+def allow(door, *words):
+    return door.project.json("ip-allow", *words)
+
+
+def test_a_list_is_held_before_a_wake_and_while_awake(project):
+    door = t.Door(project)
+    assert allow(door, "list") == {"ips": [], "protected_branches_only": False}
+    door.project.suspend()
+    assert allow(door, "add", "192.0.2.0/24", "2001:db8::/32")["ips"] == ["192.0.2.0/24", "2001:db8::/32"]
+    named = {"options": f"project={project.name}"}
+    for dsn in (door.clear(), door.tls(), door.clear(**named)):
+        door.refused(dsn, UNTIL)
+    assert door.state() == "idle"
+    refusal = told(door, t.packet(user="x", database="x", options=f"endpoint={door.endpoint}"))
+    assert t.error_of(refusal)["C"] == "28000"
+    allow(door, "add", "127.0.0.1-127.0.0.9")
+    with door.connect(door.clear()) as c:
+        assert door.state() == "active"
+        allow(door, "remove", "127.0.0.1-127.0.0.9")
+        for dsn in (door.clear(), door.tls()):
+            door.refused(dsn, UNTIL)
+        assert c.one("SELECT 1") == 1  # who is in, stays
+        project.server.kill()
+        project.server.up()
+        door.refused(door.clear(), UNTIL)
+    assert allow(door, "reset")["ips"] == []
+    door.connect(door.clear()).close()
+
+
+def test_a_list_may_be_for_protected_branches_alone(project):
+    door = t.Door(project)
+    assert allow(door, "reset", "192.0.2.7", "--protected-only") == {
+        "ips": ["192.0.2.7"], "protected_branches_only": True}
+    door.connect(door.clear()).close()
+    project.bough("branch", "protect", "main")
+    door.refused(door.clear(), UNTIL)
+    project.bough("branch", "unprotect", "main")
+    door.connect(door.clear()).close()
+    assert allow(door, "add", "--all-branches")["protected_branches_only"] is False
+    door.refused(door.tls(), UNTIL)
+
+
+def test_a_rule_that_is_none_is_refused(project):
+    for rule in ("localhost", "10.0.0.0/33", "10.0.0.9-10.0.0.1", "10.0.0.1-::1"):
+        project.refused("ip-allow", "add", rule, status="invalid", says="no address, network or range")
+    project.refused("ip-allow", "remove", "10.0.0.1", status="notfound")
+    assert allow(t.Door(project), "list")["ips"] == []
+
+
+def test_wakes_are_limited_for_each_endpoint_and_address(make_server):
+    server = make_server(up=False)
+    server.up("--wakes-per-endpoint", "3")
+    door = t.Door(server.project("often"))
+    for _ in range(3):
+        door.project.suspend()
+        door.connect(door.clear()).close()
+    door.connect(door.clear()).close()  # it is awake: that is no wake
+    door.project.suspend()
+    refusal = t.error_of(told(door, t.packet(user="x", database="x", options=f"endpoint={door.endpoint}")))
+    assert (refusal["C"], refusal["M"]) == ("57P03", "this endpoint is woken too often")
+    assert "Try again in" in refusal["H"]
+    door.refused(door.tls(), "woken too often")
+    assert door.state() == "idle"
+    door.project.bough("endpoint", "start", "main")  # who has the key may
+    door.connect(door.clear()).close()
+    server.down()
+    server.up("--wakes-per-address", "2")
+    for branch in ("a", "b", "c"):
+        door.project.branch(branch)
+        door.project.suspend(branch)
+    for branch in ("a", "b"):
+        door.connect(door.clear(options="", dbname=f"{door.login['dbname']}@{branch}")).close()
+    door.refused(door.clear(options="", dbname=f"{door.login['dbname']}@c"), "this address wakes endpoints too often")
+    door.connect(door.clear(options="", dbname=f"{door.login['dbname']}@a")).close()
+
+
+def test_nothing_that_names_no_endpoint_wakes_one(project):
+    """Nor does a cancel request with a process id that is nobody's."""
+    door = t.Door(project)
+    door.project.suspend()
+    for data in (t.packet(user="x", database="x"), t.packet(user="x", database="x@nobody"),
+                 t.packet(user="x", database="x", options="endpoint=ep-no-such-000000"),
+                 t.packet(user="x", database="x' OR 1=1 --@../../main"),
+                 struct.pack("!IIII", 16, 80877102, 1, 1)):
+        told(door, data)
+    assert door.state() == "idle"
