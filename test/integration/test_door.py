@@ -652,11 +652,12 @@ def test_where_names_resolve_the_string_is_of_the_name(make_server, directory):
            "--listen", f"127.0.0.1:{server.door}"], env=server.env)
     project = server.project("p")
     endpoint = project.json("endpoint", "get", "main")
-    assert endpoint["host"] == f"{endpoint['id']}.localhost"
+    name = f"{endpoint['id']}.localhost"
+    assert endpoint["host"] == f"{name}:{server.door}"
     with open(hosts, "a", encoding="ascii") as f:
-        f.write(f"127.0.0.1 {endpoint['host']}\n")
+        f.write(f"127.0.0.1 {name}\n")
     uri = project.uri()
-    assert uri.endswith(f"@{endpoint['host']}:{server.door}/neondb?sslmode=require")
+    assert uri.endswith(f"@{name}:{server.door}/neondb?sslmode=require")
     sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     assert h.run([*inside, h.tool("psql"), uri, "-Atc", sql]).stdout.strip() == "t"
 
