@@ -121,6 +121,8 @@ static int pass_options(passed_options *o, const cli_args *args, bough_error *er
                                         "--domain",
                                         "--max-awake",
                                         "--sql-seconds",
+                                        "--api-rate",
+                                        "--api-burst",
                                         "--wakes-per-endpoint",
                                         "--wakes-per-address"};
     *o = (passed_options){.n = 0};
@@ -131,6 +133,7 @@ static int pass_options(passed_options *o, const cli_args *args, bough_error *er
         o->list[o->n++] = value;
     }
     if (cli_get(args, "allow-cleartext")) o->list[o->n++] = "--allow-cleartext";
+    if (cli_get(args, "limit-local-key")) o->list[o->n++] = "--limit-local-key";
     int rc = pass_file(o, o->cert, "--tls-cert", args, err);
     return rc ? rc : pass_file(o, o->key, "--tls-key", args, err);
 }

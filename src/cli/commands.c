@@ -26,6 +26,11 @@ static const cli_option up_options[] = {
      "Times a minute that one address may wake any (default: 60, this machine's own without limit)",
      1, 1000000},
     {"sql-seconds", 0, "N", "Time limit of a query over HTTP (default: 60)", 1, 86400},
+    {"api-rate", 0, "N", "Requests a minute of an API key; 0 is no limit (default: 700)", 0,
+     1000000000},
+    {"api-burst", 0, "N", "Requests a second of an API key on one route (default: 40)", 1,
+     1000000000},
+    {"limit-local-key", 0, NULL, "Limit the key in the store's file, too", 0, 0},
     {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
 
@@ -95,6 +100,14 @@ static const cli_option cs_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
     {"socket", 0, NULL, "Start the compute and name its Unix socket instead", 0, 0},
+    {0}};
+
+static const cli_option key_create_options[] = {
+    {"for-project", 0, "P", "It sees this project alone, by name or id", 0, 0},
+    {"for-branch", 0, "B", "It sees this branch of the project alone", 0, 0},
+    {"read-only", 0, NULL, "It changes nothing, and is shown no passwords", 0, 0},
+    {"expires-in", 0, "DURATION", "It is valid for so long: 90m, 12h, 30d", 0, 0},
+    {"expires-at", 0, "TIME", "It is valid until then: 2026-12-31T18:00:00+01:00", 0, 0},
     {0}};
 
 static const cli_option operation_list_options[] = {
@@ -434,6 +447,38 @@ static const cli_command ip_allow_commands[] = {
      .examples = "bough ip-allow reset"},
     {0}};
 
+static const cli_command key_commands[] = {
+    {.name = "create",
+     .summary = "Make an API key and print it",
+     .words = "NAME",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = STORE,
+     .options = key_create_options,
+     .run = cmd_key_create,
+     .details = "The key is shown this once; the server keeps its hash alone. Without options it "
+                "may do everything. What it may not see is not there for it. A key ends with its "
+                "project or branch.",
+     .examples = "bough api-key create ci --for-project shop --expires-in 30d\n"
+                 "bough api-key create dashboard --read-only"},
+    {.name = "list",
+     .summary = "List API keys",
+     .uses = STORE,
+     .run = cmd_key_list,
+     .details = "One of them, \"default\", is in the file api_key of the store.",
+     .examples = "bough api-key list --json"},
+    {.name = "revoke",
+     .summary = "End an API key",
+     .words = "ID",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = STORE,
+     .run = cmd_key_revoke,
+     .details = "At once. The key in the store's file is exchanged by removing the file and "
+                "starting the server again.",
+     .examples = "bough api-key revoke 3"},
+    {0}};
+
 static const cli_command operation_commands[] = {
     {.name = "list",
      .summary = "List what the server did to a project",
@@ -530,6 +575,7 @@ const cli_command cli_commands[] = {
                 "starts on it, without Bough. As root, DIR belongs to the owner of the store "
                 "afterwards. Ctrl-C cancels and removes what was written.",
      .examples = "bough export main /tmp/shop && pg_ctl -D /tmp/shop start"},
+    {.name = "api-key", .summary = "API keys: who may use the server", .children = key_commands},
     {.name = "operation",
      .summary = "Operations: what the server did",
      .children = operation_commands},

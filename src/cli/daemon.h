@@ -10,7 +10,7 @@
 
 #include "bough/error.h"
 
-#define DAEMON_OPTIONS_MAX 16
+#define DAEMON_OPTIONS_MAX 40
 
 /**
  * Start boughd on a store and wait until it is ready. Its output is appended to STORE/boughd.log.

@@ -77,6 +77,15 @@ static const char *const migrations[] = {
     " boot_ms INTEGER NOT NULL, boot_id TEXT NOT NULL) STRICT;",
     "ALTER TABLE projects ADD COLUMN allowed_ips TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE projects ADD COLUMN protects_only INTEGER NOT NULL DEFAULT 0;",
+    /* API keys with scopes; until now there was one, that of the store's file */
+    "ALTER TABLE api_keys ADD COLUMN is_local INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE api_keys ADD COLUMN is_read_only INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE api_keys ADD COLUMN project_id TEXT REFERENCES projects ON DELETE CASCADE;"
+    "ALTER TABLE api_keys ADD COLUMN branch_id TEXT REFERENCES branches ON DELETE CASCADE;"
+    "ALTER TABLE api_keys ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE api_keys ADD COLUMN last_used_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE api_keys ADD COLUMN last_used_from TEXT;"
+    "UPDATE api_keys SET is_local = 1;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

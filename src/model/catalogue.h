@@ -237,13 +237,27 @@ BOUGH_CHECK int bough_operations_list(bough_operation_row **rows, size_t *n, bou
                                       const char *project, int64_t before, int limit,
                                       bough_error *err);
 
+/** The same of a branch. */
+BOUGH_CHECK int bough_operations_list_of_branch(bough_operation_row **rows, size_t *n,
+                                                bough_catalogue *cat, const char *branch,
+                                                int64_t before, int limit, bough_error *err);
+
 /* API keys: only their SHA-256 (hexadecimal). */
 
-/** Make this the key of that name: the one before is valid no longer. */
-BOUGH_CHECK int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash,
-                                   bough_error *err);
-BOUGH_CHECK int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n,
-                                    bough_catalogue *cat, bough_error *err);
+/** Make this the key of the store's file: the one before is valid no longer. */
+BOUGH_CHECK int bough_api_keys_set_local(bough_catalogue *cat, const char *name, const char *hash,
+                                         bough_error *err);
+/** Another key; `row` comes back with its id. A key goes with its project, or its branch. */
+BOUGH_CHECK int bough_api_keys_insert(bough_catalogue *cat, bough_api_key_row *row,
+                                      bough_error *err);
+/** Oldest first. */
+BOUGH_CHECK int bough_api_keys_list(bough_api_key_row **rows, size_t *n, bough_catalogue *cat,
+                                    bough_error *err);
+/** Not the local one. @retval BOUGH_E_NOTFOUND */
+BOUGH_CHECK int bough_api_keys_delete(bough_catalogue *cat, int64_t id, bough_error *err);
+/** Record when and whence it was used last. One that is gone is success. */
+BOUGH_CHECK int bough_api_keys_set_used(bough_catalogue *cat, const bough_api_key_row *row,
+                                        bough_error *err);
 
 /** Whether any table has this as an id. */
 BOUGH_CHECK int bough_catalogue_has_id(bool *found, bough_catalogue *cat, const char *id,

@@ -1,4 +1,4 @@
-/* Tables operations and api_keys. */
+/* Table operations. */
 #include "model/query.h"
 
 #define COLUMNS                                                                                    \
@@ -51,27 +51,14 @@ int bough_operations_list(bough_operation_row **rows, size_t *n, bough_catalogue
     return rc;
 }
 
-int bough_api_keys_set(bough_catalogue *cat, const char *name, const char *hash, bough_error *err) {
-    int rc = bough_catalogue_begin(cat, err);
-    if (rc) return rc;
-    rc = bough_query_run(NULL, cat, err, "DELETE FROM api_keys WHERE name = ?", "s", name);
-    if (!rc)
-        rc = bough_query_run(
-            NULL, cat, err,
-            "INSERT OR REPLACE INTO api_keys (name, hash, created_ms) VALUES (?, ?, ?)", "ssi",
-            name, hash, bough_now_epoch_ms());
-    return bough_catalogue_end(cat, rc, err);
-}
-
-static void fill_hash(void *record, sqlite3_stmt *stmt) {
-    bough_query_text(record, BOUGH_HASH_SIZE, stmt, 0);
-}
-
-int bough_api_keys_list(char (**hashes)[BOUGH_HASH_SIZE], size_t *n, bough_catalogue *cat,
-                        bough_error *err) {
+int bough_operations_list_of_branch(bough_operation_row **rows, size_t *n, bough_catalogue *cat,
+                                    const char *branch, int64_t before, int limit,
+                                    bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, BOUGH_HASH_SIZE, fill_hash, cat, err,
-                              "SELECT hash FROM api_keys", "");
-    *hashes = records;
+    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                              "SELECT " COLUMNS " FROM operations WHERE branch_id = ?1 AND"
+                              " (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3",
+                              "sii", branch, before, (int64_t)limit);
+    *rows = records;
     return rc;
 }

@@ -103,6 +103,21 @@ typedef struct bough_database_row {
     int64_t created_ms, updated_ms;
 } bough_database_row;
 
+/** A key of the API; the key itself is not kept, only its hash. */
+typedef struct bough_api_key_row {
+    int64_t id;
+    char name[BOUGH_NAME_SIZE];
+    char hash[BOUGH_HASH_SIZE];     /**< SHA-256 */
+    bool is_local;                  /**< the one in the store's file */
+    bool is_read_only;              /**< changes nothing, and sees no passwords */
+    char project_id[BOUGH_ID_SIZE]; /**< "": of no project in particular */
+    char branch_id[BOUGH_ID_SIZE];  /**< "": of the whole project */
+    int64_t created_ms;
+    int64_t expires_ms;      /**< 0: never */
+    int64_t last_used_ms;    /**< 0: not yet */
+    char last_used_from[48]; /**< address; "" */
+} bough_api_key_row;
+
 typedef struct bough_operation_row {
     int64_t seq;            /**< order of creation; set on insertion */
     char id[BOUGH_ID_SIZE]; /**< UUID */

@@ -17,6 +17,10 @@ int api_operation_list(request *rq, bough_error *err);
 int api_operation_get(request *rq, bough_error *err);
 int api_connection_uri(request *rq, bough_error *err);
 
+int api_key_list(request *rq, bough_error *err);
+int api_key_create(request *rq, bough_error *err);
+int api_key_revoke(request *rq, bough_error *err);
+
 int api_project_list(request *rq, bough_error *err);
 int api_project_list_shared(request *rq, bough_error *err);
 int api_project_create(request *rq, bough_error *err);

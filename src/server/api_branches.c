@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/rules.h"
+#include "server/access.h"
 #include "server/answer.h"
 #include "server/api.h"
 #include "server/body.h"
@@ -52,11 +53,13 @@ static int sort(bough_branch_row *rows, size_t n, const request *rq, bough_error
     return BOUGH_OK;
 }
 
-/* Keep those whose name or id holds the text. */
-static size_t filter(bough_branch_row *rows, size_t n, const char *search) {
+/* Keep those whose name or id holds the text that is searched for, and that the key may see. */
+static size_t filter(bough_branch_row *rows, size_t n, const request *rq) {
+    const char *search = request_query(rq, "search");
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search))
+        if (access_sees_branch(rq, rows[i].id) &&
+            (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search)))
             rows[kept++] = rows[i];
     return kept;
 }
@@ -74,7 +77,7 @@ int api_branch_list(request *rq, bough_error *err) {
     if (!rc)
         rc = (with_deleted ? bough_branches_list
                            : bough_branches_list_live)(&rows, &n, rq->srv->cat, project.id, err);
-    if (!rc) n = filter(rows, n, request_query(rq, "search"));
+    if (!rc) n = filter(rows, n, rq);
     if (!rc) rc = sort(rows, n, rq, err);
     if (rc) {
         free(rows);
@@ -105,7 +108,7 @@ int api_branch_count(request *rq, bough_error *err) {
     size_t n = 0;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = bough_branches_list_live(&rows, &n, rq->srv->cat, project.id, err);
-    if (!rc) n = filter(rows, n, request_query(rq, "search"));
+    if (!rc) n = filter(rows, n, rq);
     if (!rc) rq->answer = json_pack("{s:I}", "count", (json_int_t)n);
     free(rows);
     return rc;
@@ -281,6 +284,7 @@ int api_branch_restore(request *rq, bough_error *err) {
     if (!rc) rc = body_text(&wish.source, rq->body, "source_branch_id", err);
     if (!rc && !wish.source)
         rc = bough_fail(err, BOUGH_E_INVALID, "\"source_branch_id\" is missing");
+    if (!rc) rc = access_branch(rq, wish.source, err);
     if (!rc) rc = read_moment(&wish.moment, rq->body, "source_lsn", "source_timestamp", err);
     if (!rc) rc = body_text(&wish.preserve_under_name, rq->body, "preserve_under_name", err);
     if (!rc && wish.preserve_under_name)

@@ -5,6 +5,7 @@
 
 #include "model/ids.h"
 #include "model/rules.h"
+#include "server/access.h"
 #include "server/answer.h"
 #include "server/api.h"
 #include "server/body.h"
@@ -18,7 +19,8 @@ static int list(request *rq, const char *project, const char *branch, bough_erro
     if (rc) return rc;
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++)
-        if (!branch || strcmp(rows[i].branch_id, branch) == 0)
+        if (access_sees_branch(rq, rows[i].branch_id) &&
+            (!branch || strcmp(rows[i].branch_id, branch) == 0))
             (void)json_array_append_new(array, answer_endpoint(rq->srv, &rows[i]));
     rq->answer = json_pack("{s:o?}", "endpoints", array);
     free(rows);
@@ -125,6 +127,7 @@ int api_endpoint_create(request *rq, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
     if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    if (!rc) rc = access_branch(rq, branch_id, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
     if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);
     if (!rc) {

@@ -9,6 +9,7 @@
 
 #include "pg/compute.h"
 #include "pg/install.h"
+#include "server/access.h"
 #include "server/answer.h"
 #include "server/body.h"
 #include "server/computes.h"
@@ -213,7 +214,10 @@ int api_operation_list(request *rq, bough_error *err) {
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 1000, 1, 1000, err);
     if (!rc) rc = api_query_int(&before, rq, "cursor", 0, 0, INT64_MAX, err);
-    if (!rc)
+    if (!rc && *rq->key.branch_id)
+        rc = bough_operations_list_of_branch(&rows, &n, rq->srv->cat, rq->key.branch_id, before,
+                                             (int)limit, err);
+    else if (!rc)
         rc = bough_operations_list(&rows, &n, rq->srv->cat, project.id, before, (int)limit, err);
     if (rc) return rc;
     char cursor[32] = "";
@@ -282,6 +286,7 @@ int api_connection_uri(request *rq, bough_error *err) {
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_bool(&by_socket, rq, "socket", err);
     if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
+    if (!rc) rc = access_branch(rq, branch.id, err);
     if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
     if (!rc && role.secret_size) rc = answer_password(password, rq->srv, &role, err);
     if (!rc && by_socket) /* nobody would wake it at the first connection */

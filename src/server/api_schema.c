@@ -13,6 +13,7 @@
 #include "pg/schemadump.h"
 #include "pg/sql.h"
 #include "pg/tool.h"
+#include "server/access.h"
 #include "server/answer.h"
 #include "server/api.h"
 #include "server/computes.h"
@@ -249,6 +250,7 @@ int api_branch_compare_schema(request *rq, bough_error *err) {
     view views[2];
     const char *base = request_query(rq, "base_branch_id");
     int rc = api_branch_of(&branch, rq, err);
+    if (!rc) rc = access_branch(rq, base ? base : branch.parent_id, err);
     if (!rc && !base && !*branch.parent_id)
         rc = bough_fail(err, BOUGH_E_INVALID,
                         "\"base_branch_id\" is missing, and the branch has no parent");

@@ -22,7 +22,9 @@
 #include <unistd.h>
 
 #include "model/ids.h"
+#include "server/access.h"
 #include "server/http_sql.h"
+#include "server/keys.h"
 #include "server/websocket.h"
 #include "util/log.h"
 
@@ -225,7 +227,8 @@ void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t
 static void run_handler(void *arg) {
     request *rq = arg;
     bough_error err = {0};
-    int rc = rq->route->handle(rq, &err);
+    int rc = access_check(rq, &err);
+    if (!rc) rc = rq->route->handle(rq, &err);
     if (rc) {
         json_decref(rq->answer);
         rq->answer = error_body(rq, &err);
@@ -249,17 +252,26 @@ static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
     if (rq->gone_fd >= 0) (void)eventfd_write(rq->gone_fd, 1);
 }
 
-static bool is_authorized(const server *srv, struct evhttp_request *http) {
-    const char *header =
-        evhttp_find_header(evhttp_request_get_input_headers(http), "Authorization");
-    char hash[BOUGH_HASH_SIZE];
+static bool is_authorized(request *rq) {
+    const char *header = request_header(rq, "Authorization");
+    struct evhttp_connection *connection = evhttp_request_get_connection(rq->http);
+    char *from = NULL;
+    ev_uint16_t port;
     if (!header || strncasecmp(header, "Bearer ", 7) != 0) return false;
-    header += 7;
-    if (bough_secret_hash(hash, header, strlen(header), NULL) != BOUGH_OK) return false;
-    bool found = false;
-    for (size_t i = 0; i < srv->n_api_keys; i++)
-        found |= bough_secret_hash_equal(hash, srv->api_key_hashes[i]);
-    return found;
+    if (connection) evhttp_connection_get_peer(connection, &from, &port);
+    return keys_find(&rq->key, rq->srv->keys, header + 7, from ? from : "");
+}
+
+/* Whether the key has to wait; then the request is answered. */
+static bool is_too_fast(request *rq) {
+    size_t index = rq->route ? router_index(rq->route) : router_count();
+    int seconds = keys_take(rq->srv->keys, &rq->key, index);
+    char text[16];
+    if (seconds == 0) return false;
+    (void)snprintf(text, sizeof text, "%d", seconds);
+    (void)evhttp_add_header(evhttp_request_get_output_headers(rq->http), "Retry-After", text);
+    refuse(rq, 429, BOUGH_E_BUSY, "TOO_MANY_REQUESTS", "too many requests with this API key");
+    return true;
 }
 
 /* Parse the body into rq->body. Returns an HTTP status, 0 for good. */
@@ -306,13 +318,14 @@ static void refuse_route(request *rq, const char *path) {
 static void dispatch(request *rq, const char *path) {
     char why[160] = "";
     enum evhttp_cmd_type method = evhttp_request_get_command(rq->http);
-    if (!is_authorized(rq->srv, rq->http)) {
+    if (!is_authorized(rq)) {
         refuse(rq, 401, BOUGH_E_AUTH, NULL, "the API key is missing or wrong");
         return;
     }
     size_t prefix = strlen(PREFIX);
     if (strncmp(path, PREFIX "/", prefix + 1) == 0)
         rq->route = router_find(method, path + prefix, rq->params);
+    if (is_too_fast(rq)) return;
     if (!rq->route) {
         refuse_route(rq, strncmp(path, PREFIX "/", prefix + 1) == 0 ? path + prefix : "");
         return;

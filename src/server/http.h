@@ -22,7 +22,12 @@ typedef int (*request_handler)(request *rq, bough_error *err);
 enum {
     ROUTE_BODY = 1, /**< a JSON object */
     ROUTE_LONG = 2, /**< it may take hours */
-    ROUTE_SQL = 4   /**< POST /sql: not of the API; the body as it is, anybody may ask */
+    ROUTE_SQL = 4,  /**< POST /sql: not of the API; the body as it is, anybody may ask */
+    /* which keys with a scope may use it (server/access.h) */
+    ROUTE_ANY_KEY = 8,     /**< not of a project, but told to everybody */
+    ROUTE_BRANCH_KEY = 16, /**< of a project, and keeps within the key's branch */
+    ROUTE_OWNER = 32,      /**< of a project, but closed to all of them */
+    ROUTE_SECRET = 64      /**< shows a password: closed to keys that may only read */
 };
 
 typedef struct route {
@@ -45,6 +50,7 @@ struct request {
     char *raw;    /**< with ROUTE_SQL: the body as it came */
     size_t raw_size;
     int gone_fd; /**< with ROUTE_SQL: an eventfd, readable once the client has gone; else -1 */
+    bough_api_key_row key; /**< whose request it is; no ids where it has no scope */
     char id[BOUGH_ID_SIZE];
     double received_ms;
     bool is_stream;        /**< the client wants lines of JSON with progress */
@@ -60,6 +66,10 @@ struct request {
 
 /** Find the route of a request; fills params. NULL when there is none. (router.c) */
 const route *router_find(enum evhttp_cmd_type method, const char *path, char **params);
+
+/** How many routes there are, and which one this is. (router.c) */
+size_t router_count(void);
+size_t router_index(const route *r);
 
 /** The methods that a path has, "GET, POST", into `out`; false when it has none. (router.c) */
 bool router_methods(char *out, size_t size, const char *path);

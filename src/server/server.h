@@ -26,11 +26,14 @@ typedef struct server_options {
     int ready_fd;                /**< or -1 */
     const char *test_clock_file; /**< see server/clock.h; NULL: the machine's clocks */
     bool log_json;
+    bool foreground; /**< it always stays there */
     const char
         *listen; /**< "ADDRESS:PORT" of the front door; NULL: 127.0.0.1:5433, or a free one */
     const char *domain;             /**< endpoints are called ID.domain; NULL: localhost */
     const char *tls_cert, *tls_key; /**< files in PEM format; NULL: made by us */
     int max_awake;                  /**< 0: no limit */
+    int api_rate, api_burst;        /**< requests of an API key; -1: KEYS_PER_MINUTE, ..._SECOND */
+    bool limits_local_key;          /**< that in the store's file has limits, too */
     int sql_seconds;                /**< that a request to /sql may take; 0: SQL_SECONDS */
     int wakes_per_endpoint, wakes_per_address; /**< a minute; 0: the usual */
     bool allow_cleartext;                      /**< from elsewhere than this machine, too */
@@ -53,8 +56,10 @@ typedef struct server {
     bough_store *store;
     bough_catalogue *cat;
     bough_secret_key key;
-    char (*api_key_hashes)[BOUGH_HASH_SIZE];
-    size_t n_api_keys;
+    struct keys *keys;     /**< of the API */
+    int api_rate;          /**< requests a minute of a key; 0: no limit */
+    int api_burst;         /**< a second, of a key and a route */
+    bool limits_local_key; /**< that of the store's file, too */
     lock_table *locks;
     struct clock_guard *clock;
     struct lifecycle *lifecycle;
@@ -75,6 +80,14 @@ typedef struct server {
     atomic_bool stopping;  /**< long work ends early */
     atomic_bool stop_computes;
 } server;
+
+/**
+ * Read the command line (options.c). Texts are borrowed from argv.
+ * @return BOUGH_OK, or 1 where --help or --version was all.
+ * @retval BOUGH_E_USAGE
+ */
+BOUGH_CHECK int server_options_read(server_options *options, int argc, char **argv,
+                                    bough_error *err);
 
 /** Make everything ready and adopt what runs (startup.c). */
 BOUGH_CHECK int server_open(server *srv, const server_options *options, bough_error *err);

@@ -20,6 +20,7 @@
 #include "server/flows.h"
 #include "server/http.h"
 #include "server/http_sql.h"
+#include "server/keys.h"
 #include "server/lifecycle.h"
 #include "server/tls.h"
 #include "server/websocket.h"
@@ -37,16 +38,17 @@ enum {
 
 /* ---- keys ---- */
 
-static bool has_hash(const server *srv, const char *hash) {
-    for (size_t i = 0; i < srv->n_api_keys; i++)
-        if (bough_secret_hash_equal(srv->api_key_hashes[i], hash)) return true;
-    return false;
-}
-
-static int read_hashes(server *srv, bough_error *err) {
-    free(srv->api_key_hashes);
-    srv->api_key_hashes = NULL;
-    return bough_api_keys_list(&srv->api_key_hashes, &srv->n_api_keys, srv->cat, err);
+/* Whether the key of the file is the one that was recorded. */
+static int has_hash(bool *found, const server *srv, const char *hash, bough_error *err) {
+    bough_api_key_row *rows;
+    size_t n;
+    *found = false;
+    int rc = bough_api_keys_list(&rows, &n, srv->cat, err);
+    if (rc) return rc;
+    for (size_t i = 0; i < n; i++)
+        *found |= rows[i].is_local && bough_secret_hash_equal(rows[i].hash, hash);
+    free(rows);
+    return BOUGH_OK;
 }
 
 /*
@@ -56,9 +58,9 @@ static int read_hashes(server *srv, bough_error *err) {
 static int open_api_key(server *srv, bough_error *err) {
     char *text = NULL, hash[BOUGH_HASH_SIZE], key[BOUGH_API_KEY_SIZE];
     size_t size = 0;
+    bool is_known = false;
     int rc =
         bough_path(srv->api_key_file, sizeof srv->api_key_file, err, "%s/api_key", srv->store_dir);
-    if (!rc) rc = read_hashes(srv, err);
     if (rc) return rc;
     rc = bough_read_file(&text, &size, srv->api_key_file, 4096, err);
     if (rc == BOUGH_E_NOTFOUND) {
@@ -71,10 +73,8 @@ static int open_api_key(server *srv, bough_error *err) {
     if (!rc && strlen(text) < 16)
         rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" does not hold a key", srv->api_key_file);
     if (!rc) rc = bough_secret_hash(hash, text, strlen(text), err);
-    if (!rc && !has_hash(srv, hash)) {
-        rc = bough_api_keys_set(srv->cat, "default", hash, err);
-        if (!rc) rc = read_hashes(srv, err);
-    }
+    if (!rc) rc = has_hash(&is_known, srv, hash, err);
+    if (!rc && !is_known) rc = bough_api_keys_set_local(srv->cat, "default", hash, err);
     if (text) explicit_bzero(text, strlen(text));
     free(text);
     explicit_bzero(key, sizeof key);
@@ -286,6 +286,9 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
     const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
     srv->max_awake = options->max_awake;
+    srv->api_rate = options->api_rate < 0 ? KEYS_PER_MINUTE : options->api_rate;
+    srv->api_burst = options->api_burst < 0 ? KEYS_PER_SECOND : options->api_burst;
+    srv->limits_local_key = options->limits_local_key;
     srv->sql_seconds = options->sql_seconds ? options->sql_seconds : SQL_SECONDS;
     srv->least_suspend_seconds =
         least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
@@ -299,6 +302,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = tls_open(srv, door_names(srv->door), err);
     if (!rc) rc = lock_table_new(&srv->locks, err);
     if (!rc) rc = clock_new(&srv->clock, srv->cat, options->test_clock_file, err);
+    if (!rc) rc = keys_new(&srv->keys, srv, err);
     if (!rc) rc = lifecycle_new(&srv->lifecycle, srv, err);
     if (!rc) rc = computes_new(&srv->computes, err);
     if (!rc) rc = usage_cache_new(&srv->usages, err);
@@ -341,7 +345,9 @@ void server_close(server *srv) {
                job_pool_end(srv->wakes, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS);
     if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
+    if (srv->keys) keys_tick(srv->keys);
     if (left) return; /* threads still use the rest, and the process ends */
+    keys_free(srv->keys);
     lifecycle_free(srv->lifecycle);
     clock_free(srv->clock);
     door_close(srv->door);
@@ -351,6 +357,5 @@ void server_close(server *srv) {
     lock_table_free(srv->locks);
     bough_catalogue_close(srv->cat);
     if (srv->store) bough_store_close(srv->store);
-    free(srv->api_key_hashes);
     explicit_bzero(&srv->key, sizeof srv->key);
 }

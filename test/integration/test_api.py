@@ -45,7 +45,7 @@ def test_the_scheme_of_the_key_is_read_in_any_case(api):
 @pytest.mark.parametrize("path", ["", "/", "/nosuch", "/projects/", "/projects//branches",
                                   "/projects/x/branches/y/z",
                                   "/projects/x/snapshots", "/projects/x/branches/y/buckets",
-                                  "/api_keys",
+                                  "/api_keys/1/more",
                                   "/projects/x%00y", "/projects/x%2Fbranches/y/z"])
 def test_an_unknown_route_is_told_in_the_words_that_clients_know(api, path):
     for method in ("GET", "POST", "DELETE"):

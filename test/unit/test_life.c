@@ -482,6 +482,8 @@ static void a_catalogue_of_version_1_is_brought_up_to_date(void **state) {
         " ON DELETE CASCADE, branch_id TEXT NOT NULL UNIQUE REFERENCES branches ON DELETE CASCADE,"
         " suspend_timeout_seconds INTEGER NOT NULL, last_error TEXT, created_ms INTEGER NOT NULL,"
         " updated_ms INTEGER NOT NULL) STRICT;"
+        "CREATE TABLE api_keys (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,"
+        " hash TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL) STRICT;"
         "INSERT INTO projects VALUES ('p', 'shop', 15, '', '', 1, 1);"
         "INSERT INTO branches VALUES ('main', 'p', 'main', NULL, 'ready', 1, 1, 1);"
         "INSERT INTO branches VALUES ('a', 'p', 'ci-old', 'main', 'ready', 0, 2, 3);"

@@ -612,23 +612,55 @@ static void operations_are_listed_newest_first_and_outlive_branches(void **state
     assert_int_equal(bough_operations_get(&back, cat, "q", "two", NULL), BOUGH_E_NOTFOUND);
 }
 
-static void a_key_replaces_the_one_of_its_name(void **state) {
+static void the_local_key_replaces_the_one_before(void **state) {
     (void)state;
-    char(*hashes)[BOUGH_HASH_SIZE], hash[BOUGH_HASH_SIZE];
+    bough_api_key_row *rows, other = {.name = "other", .created_ms = 5};
+    char hash[BOUGH_HASH_SIZE];
     size_t n;
-    static const char *const keys[][2] = {
-        {"default", "one"}, {"other", "two"}, {"default", "new"}, {"default", "new"}};
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(bough_secret_hash(hash, keys[i][1], 3, NULL), BOUGH_OK);
-        assert_int_equal(bough_api_keys_set(cat, keys[i][0], hash, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_hash(other.hash, "two", 3, NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_insert(cat, &other, NULL), BOUGH_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(bough_secret_hash(hash, i ? "new" : "one", 3, NULL), BOUGH_OK);
+        assert_int_equal(bough_api_keys_set_local(cat, "default", hash, NULL), BOUGH_OK);
     }
-    assert_int_equal(bough_api_keys_list(&hashes, &n, cat, NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_list(&rows, &n, cat, NULL), BOUGH_OK);
     assert_int_equal(n, 2);
-    size_t new_at = strcmp(hashes[0], hash) == 0 ? 0 : 1; /* in no order */
-    assert_string_equal(hashes[new_at], hash);
-    assert_int_equal(bough_secret_hash(hash, "two", 3, NULL), BOUGH_OK);
-    assert_string_equal(hashes[1 - new_at], hash);
-    free(hashes);
+    assert_memory_equal(&rows[0], &other, sizeof other);
+    assert_string_equal(rows[1].hash, hash);
+    assert_true(rows[1].is_local);
+    assert_int_equal(bough_api_keys_delete(cat, rows[1].id, NULL), BOUGH_E_NOTFOUND);
+    assert_int_equal(bough_api_keys_delete(cat, rows[0].id, NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_delete(cat, rows[0].id, NULL), BOUGH_E_NOTFOUND);
+    free(rows);
+}
+
+static void a_key_is_kept_whole_and_goes_with_what_it_is_for(void **state) {
+    (void)state;
+    bough_project_row project = project_row("p", "P", 1);
+    bough_branch_row branch = branch_row("br-a", "p", "main", "");
+    bough_api_key_row *rows,
+        of_project = {
+            .name = "a", .is_read_only = true, .created_ms = 7, .expires_ms = 9, .project_id = "p"};
+    bough_api_key_row of_branch = {.name = "b", .project_id = "p", .branch_id = "br-a"};
+    size_t n;
+    assert_int_equal(bough_projects_insert(cat, &project, NULL), BOUGH_OK);
+    assert_int_equal(bough_branches_insert(cat, &branch, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_hash(of_project.hash, "x", 1, NULL), BOUGH_OK);
+    assert_int_equal(bough_secret_hash(of_branch.hash, "y", 1, NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_insert(cat, &of_project, NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_insert(cat, &of_branch, NULL), BOUGH_OK);
+    of_project.last_used_ms = 11;
+    (void)snprintf(of_project.last_used_from, sizeof of_project.last_used_from, "127.0.0.1");
+    assert_int_equal(bough_api_keys_set_used(cat, &of_project, NULL), BOUGH_OK);
+    assert_int_equal(bough_branches_delete(cat, "br-a", NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_list(&rows, &n, cat, NULL), BOUGH_OK);
+    assert_int_equal(n, 1);
+    assert_memory_equal(&rows[0], &of_project, sizeof of_project);
+    free(rows);
+    assert_int_equal(bough_projects_delete(cat, "p", NULL), BOUGH_OK);
+    assert_int_equal(bough_api_keys_list(&rows, &n, cat, NULL), BOUGH_OK);
+    assert_int_equal(n, 0);
+    free(rows);
 }
 
 static void templates_are_listed(void **state) {
@@ -799,7 +831,8 @@ int main(void) {
         WITH(a_role_keeps_its_secret_until_it_gets_another),
         WITH(a_database_gets_an_id_of_its_own_for_ever),
         WITH(operations_are_listed_newest_first_and_outlive_branches),
-        WITH(a_key_replaces_the_one_of_its_name),
+        WITH(the_local_key_replaces_the_one_before),
+        WITH(a_key_is_kept_whole_and_goes_with_what_it_is_for),
         WITH(templates_are_listed),
         cmocka_unit_test(a_sealed_password_opens_again_and_shows_nothing),
         cmocka_unit_test(a_sealed_password_that_was_touched_does_not_open),
