@@ -110,6 +110,26 @@ static const cli_option key_create_options[] = {
     {"expires-at", 0, "TIME", "It is valid until then: 2026-12-31T18:00:00+01:00", 0, 0},
     {0}};
 
+static const cli_option snapshot_create_options[] = {
+    {"name", 0, "NAME", "What it is called (default: the branch and the time)", 0, 0},
+    {"at", 0, "MOMENT", "A moment of the branch's past: a time, an age or an LSN", 0, 0},
+    EXPIRES_IN,
+    EXPIRES_AT,
+    {0}};
+
+static const cli_option snapshot_restore_options[] = {
+    {"name", 0, "NAME", "What the new branch is called; with --finalize, the one it replaces", 0,
+     0},
+    {"target", 0, "B", "The branch to replace (default: the one that the snapshot is of)", 0, 0},
+    {"finalize", 0, NULL, "Replace it at once", 0, 0},
+    {0}};
+
+static const cli_option snapshot_finalize_options[] = {
+    {"old-name", 0, "NAME", "What the branch that is replaced is called then", 0, 0}, {0}};
+
+static const cli_option snapshot_schedule_options[] = {
+    {"clear", 0, NULL, "No snapshots are taken any more", 0, 0}, {0}};
+
 static const cli_option operation_list_options[] = {
     {"limit", 0, "N", "How many, newest first (default: 50)", 1, 1000}, {0}};
 
@@ -256,7 +276,7 @@ static const cli_command branch_commands[] = {
      .details =
          "Its compute stops, its name is free, and for 7 days `bough branch undelete` brings "
          "it back; until then its files stay. Refused while the branch has children, is "
-         "protected, is the default branch or a root. --purge is refused, too, while "
+         "protected or is the default branch. --purge is refused, too, while "
          "deleted branches made from it can be recovered.",
      .examples = "bough branch delete try-index\n"
                  "bough branch delete try-index --purge"},
@@ -285,8 +305,8 @@ static const cli_command branch_commands[] = {
      .options = expiration_options,
      .run = cmd_branch_set_expiration,
      .details = "Then it is deleted, and can be recovered for 7 days. While branches made from it "
-                "exist it waits, or takes them along (--cascade). Refused for protected, default "
-                "and root branches; --never is refused where the name begins with ci- or tmp-. "
+                "exist it waits, or takes them along (--cascade). Refused for protected "
+                "and default branches; --never is refused where the name begins with ci- or tmp-. "
                 "Warnings are in `bough branch list` and `bough operation list`, 24 hours and 1 "
                 "hour before, or at half and a tenth of a shorter lifetime.",
      .examples = "bough branch set-expiration demo --expires-in 12h\n"
@@ -323,6 +343,96 @@ static const cli_command branch_commands[] = {
          "The default branch is the one meant where none is named. It cannot be deleted, nor "
          "expire.",
      .examples = "bough branch set-default next"},
+    {0}};
+
+static const cli_command snapshot_commands[] = {
+    {.name = "create",
+     .summary = "Take a snapshot of a branch",
+     .words = "[BRANCH]",
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = snapshot_create_options,
+     .run = cmd_snapshot_create,
+     .details = DEFAULT_BRANCH
+     "The snapshot holds the branch's moment until it is deleted or expires, whatever becomes of "
+     "the branch and of its history; it costs what has changed since. The branch is not "
+     "disturbed, and one that sleeps is not woken.\n\n" MOMENTS,
+     .examples = "bough snapshot create main --name before-migration\n"
+                 "bough snapshot create --at '10 minutes ago' --expires-in 30d"},
+    {.name = "list",
+     .summary = "List snapshots",
+     .uses = PROJECT,
+     .run = cmd_snapshot_list,
+     .examples = "bough snapshot list"},
+    {.name = "get",
+     .summary = "Show a snapshot",
+     .words = "SNAPSHOT",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = PROJECT,
+     .run = cmd_snapshot_get,
+     .details = "Snapshots are named by name or id.",
+     .examples = "bough snapshot get before-migration --json"},
+    {.name = "rename",
+     .summary = "Give a snapshot another name",
+     .words = "SNAPSHOT NAME",
+     .min_words = 2,
+     .max_words = 2,
+     .uses = PROJECT,
+     .run = cmd_snapshot_rename,
+     .examples = "bough snapshot rename before-migration v41"},
+    {.name = "delete",
+     .summary = "Delete a snapshot",
+     .words = "SNAPSHOT",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = PROJECT,
+     .run = cmd_snapshot_delete,
+     .details = "Branches that were made from it stay. There is no way back.",
+     .examples = "bough snapshot delete before-migration"},
+    {.name = "restore",
+     .summary = "Make a branch from a snapshot",
+     .words = "SNAPSHOT",
+     .min_words = 1,
+     .max_words = 1,
+     .uses = PROJECT,
+     .options = snapshot_restore_options,
+     .run = cmd_snapshot_restore,
+     .details =
+         "The new branch has the data, roles and passwords of the snapshot. Look at it, then "
+         "`bough snapshot finalize` puts it in the place of the branch that the snapshot "
+         "is of, or of --target; --finalize does that at once.",
+     .examples = "bough snapshot restore before-migration --name look\n"
+                 "bough snapshot restore before-migration --finalize"},
+    {.name = "finalize",
+     .summary = "Put a restored branch in the place of the one it replaces",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = snapshot_finalize_options,
+     .run = cmd_snapshot_finalize,
+     .details = "It has the name, the endpoint, the schedule and the passwords of that one, which "
+                "is kept under another name with its children. Connections of both end.",
+     .examples = "bough snapshot finalize look --old-name main-before"},
+    {.name = "schedule",
+     .summary = "Show or set when snapshots of a branch are taken",
+     .words = "[BRANCH] [LINE]...",
+     .max_words = CLI_WORDS_MAX,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = snapshot_schedule_options,
+     .run = cmd_snapshot_schedule,
+     .details = DEFAULT_BRANCH
+     "A LINE is hourly, daily, weekly, monthly or yearly, with hour=0-23, day=1-7 (1 is "
+     "Monday) or 1-31, month=1-12 and keep=DURATION behind it, separated by commas. Times are "
+     "of UTC. Lines replace those that were set; a snapshot is kept until it is deleted where "
+     "keep is missing. One that was missed while the server was down is taken once.",
+     .examples = "bough snapshot schedule main\n"
+                 "bough snapshot schedule main hourly,keep=1d daily,hour=3,keep=7d\n"
+                 "bough snapshot schedule main --clear"},
     {0}};
 
 static const cli_command server_commands[] = {
@@ -536,6 +646,9 @@ const cli_command cli_commands[] = {
     {.name = "ip-allow",
      .summary = "Addresses that may connect to a project's endpoints",
      .children = ip_allow_commands},
+    {.name = "snapshot",
+     .summary = "Snapshots: moments that are kept",
+     .children = snapshot_commands},
     {.name = "server", .summary = "Server: its clock", .children = server_commands},
     {.name = "psql",
      .summary = "Open psql on a branch",

@@ -256,7 +256,8 @@ int bough_request_send(json_t **answer, bough_client *client, const bough_reques
     incoming in = {.client = client};
     struct curl_slist *headers = NULL;
     char *url = NULL, *body = NULL;
-    bool wants_body = strcmp(request->method, "POST") == 0 || strcmp(request->method, "PATCH") == 0;
+    bool wants_body = strcmp(request->method, "POST") == 0 ||
+                      strcmp(request->method, "PATCH") == 0 || strcmp(request->method, "PUT") == 0;
     if (asprintf(&url, "%s%s", client->api_url, request->path) < 0) url = NULL;
     if (wants_body) body = request->body ? json_dumps(request->body, JSON_COMPACT) : strdup("{}");
     bool ok = url && (body || !wants_body);

@@ -31,7 +31,7 @@ struct bough_client {
 };
 
 typedef struct bough_request {
-    const char *method; /* "GET", "POST", "PATCH" or "DELETE" */
+    const char *method; /* "GET", "POST", "PATCH", "PUT" or "DELETE" */
     const char *path;   /* below api_url, begins with '/'; escaped already */
     json_t *body;       /* borrowed; NULL for none */
     bool is_long;       /* ask for progress, wait without limit */

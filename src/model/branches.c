@@ -6,7 +6,8 @@
     " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
     " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
     " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
-    " c.deleted_ms IS NULL) FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
+    " c.deleted_ms IS NULL), b.is_snapshot FROM branches b LEFT JOIN branches p ON p.id = "        \
+    "b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_branch_row *row = record;
@@ -26,6 +27,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->expiry_warnings = sqlite3_column_int(stmt, 13);
     row->deleted_ms = sqlite3_column_int64(stmt, 14);
     row->live_children = sqlite3_column_int64(stmt, 15);
+    row->is_snapshot = sqlite3_column_int(stmt, 16) != 0;
 }
 
 /* The text that Neon's clients know. */
@@ -61,7 +63,8 @@ int bough_branches_get_deleted(bough_branch_row *row, bough_catalogue *cat, cons
                                const char *id, bough_error *err) {
     int rc =
         bough_query_one(row, sizeof *row, fill, cat, err,
-                        SELECT "WHERE b.project_id = ? AND b.id = ? AND b.deleted_ms IS NOT NULL",
+                        SELECT "WHERE b.project_id = ? AND b.id = ? AND b.deleted_ms IS NOT NULL"
+                               " AND NOT b.is_snapshot",
                         "ss", project, id);
     if (rc == BOUGH_E_NOTFOUND)
         (void)bough_fail(err, rc, "no deleted branch has the id \"%.100s\" in this project", id);

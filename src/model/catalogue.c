@@ -86,6 +86,19 @@ static const char *const migrations[] = {
     "ALTER TABLE api_keys ADD COLUMN last_used_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE api_keys ADD COLUMN last_used_from TEXT;"
     "UPDATE api_keys SET is_local = 1;",
+    /* snapshots: hidden rows of branches hold their contents (snapshots.h) */
+    "ALTER TABLE branches ADD COLUMN is_snapshot INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE snapshots (id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
+    " project_id TEXT NOT NULL REFERENCES projects ON DELETE CASCADE, source_id TEXT NOT NULL,"
+    " name TEXT NOT NULL, lsn TEXT NOT NULL, time_us INTEGER NOT NULL, frequency TEXT NOT NULL,"
+    " created_ms INTEGER NOT NULL, expires_ms INTEGER, UNIQUE (project_id, name)) STRICT;"
+    "CREATE INDEX snapshots_expires ON snapshots (expires_ms) WHERE expires_ms IS NOT NULL;"
+    "CREATE TABLE schedules (branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE,"
+    " seq INTEGER NOT NULL, frequency TEXT NOT NULL, hour INTEGER NOT NULL, day INTEGER NOT NULL,"
+    " month INTEGER NOT NULL, retention_seconds INTEGER NOT NULL, next_ms INTEGER NOT NULL,"
+    " PRIMARY KEY (branch_id, seq)) STRICT;"
+    "CREATE TABLE restored (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
+    " snapshot_id TEXT NOT NULL, target_id TEXT NOT NULL, is_final INTEGER NOT NULL) STRICT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

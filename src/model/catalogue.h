@@ -80,7 +80,7 @@ BOUGH_CHECK int bough_branches_get_default(bough_branch_row *row, bough_catalogu
                                            const char *project, bough_error *err);
 /**
  * Of one project, or of all with NULL; newest first. With deleted ones, whose files are still
- * needed.
+ * needed, and with those that hold snapshots.
  */
 BOUGH_CHECK int bough_branches_list(bough_branch_row **rows, size_t *n, bough_catalogue *cat,
                                     const char *project, bough_error *err);
@@ -166,7 +166,7 @@ BOUGH_CHECK int bough_branches_subtree(bough_id_list *ids, size_t *n, bough_cata
 /** The next moment after `now_ms` at which any of the above changes; 0: none. */
 BOUGH_CHECK int bough_branches_next_event(int64_t *at_ms, bough_catalogue *cat, int64_t now_ms,
                                           bough_error *err);
-/** Whether any branch waits for a time. */
+/** Whether any branch, snapshot or schedule waits for a time. */
 BOUGH_CHECK int bough_branches_any_timed(bool *any, bough_catalogue *cat, bough_error *err);
 
 /** @retval BOUGH_E_NOTFOUND  Nothing was recorded yet. */

@@ -65,7 +65,6 @@ int bough_rule_life(const bough_branch_row *row, bough_error *err) {
         return BOUGH_E_PRECONDITION;
     }
     const char *what = row->is_default     ? "is the default branch"
-                       : !*row->parent_id  ? "is a root branch"
                        : row->is_protected ? "is protected"
                                            : NULL;
     if (!what) return BOUGH_OK;
@@ -86,8 +85,6 @@ int bough_rule_may_change(const bough_branch_row *row, const char *what, bough_e
 int bough_rule_may_delete(const bough_branch_row *row, bough_error *err) {
     if (row->is_default)
         return bough_fail(err, BOUGH_E_PRECONDITION, "the default branch cannot be deleted");
-    if (!*row->parent_id)
-        return bough_fail(err, BOUGH_E_PRECONDITION, "the root branch cannot be deleted");
     int rc = bough_rule_may_change(row, "deleted", err);
     if (rc || row->live_children == 0) return rc;
     (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s", row->name,

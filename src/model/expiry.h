@@ -21,7 +21,7 @@ bool bough_expiry_is_temporary(const char *name);
 
 /**
  * Give a branch that must expire and does not an expiry, BOUGH_TEMPORARY_SECONDS after `now_ms`.
- * Protected, default and root branches, and other names, stay as they are.
+ * Protected and default branches, roots, and other names, stay as they are.
  */
 void bough_expiry_default(bough_branch_row *row, int64_t now_ms);
 

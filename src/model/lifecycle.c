@@ -79,11 +79,12 @@ int bough_branches_due(bough_id_list *ids, size_t *n, bough_catalogue *cat, int6
 int bough_branches_purgeable(bough_id_list *ids, size_t *n, bough_catalogue *cat,
                              int64_t deleted_ms, bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, BOUGH_ID_SIZE, fill_id, cat, err,
-                              "SELECT id FROM branches b WHERE deleted_ms <= ? AND NOT EXISTS"
-                              " (SELECT 1 FROM branches c WHERE c.parent_id = b.id)"
-                              " ORDER BY deleted_ms, id",
-                              "i", deleted_ms);
+    int rc = bough_query_rows(
+        &records, n, BOUGH_ID_SIZE, fill_id, cat, err,
+        "SELECT id FROM branches b WHERE deleted_ms <= ? AND NOT is_snapshot AND NOT EXISTS"
+        " (SELECT 1 FROM branches c WHERE c.parent_id = b.id)"
+        " ORDER BY deleted_ms, id",
+        "i", deleted_ms);
     *ids = records;
     return rc;
 }
@@ -129,17 +130,21 @@ int bough_branches_next_event(int64_t *at_ms, bough_catalogue *cat, int64_t now_
         " IS NULL AND expiry_warnings < 1 "
         "UNION ALL SELECT " LAST_WARNING_MS " FROM branches WHERE expires_ms > ?1 AND deleted_ms IS"
         " NULL AND expiry_warnings < 2 "
-        "UNION ALL SELECT deleted_ms + ?2 FROM branches WHERE deleted_ms IS NOT NULL) WHERE at > "
+        "UNION ALL SELECT deleted_ms + ?2 FROM branches WHERE deleted_ms IS NOT NULL AND NOT "
+        "is_snapshot) WHERE at > "
         "?1",
         "ii", now_ms, (int64_t)BOUGH_RECOVERABLE_MS);
 }
 
 int bough_branches_any_timed(bool *any, bough_catalogue *cat, bough_error *err) {
     int64_t n = 0;
-    int rc = bough_query_one(&n, sizeof n, fill_int, cat, err,
-                             "SELECT EXISTS (SELECT 1 FROM branches WHERE expires_ms IS NOT NULL)"
-                             " OR EXISTS (SELECT 1 FROM branches WHERE deleted_ms IS NOT NULL)",
-                             "");
+    int rc = bough_query_one(
+        &n, sizeof n, fill_int, cat, err,
+        "SELECT EXISTS (SELECT 1 FROM branches WHERE expires_ms IS NOT NULL)"
+        " OR EXISTS (SELECT 1 FROM branches WHERE deleted_ms IS NOT NULL AND NOT is_snapshot)"
+        " OR EXISTS (SELECT 1 FROM snapshots WHERE expires_ms IS NOT NULL)"
+        " OR EXISTS (SELECT 1 FROM schedules)",
+        "");
     *any = n != 0;
     return rc;
 }

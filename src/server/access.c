@@ -67,7 +67,7 @@ int access_check(request *rq, bough_error *err) {
         return bough_fail(err, BOUGH_E_NOTFOUND, "no project has the id \"%.100s\"", rq->params[0]);
     if (flags & ROUTE_OWNER) return forbid(rq, "has a scope", err);
     if (!*key->branch_id) return BOUGH_OK;
-    if (begins(pattern, BRANCH "/set_as_default"))
+    if (begins(pattern, BRANCH "/set_as_default") || begins(pattern, BRANCH "/finalize_restore"))
         return forbid(rq, "is for one branch, and this is the project's", err);
     if (begins(pattern, BRANCH)) return access_branch(rq, rq->params[1], err);
     if (!(flags & ROUTE_BRANCH_KEY)) return forbid(rq, "is for one branch", err);

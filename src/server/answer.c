@@ -10,6 +10,7 @@
 #include <event2/http.h>
 
 #include "model/expiry.h"
+#include "model/snapshots.h"
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/lifecycle.h"
@@ -151,6 +152,16 @@ static void set_origin(json_t *branch, server *srv, const char *id) {
     }
 }
 
+/* From which snapshot, if from any. */
+static void set_restored(json_t *branch, server *srv, const char *id) {
+    bough_restored_row r;
+    if (bough_restored_get(&r, srv->cat, id, NULL) != BOUGH_OK) return;
+    (void)json_object_set_new(branch, "restored_from", json_string(r.snapshot_id));
+    if (*r.target_id) (void)json_object_set_new(branch, "restored_as", json_string(r.target_id));
+    (void)json_object_set_new(branch, "restore_status",
+                              json_string(r.is_final ? "finalized" : "restored"));
+}
+
 /* RFC 3339 in whole seconds. */
 static json_t *seconds_text(int64_t ms) {
     char text[40];
@@ -211,6 +222,7 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     }
     set_times(b, row->created_ms, row->updated_ms);
     set_origin(b, srv, row->id);
+    set_restored(b, srv, row->id);
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
     (void)json_object_set(b, "state_changed_at", updated);
@@ -289,10 +301,10 @@ static const char *known_action(const char *action) {
                                         "check_availability", NULL};
     static const struct {
         const char *ours, *theirs;
-    } map[] = {{"timeline_restore", "create_timeline"},
-               {"branch_expired", "delete_timeline"},
-               {"branch_purged", "delete_timeline"},
-               {"branch_recovered", "timeline_unarchive"}};
+    } map[] = {{"timeline_restore", "create_timeline"}, {"branch_expired", "delete_timeline"},
+               {"branch_purged", "delete_timeline"},    {"branch_recovered", "timeline_unarchive"},
+               {"create_snapshot", "create_timeline"},  {"delete_snapshot", "delete_timeline"},
+               {"snapshot_expired", "delete_timeline"}, {"finalize_restore", "swap_binding_id"}};
     for (size_t i = 0; known[i]; i++)
         if (strcmp(known[i], action) == 0) return known[i];
     for (size_t i = 0; i < sizeof map / sizeof map[0]; i++)

@@ -42,6 +42,17 @@ int api_branch_restore(request *rq, bough_error *err);
 int api_branch_schema(request *rq, bough_error *err);
 int api_branch_compare_schema(request *rq, bough_error *err);
 
+int api_branch_finalize(request *rq, bough_error *err);
+
+int api_snapshot_list(request *rq, bough_error *err);
+int api_snapshot_create(request *rq, bough_error *err);
+int api_snapshot_get(request *rq, bough_error *err);
+int api_snapshot_update(request *rq, bough_error *err);
+int api_snapshot_delete(request *rq, bough_error *err);
+int api_snapshot_restore(request *rq, bough_error *err);
+int api_schedule_get(request *rq, bough_error *err);
+int api_schedule_set(request *rq, bough_error *err);
+
 int api_endpoint_list(request *rq, bough_error *err);
 int api_endpoint_list_of_branch(request *rq, bough_error *err);
 int api_endpoint_create(request *rq, bough_error *err);

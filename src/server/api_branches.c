@@ -58,7 +58,7 @@ static size_t filter(bough_branch_row *rows, size_t n, const request *rq) {
     const char *search = request_query(rq, "search");
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (access_sees_branch(rq, rows[i].id) &&
+        if (!rows[i].is_snapshot && access_sees_branch(rq, rows[i].id) &&
             (!search || strcasestr(rows[i].name, search) || strstr(rows[i].id, search)))
             rows[kept++] = rows[i];
     return kept;

@@ -148,14 +148,19 @@ int api_status(request *rq, bough_error *err) {
     size_t n;
     int rc = bough_branches_list(&rows, &n, srv->cat, NULL, err);
     if (rc) return rc;
-    size_t failed = 0, deleted = 0;
-    bool any_timed = false;
+    size_t failed = 0, deleted = 0, snapshots = 0;
     for (size_t i = 0; i < n; i++) {
         failed += strcmp(rows[i].state, "ready") != 0;
+        if (rows[i].is_snapshot) {
+            snapshots++;
+            continue;
+        }
         deleted += rows[i].deleted_ms != 0;
-        any_timed |= rows[i].deleted_ms || rows[i].expires_ms;
     }
     free(rows);
+    bool any_timed = false;
+    rc = bough_branches_any_timed(&any_timed, srv->cat, err);
+    if (rc) return rc;
     clock_moment moment;
     clock_look(&moment, srv->clock);
     bool is_held = any_timed && moment.is_held;
@@ -182,14 +187,14 @@ int api_status(request *rq, bough_error *err) {
             warnings, json_string("the clock has jumped: no branch expires by it until it has been "
                                   "synchronised for an hour, or `bough server confirm-clock`"));
     door_counts door = door_count(srv->door);
-    rq->answer =
-        json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version",
-                  BOUGH_VERSION, "store", srv->store_dir, "pid", (int)getpid(), "api_url",
-                  srv->api_url, "postgres", door_listens_on(srv->door), "sessions", door.sessions,
-                  "handshakes", door.handshakes, "api_key_file", srv->api_key_file, "started_at",
-                  srv->started_at, "branches", (json_int_t)(n - deleted), "deleted_branches",
-                  (json_int_t)deleted, "clock_held", is_held, "computes", computes_count(srv),
-                  "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
+    rq->answer = json_pack(
+        "{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version",
+        BOUGH_VERSION, "store", srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url,
+        "postgres", door_listens_on(srv->door), "sessions", door.sessions, "handshakes",
+        door.handshakes, "api_key_file", srv->api_key_file, "started_at", srv->started_at,
+        "branches", (json_int_t)(n - deleted - snapshots), "deleted_branches", (json_int_t)deleted,
+        "snapshots", (json_int_t)snapshots, "clock_held", is_held, "computes", computes_count(srv),
+        "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
     return BOUGH_OK;
 }
 

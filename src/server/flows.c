@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "model/ids.h"
+#include "model/snapshots.h"
 #include "pg/conf.h"
 #include "server/answer.h"
 #include "server/computes.h"
@@ -104,6 +105,7 @@ typedef struct making {
     bough_role_row *roles; /* with new passwords, of a protected parent's child */
     size_t n_roles;
     bool with_endpoint, has_files, is_committed, is_ready;
+    const branch_wish *wish;
     bough_fork_result forked;
     double checkpoint_ms, start_ms, ready_ms;
     char base[BOUGH_ID_SIZE]; /* whose history has the moment; "" for the present */
@@ -130,6 +132,7 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
+    m->wish = wish;
     m->with_endpoint = wish->with_endpoint;
     (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id,
                    wish->name);
@@ -156,8 +159,8 @@ static double checkpoint_parent(server *srv, const char *parent, const bough_shm
 }
 
 /* (parent locked) The files of a child, and the settings that its parent carries. */
-static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***carried,
-                      server *srv, const char *parent, const char *child, bough_error *err) {
+int flow_fork(bough_fork_result *forked, double *checkpoint_ms, char ***carried, server *srv,
+              const char *parent, const char *child, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_shm *live;
     int rc = computes_shm(&live, srv, parent, err);
@@ -169,8 +172,8 @@ static int fork_files(bough_fork_result *forked, double *checkpoint_ms, char ***
 }
 
 /* Configuration where no compute is started. */
-static int write_conf(server *srv, int major, const char *branch, const char *endpoint,
-                      char **carried, bough_error *err) {
+int flow_write_conf(server *srv, int major, const char *branch, const char *endpoint,
+                    char **carried, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX];
     int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
     if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch, err);
@@ -181,7 +184,7 @@ static int write_conf(server *srv, int major, const char *branch, const char *en
     return rc ? rc : bough_conf_write(pgdata, &conf, err);
 }
 
-static void free_carried(char **carried) {
+void flow_free_carried(char **carried) {
     for (size_t i = 0; carried && carried[i]; i++) free(carried[i]);
     free(carried);
 }
@@ -203,12 +206,13 @@ static int fork_past(making *m, const bough_target *moment, char ***carried, bou
 
 static int make_files(making *m, const bough_target *moment, char ***carried, bough_error *err) {
     int rc = *m->base ? fork_past(m, moment, carried, err)
-                      : fork_files(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id,
-                                   m->branch.id, err);
+                      : flow_fork(&m->forked, &m->checkpoint_ms, carried, m->srv, m->parent.id,
+                                  m->branch.id, err);
     m->has_files = rc == BOUGH_OK;
     BOUGH_POINT(rc, "create.forked");
     if (rc || m->with_endpoint) return rc;
-    return write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried, err);
+    return flow_write_conf(m->srv, m->project->pg_major, m->branch.id, m->endpoint.id, *carried,
+                           err);
 }
 
 /*
@@ -262,6 +266,13 @@ static int commit(making *m, double received_ms, bough_error *err) {
     if (!rc && *m->base) rc = bough_origins_insert(cat, &m->origin, err);
     if (!rc) rc = bough_branches_copy_contents(cat, m->parent.id, m->branch.id, err);
     if (!rc) rc = set_secrets(m, err);
+    if (!rc && m->wish->snapshot) {
+        bough_restored_row restored = {0};
+        (void)snprintf(restored.branch_id, sizeof restored.branch_id, "%s", m->branch.id);
+        (void)snprintf(restored.snapshot_id, sizeof restored.snapshot_id, "%s", m->wish->snapshot);
+        (void)snprintf(restored.target_id, sizeof restored.target_id, "%s", m->wish->replaces);
+        rc = bough_restored_set(cat, &restored, err);
+    }
     for (size_t i = 0; i < m->n_operations && !rc; i++)
         rc = bough_operations_insert(cat, &m->operations[i], err);
     rc = bough_catalogue_end(cat, rc, err);
@@ -330,7 +341,9 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
     char **carried = NULL;
     const char *const parent_locks[] = {m->parent.id, m->name_lock, m->base};
     bool has_base = *m->base && strcmp(m->base, m->parent.id) != 0;
-    int rc = bough_branches_get(&m->parent, srv->cat, m->project->id, wish->parent, err);
+    int rc = wish->snapshot
+                 ? bough_branches_get_any(&m->parent, srv->cat, wish->snapshot, err)
+                 : bough_branches_get(&m->parent, srv->cat, m->project->id, wish->parent, err);
     *existing = false;
     if (!rc &&
         bough_branches_find(&found, srv->cat, m->project->id, wish->name, NULL) == BOUGH_OK) {
@@ -341,7 +354,15 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
                         m->parent.name, m->parent.state);
     }
     if (!rc && !*existing) {
-        (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", m->parent.name);
+        bough_branch_row parent;
+        if (!wish->snapshot || !*wish->parent)
+            parent = m->parent;
+        else
+            rc = bough_branches_get_any(&parent, srv->cat, wish->parent, err);
+        if (!rc)
+            (void)snprintf(m->branch.parent_name, sizeof m->branch.parent_name, "%s", parent.name);
+    }
+    if (!rc && !*existing) {
         rc = make_files(m, &wish->moment, &carried, err);
         double now = bough_now_ms();
         if (!rc && m->parent.is_protected) {
@@ -356,7 +377,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
         if (!rc) rc = commit(m, rq->received_ms, err);
         if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
     }
-    free_carried(carried);
+    flow_free_carried(carried);
     locks_drop(srv->locks, parent_locks, has_base ? 3 : 2);
     return rc;
 }
@@ -415,7 +436,8 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
     char child_lock[BOUGH_ID_SIZE];
     int rc = init_rows(m, wish, err);
     if (rc) goto out;
-    (void)snprintf(m->parent.id, sizeof m->parent.id, "%s", wish->parent);
+    (void)snprintf(m->parent.id, sizeof m->parent.id, "%s",
+                   wish->snapshot ? wish->snapshot : wish->parent);
     (void)snprintf(child_lock, sizeof child_lock, "%s", m->branch.id);
     if (history_is_wanted(&wish->moment)) {
         rc = history_check(project, &wish->moment, err);
@@ -435,7 +457,7 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
         rc = computes_wait(srv, m->branch.id, "the branch was created", err);
         m->ready_ms = bough_now_ms() - committed_ms;
     }
-    if (!rc && !existing && m->with_endpoint && *m->base)
+    if (!rc && !existing && m->with_endpoint && (*m->base || wish->snapshot))
         rc = history_settle(srv, m->branch.id, m->endpoint.id, err);
     BOUGH_POINT(rc, "create.ready");
     bough_error cause = rc && err ? *err : (bough_error){0};
@@ -476,10 +498,10 @@ static int fork_hidden(char *id, size_t size, server *srv, const bough_branch_ro
     if (rc) return rc;
     rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
     if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
-    if (!rc) rc = fork_files(NULL, &checkpoint_ms, &carried, srv, branch->id, id, err);
+    if (!rc) rc = flow_fork(NULL, &checkpoint_ms, &carried, srv, branch->id, id, err);
     lock_drop(srv->locks, branch->id);
-    if (!rc) rc = write_conf(srv, project.pg_major, id, id, carried, err);
-    free_carried(carried);
+    if (!rc) rc = flow_write_conf(srv, project.pg_major, id, id, carried, err);
+    flow_free_carried(carried);
     return rc;
 }
 

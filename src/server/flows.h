@@ -28,8 +28,10 @@ BOUGH_CHECK int flow_project_delete(server *srv, const bough_project_row *projec
 /** What POST /projects/{}/branches asks for. */
 typedef struct branch_wish {
     const char *name;
-    const char *parent;  /**< id */
-    bough_target moment; /**< of the parent's past; all zero: its present */
+    const char *parent;   /**< id; "" with `snapshot`: it is a root branch */
+    const char *snapshot; /**< id: begin there, rather than with the parent; NULL: no */
+    const char *replaces; /**< id, with `snapshot`: the branch it is meant to replace */
+    bough_target moment;  /**< of the parent's past; all zero: its present */
     bool with_endpoint;
     int suspend_timeout_seconds;
     bool if_exists_return;
@@ -62,7 +64,20 @@ int flow_progress(void *context, const char *phase, uint64_t done_bytes, uint64_
 /** BOUGH_E_CANCELLED when the client has gone or the server is ending. */
 BOUGH_CHECK int flow_check(request *rq, bough_error *err);
 
-/* Between flows.c and flow_project.c. */
+/* Between flows.c, flow_project.c and flow_snapshot.c. */
+
+/**
+ * (branch locked) The files of a child of a branch's present, and the settings that it carries.
+ * @param[out] forked         May be NULL.
+ * @param[out] checkpoint_ms  What asking for a checkpoint took.
+ * @param[out] carried        For bough_conf; free each, and the array.
+ */
+BOUGH_CHECK int flow_fork(bough_fork_result *forked, double *checkpoint_ms, char ***carried,
+                          server *srv, const char *parent, const char *child, bough_error *err);
+/** Configuration of a branch whose compute is not started. */
+BOUGH_CHECK int flow_write_conf(server *srv, int major, const char *branch, const char *endpoint,
+                                char **carried, bough_error *err);
+void flow_free_carried(char **carried);
 
 /** Remove all files of a branch that the catalogue does not know (any more). Its lock is held. */
 void flow_remove_files(server *srv, const char *branch, const char *endpoint);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "model/expiry.h"
+#include "server/flow_snapshot.h"
 #include "server/flows.h"
 #include "util/log.h"
 
@@ -93,16 +94,21 @@ static int work(server *srv, bough_error *err) {
     tally t = {0};
     bool any = false;
     int64_t next_ms = 0;
+    int64_t snapshot_ms = 0;
+    int taken = 0;
     int rc = bough_branches_any_timed(&any, srv->cat, err);
     if (!rc && !any) return NEVER_MS;
     clock_look(&moment, srv->clock);
     if (!rc) rc = clock_save(srv->clock, false, err);
     if (!rc) rc = warn_some(srv, moment.now_ms, &t.more, err);
     if (!rc) rc = end_some(&t, srv, moment.now_ms, err);
+    if (!rc) rc = flow_snapshots_tick(&taken, srv, &moment, BATCH, err);
+    t.more |= taken > 0;
     if (!rc) rc = bough_branches_next_event(&next_ms, srv->cat, moment.now_ms, err);
+    if (!rc) rc = bough_snapshots_next_event(&snapshot_ms, srv->cat, moment.now_ms, err);
+    if (snapshot_ms && (!next_ms || snapshot_ms < next_ms)) next_ms = snapshot_ms;
     if (rc) {
-        bough_log(BOUGH_LOG_WARN, "could not look which branches are due", "error", err->message,
-                  NULL);
+        bough_log(BOUGH_LOG_WARN, "could not look what is due", "error", err->message, NULL);
         return LONGEST_MS;
     }
     if (t.more) return SOON_MS;

@@ -8,6 +8,7 @@
 #define GET EVHTTP_REQ_GET
 #define POST EVHTTP_REQ_POST
 #define PATCH EVHTTP_REQ_PATCH
+#define PUT EVHTTP_REQ_PUT
 #define DELETE EVHTTP_REQ_DELETE
 #define P "/projects/{}"
 #define B P "/branches/{}"
@@ -43,6 +44,15 @@ static const route routes[] = {
     {DELETE, B, api_branch_delete, 0},
     {POST, B "/restore", api_branch_restore, ROUTE_BODY},
     {POST, B "/recover", api_branch_recover, ROUTE_BODY},
+    {POST, B "/finalize_restore", api_branch_finalize, ROUTE_BODY},
+    {POST, B "/snapshot", api_snapshot_create, ROUTE_BODY},
+    {GET, B "/backup_schedule", api_schedule_get, 0},
+    {PUT, B "/backup_schedule", api_schedule_set, ROUTE_BODY},
+    {GET, P "/snapshots", api_snapshot_list, 0},
+    {GET, P "/snapshots/{}", api_snapshot_get, 0},
+    {PATCH, P "/snapshots/{}", api_snapshot_update, ROUTE_BODY},
+    {DELETE, P "/snapshots/{}", api_snapshot_delete, 0},
+    {POST, P "/snapshots/{}/restore", api_snapshot_restore, ROUTE_BODY},
     {POST, B "/set_as_default", api_branch_set_default, 0},
     {POST, B "/export", api_branch_export, ROUTE_BODY | ROUTE_LONG | ROUTE_OWNER},
     {GET, B "/schema", api_branch_schema, ROUTE_LONG},
@@ -108,7 +118,11 @@ static bool match(const char *pattern, const char *path, char **params) {
 }
 
 static const char *method_name(enum evhttp_cmd_type method) {
-    return method == GET ? "GET" : method == POST ? "POST" : method == PATCH ? "PATCH" : "DELETE";
+    return method == GET     ? "GET"
+           : method == POST  ? "POST"
+           : method == PATCH ? "PATCH"
+           : method == PUT   ? "PUT"
+                             : "DELETE";
 }
 
 bool router_methods(char *out, size_t size, const char *path) {

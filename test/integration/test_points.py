@@ -35,6 +35,9 @@ POINTS = {
     "restore": {
         "restore.files-made": GONE, "restore.recorded": GONE, "restore.exchanged": THERE,
         "restore.committed": THERE},
+    "snapshot": {"snapshot.forked": GONE, "snapshot.committed": THERE},
+    "snapshot-delete": {"snapshot.deleted": GONE},
+    "snapshot-restore": {"finalize.stopped": GONE, "finalize.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
     "export": {
@@ -74,7 +77,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
     assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
-                          "project-delete", "template", "import", "adopt", "restore"}
+                          "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize"}
 
 
 class State:
@@ -206,6 +209,61 @@ def test_restoring_a_branch(state, point, outcome):
     state.p.purge(name)
     if there:
         state.p.purge(f"{name}-kept")
+    state.check()
+
+
+def snapshots(state):
+    return {s["name"] for s in state.p.json("snapshot", "list")}
+
+
+@cases("snapshot")
+def test_taking_a_snapshot(state, point, outcome):
+    name = state.name()
+    with state.bank.running():
+        acknowledged = crash(state.server, point, "snapshot", "create", "main", "--name", name,
+                             "--project", state.p.id)
+    expect(name in snapshots(state), outcome, acknowledged)
+    if name not in snapshots(state):
+        state.p.bough("snapshot", "create", "main", "--name", name)
+    state.p.bough("snapshot", "restore", name, "--name", f"{name}-look")
+    with state.p.connect(f"{name}-look") as c:
+        state.bank.check(c)
+    state.p.purge(f"{name}-look")
+    state.p.bough("snapshot", "delete", name)
+    state.check()
+
+
+@cases("snapshot-delete")
+def test_deleting_a_snapshot(state, point, outcome):
+    name = state.name()
+    state.p.bough("snapshot", "create", "main", "--name", name)
+    crash(state.server, point, "snapshot", "delete", name, "--project", state.p.id)
+    expect(name in snapshots(state), outcome, False)
+    state.check()
+
+
+@cases("snapshot-restore")
+def test_a_restored_branch_takes_the_place_of_another(state, point, outcome):
+    name = state.name()
+    state.p.branch(name)
+    state.p.sql(name, "CREATE TABLE r AS SELECT 1 AS id")
+    state.p.bough("snapshot", "create", name, "--name", f"{name}-snap")
+    state.p.sql(name, "INSERT INTO r VALUES (2)")
+    uri = state.p.uri(name)
+    state.p.bough("snapshot", "restore", f"{name}-snap", "--name", f"{name}-look")
+    acknowledged = crash(state.server, point, "snapshot", "finalize", f"{name}-look", "--old-name", f"{name}-old",
+                         "--project", state.p.id)
+    there = f"{name}-old" in state.p.branches()
+    expect(there, outcome, acknowledged)
+    assert (f"{name}-look" in state.p.branches()) == (not there)
+    assert state.p.one(name, "SELECT array_agg(id ORDER BY id) FROM r") == ([1] if there else [1, 2])
+    with state.p.connect(uri=uri) as c:  # the address and the password are those that were known
+        assert c.one("SELECT count(*) FROM r") == (1 if there else 2)
+    assert state.p.one(f"{name}-old" if there else f"{name}-look", "SELECT count(*) FROM r") == (2 if there else 1)
+    state.check()
+    for branch in (name, f"{name}-old") if there else (f"{name}-look", name):
+        state.p.purge(branch)
+    state.p.bough("snapshot", "delete", f"{name}-snap")
     state.check()
 
 

@@ -13,6 +13,7 @@
 
 #include "model/catalogue.h"
 #include "model/expiry.h"
+#include "model/snapshots.h"
 #include "util/fs.h"
 #include "util/when.h"
 
@@ -258,7 +259,46 @@ static void ci_and_temporary_names_always_expire(void **state) {
     }
 }
 
-static void protected_default_and_root_branches_do_not_expire(void **state) {
+static int64_t next_of(const char *frequency, int hour, int day, int month, const char *after) {
+    bough_schedule_row row = {.hour = hour, .day = day, .month = month};
+    int64_t ms;
+    (void)snprintf(row.frequency, sizeof row.frequency, "%s", frequency);
+    assert_int_equal(bough_rule_schedule(&row, NULL), BOUGH_OK);
+    assert_int_equal(bough_when_time(&ms, after, NULL), BOUGH_OK);
+    return bough_schedule_next(&row, ms);
+}
+
+static void a_schedule_knows_its_next_time(void **state) {
+    (void)state;
+    static const struct {
+        const char *frequency;
+        int hour, day, month;
+        const char *after, *next;
+    } cases[] = {
+        {"hourly", -1, 0, 0, "2026-11-25T06:00:00Z", "2026-11-25T07:00:00Z"},
+        {"hourly", -1, 0, 0, "2026-12-31T23:59:59.999Z", "2027-01-01T00:00:00Z"},
+        {"daily", 3, 0, 0, "2026-11-25T02:59:59Z", "2026-11-25T03:00:00Z"},
+        {"daily", 3, 0, 0, "2026-11-25T03:00:00Z", "2026-11-26T03:00:00Z"},
+        {"daily", -1, 0, 0, "2026-11-30T12:00:00Z", "2026-12-01T00:00:00Z"},
+        {"weekly", 5, 1, 0, "2026-11-25T00:00:00Z", "2026-11-30T05:00:00Z"}, /* a Wednesday */
+        {"weekly", 5, 7, 0, "2026-11-29T04:00:00Z", "2026-11-29T05:00:00Z"}, /* a Sunday */
+        {"weekly", -1, 0, 0, "2026-11-29T04:00:00Z", "2026-11-30T00:00:00Z"},
+        {"monthly", 1, 31, 0, "2027-01-31T01:00:00Z", "2027-02-28T01:00:00Z"},
+        {"monthly", -1, 0, 0, "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+        {"yearly", 0, 29, 2, "2026-11-25T00:00:00Z", "2027-02-28T00:00:00Z"},
+        {"yearly", 0, 29, 2, "2027-11-25T00:00:00Z", "2028-02-29T00:00:00Z"},
+        {"yearly", -1, 0, 0, "2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int64_t wanted;
+        assert_int_equal(bough_when_time(&wanted, cases[i].next, NULL), BOUGH_OK);
+        assert_int_equal(next_of(cases[i].frequency, cases[i].hour, cases[i].day, cases[i].month,
+                                 cases[i].after),
+                         wanted);
+    }
+}
+
+static void protected_and_default_branches_do_not_expire(void **state) {
     (void)state;
     bough_error err;
     bough_branch_row row = row_of("a", "a", "main");
@@ -271,13 +311,9 @@ static void protected_default_and_root_branches_do_not_expire(void **state) {
     row.is_default = true;
     assert_int_equal(bough_rule_life(&row, &err), BOUGH_E_PRECONDITION);
     assert_non_null(strstr(err.message, "default"));
-    row.is_default = false;
-    row.parent_id[0] = '\0';
-    assert_int_equal(bough_rule_life(&row, &err), BOUGH_E_PRECONDITION);
-    assert_non_null(strstr(err.message, "root"));
 }
 
-static void what_is_protected_default_root_or_a_parent_is_not_deleted(void **state) {
+static void what_is_protected_default_or_a_parent_is_not_deleted(void **state) {
     (void)state;
     bough_branch_row row = row_of("a", "a", "main");
     assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_OK);
@@ -293,9 +329,9 @@ static void what_is_protected_default_root_or_a_parent_is_not_deleted(void **sta
     row = row_of("a", "a", "main");
     row.is_default = true;
     assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_E_PRECONDITION);
-    row = row_of("a", "a", "");
+    row = row_of("a", "a", ""); /* a root that is not the default any more */
     row.is_default = false;
-    assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_E_PRECONDITION);
+    assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_OK);
 }
 
 static void warnings_come_a_day_and_an_hour_before_or_sooner_for_short_lives(void **state) {
@@ -515,8 +551,9 @@ int main(void) {
         cmocka_unit_test(a_duration_is_read_in_its_units),
         cmocka_unit_test(an_expiry_is_in_the_future_and_in_whole_seconds),
         cmocka_unit_test(ci_and_temporary_names_always_expire),
-        cmocka_unit_test(protected_default_and_root_branches_do_not_expire),
-        cmocka_unit_test(what_is_protected_default_root_or_a_parent_is_not_deleted),
+        cmocka_unit_test(a_schedule_knows_its_next_time),
+        cmocka_unit_test(protected_and_default_branches_do_not_expire),
+        cmocka_unit_test(what_is_protected_default_or_a_parent_is_not_deleted),
         cmocka_unit_test(warnings_come_a_day_and_an_hour_before_or_sooner_for_short_lives),
         WITH(a_buried_branch_frees_its_name_and_can_come_back),
         WITH(a_project_has_one_default_branch),
