@@ -12,7 +12,11 @@
 #include "server/body.h"
 #include "server/computes.h"
 #include "server/flows.h"
+#include "server/history.h"
 #include "server/inside.h"
+#include "util/log.h"
+
+#define LOOK_WAIT_MS 100
 
 /* A branch whose lock is held and whose compute runs. */
 typedef struct inner {
@@ -54,12 +58,33 @@ static int answer_changed(request *rq, const inner *in, const char *kind, json_t
     return rc;
 }
 
+/*
+ * Roles and databases may be made by SQL, too: while the compute runs, what is there is looked at.
+ * It is never woken for that; and where another operation has the branch, what is known must do.
+ */
+static void look(request *rq, const bough_branch_row *branch) {
+    server *srv = rq->srv;
+    bough_endpoint_row endpoint;
+    bough_error err;
+    if (!computes_is_active(srv, branch->id) ||
+        lock_take(srv->locks, branch->id, LOOK_WAIT_MS, &err) != BOUGH_OK)
+        return;
+    int rc = bough_endpoints_of_branch(&endpoint, srv->cat, branch->id, &err);
+    if (!rc && computes_is_active(srv, branch->id))
+        rc = history_look(srv, branch->id, endpoint.id, &err);
+    lock_drop(srv->locks, branch->id);
+    if (rc && rc != BOUGH_E_NOTFOUND)
+        bough_log(BOUGH_LOG_WARN, "could not look at roles and databases", "branch", branch->id,
+                  "error", err.message, NULL);
+}
+
 /* ---- databases ---- */
 
 int api_database_list(request *rq, bough_error *err) {
     bough_branch_row branch;
     json_t *databases = NULL, *roles = NULL;
     int rc = api_branch_of(&branch, rq, err);
+    if (!rc) look(rq, &branch);
     if (!rc) rc = answer_contents(&databases, &roles, rq->srv, branch.id, err);
     if (!rc) rq->answer = json_pack("{s:O?}", "databases", databases);
     json_decref(databases);
@@ -71,6 +96,7 @@ int api_database_get(request *rq, bough_error *err) {
     bough_branch_row branch;
     bough_database_row row;
     int rc = api_branch_of(&branch, rq, err);
+    if (!rc) look(rq, &branch);
     if (!rc) rc = bough_databases_get(&row, rq->srv->cat, branch.id, rq->params[2], err);
     if (!rc) rq->answer = json_pack("{s:o?}", "database", answer_database(&row));
     return rc;
@@ -176,6 +202,7 @@ int api_role_list(request *rq, bough_error *err) {
     bough_branch_row branch;
     json_t *databases = NULL, *roles = NULL;
     int rc = api_branch_of(&branch, rq, err);
+    if (!rc) look(rq, &branch);
     if (!rc) rc = answer_contents(&databases, &roles, rq->srv, branch.id, err);
     if (!rc) rq->answer = json_pack("{s:O?}", "roles", roles);
     json_decref(databases);
@@ -186,6 +213,7 @@ int api_role_list(request *rq, bough_error *err) {
 static int get_role(bough_role_row *row, request *rq, bough_error *err) {
     bough_branch_row branch;
     int rc = api_branch_of(&branch, rq, err);
+    if (!rc) look(rq, &branch);
     return rc ? rc : bough_roles_get(row, rq->srv->cat, branch.id, rq->params[2], err);
 }
 

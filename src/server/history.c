@@ -98,12 +98,13 @@ static bool has_database(const inside_contents *c, const char *name) {
     return false;
 }
 
+/* `endpoint` NULL: passwords stay as they are. */
 static int settle_role(server *srv, const bough_role_row *row, const inside_contents *c,
                        const char *endpoint, bough_error *err) {
     char password[BOUGH_SECRET_SIZE] = "";
     if (!has_role(c, row->name))
         return bough_roles_delete(srv->cat, row->branch_id, row->name, err);
-    if (row->secret_size == 0) return BOUGH_OK;
+    if (row->secret_size == 0 || !endpoint) return BOUGH_OK;
     int rc = bough_secret_open(password, sizeof password, &srv->key, row->name, row->secret,
                                row->secret_size, err);
     if (!rc) rc = inside_set_password(srv, endpoint, row->name, password, err);
@@ -120,9 +121,14 @@ static int settle_databases(server *srv, const char *branch, inside_contents *c,
             rc = bough_databases_delete(srv->cat, branch, rows[i].name, err);
     for (size_t i = 0; !rc && i < c->n_databases; i++) {
         bough_database_row *d = &c->databases[i];
-        bool known = false;
-        for (size_t k = 0; k < n && !known; k++) known = strcmp(rows[k].name, d->name) == 0;
-        if (known || !has_role(c, d->owner)) continue;
+        const bough_database_row *known = NULL;
+        for (size_t k = 0; k < n && !known; k++)
+            if (strcmp(rows[k].name, d->name) == 0) known = &rows[k];
+        if (!has_role(c, d->owner) || (known && strcmp(known->owner, d->owner) == 0)) continue;
+        if (known) {
+            rc = bough_databases_update(srv->cat, known->id, d->name, d->owner, err);
+            continue;
+        }
         (void)snprintf(d->branch_id, sizeof d->branch_id, "%s", branch);
         d->created_ms = d->updated_ms = bough_now_epoch_ms();
         rc = bough_databases_insert(srv->cat, d, err);
@@ -131,13 +137,16 @@ static int settle_databases(server *srv, const char *branch, inside_contents *c,
     return rc;
 }
 
-int history_settle(server *srv, const char *branch, const char *endpoint, bough_error *err) {
+/* Let the catalogue know what is there. */
+static int settle(server *srv, const char *branch, const char *endpoint, bool sets_passwords,
+                  bough_error *err) {
     inside_contents c = {0};
     bough_role_row *rows = NULL;
     size_t n = 0;
     int rc = inside_discover(&c, srv, endpoint, err);
     if (!rc) rc = bough_roles_list(&rows, &n, srv->cat, branch, err);
-    for (size_t i = 0; !rc && i < n; i++) rc = settle_role(srv, &rows[i], &c, endpoint, err);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = settle_role(srv, &rows[i], &c, sets_passwords ? endpoint : NULL, err);
     for (size_t i = 0; !rc && i < c.n_roles; i++) {
         bool known = false;
         for (size_t k = 0; k < n && !known; k++) known = strcmp(rows[k].name, c.roles[i].name) == 0;
@@ -149,7 +158,16 @@ int history_settle(server *srv, const char *branch, const char *endpoint, bough_
     if (!rc) rc = settle_databases(srv, branch, &c, err);
     free(rows);
     inside_contents_free(&c);
+    return rc;
+}
+
+int history_settle(server *srv, const char *branch, const char *endpoint, bough_error *err) {
+    int rc = settle(srv, branch, endpoint, true, err);
     return rc ? bough_context(err, "roles and databases of the moment") : rc;
+}
+
+int history_look(server *srv, const char *branch, const char *endpoint, bough_error *err) {
+    return settle(srv, branch, endpoint, false, err);
 }
 
 /* ---- the clock ---- */

@@ -40,6 +40,10 @@ BOUGH_CHECK int history_fork(bough_cut *cut, server *srv, const char *base,
 BOUGH_CHECK int history_settle(server *srv, const char *branch, const char *endpoint,
                                bough_error *err);
 
+/** (locked) The same without passwords: what SQL has made, dropped or given away meanwhile. */
+BOUGH_CHECK int history_look(server *srv, const char *branch, const char *endpoint,
+                             bough_error *err);
+
 /** Whether the branch keeps history, by its project. */
 bool history_is_kept(server *srv, const bough_branch_row *branch);
 

@@ -127,11 +127,76 @@ int inside_set_password(const server *srv, const char *endpoint, const char *rol
     return rc;
 }
 
+/* In one database: to its owner, with all privileges gone. */
+static int leave_database(const server *srv, const char *endpoint, const char *database,
+                          const char *owner, const char *role, bough_error *err) {
+    PGconn *conn = NULL;
+    int rc = connect_to(&conn, srv, endpoint, database, err);
+    if (!rc) rc = run(conn, err, "BEGIN");
+    if (!rc) rc = run(conn, err, "REASSIGN OWNED BY %I TO %I", role, owner);
+    if (!rc) rc = run(conn, err, "DROP OWNED BY %I", role);
+    if (!rc) rc = run(conn, err, "COMMIT");
+    PQfinish(conn);
+    return rc;
+}
+
+static int leave_all(PGconn *conn, const server *srv, const char *endpoint, const char *role,
+                     bough_error *err) {
+    PGresult *found = NULL;
+    const char *const params[] = {role};
+    int rc = bough_sql_query(&found, conn,
+                             "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = $1",
+                             1, params, err);
+    if (!rc && PQntuples(found) > 0)
+        rc = bough_fail(err, BOUGH_E_PG, "role \"%s\" cannot be deleted: it owns database \"%s\"",
+                        role, PQgetvalue(found, 0, 0));
+    PQclear(found);
+    found = NULL;
+    if (!rc)
+        rc = bough_sql_query(&found, conn,
+                             "SELECT DISTINCT datname, pg_get_userbyid(datdba) FROM pg_shdepend s"
+                             " JOIN pg_database d ON d.oid = dbid WHERE refclassid ="
+                             " 'pg_authid'::regclass AND pg_get_userbyid(refobjid) = $1 AND"
+                             " datallowconn",
+                             1, params, err);
+    for (int i = 0; !rc && i < PQntuples(found); i++)
+        rc = leave_database(srv, endpoint, PQgetvalue(found, i, 0), PQgetvalue(found, i, 1), role,
+                            err);
+    PQclear(found);
+    return rc;
+}
+
 int inside_drop_role(const server *srv, const char *endpoint, const char *role, bough_error *err) {
     PGconn *conn = NULL;
+    PGresult *found = NULL;
+    const char *const params[] = {role};
     int rc = inside_connect(&conn, srv, endpoint, NULL, err);
-    if (!rc) rc = run(conn, err, "DROP ROLE IF EXISTS %I", role);
+    if (!rc)
+        rc = bough_sql_query(&found, conn, "SELECT 1 FROM pg_roles WHERE rolname = $1", 1, params,
+                             err);
+    bool is_there = !rc && PQntuples(found) > 0;
+    PQclear(found);
+    if (is_there) rc = leave_all(conn, srv, endpoint, role, err);
+    /* here it owns nothing any more: privileges on what all databases share */
+    if (!rc && is_there) rc = run(conn, err, "DROP OWNED BY %I", role);
+    if (!rc && is_there) rc = run(conn, err, "DROP ROLE %I", role);
     PQfinish(conn);
+    return rc;
+}
+
+/*
+ * From 15 on the schema public belongs to whoever owns the database. Before, and in clusters that
+ * were upgraded from there, it is a superuser's. A grant would not do: what the owner then grants
+ * on it, no DROP OWNED takes back.
+ */
+static int give_public(PGconn *conn, const char *owner, bough_error *err) {
+    PGresult *found = NULL;
+    int rc = bough_sql_query(&found, conn,
+                             "SELECT 1 FROM pg_namespace WHERE nspname = 'public' AND"
+                             " pg_get_userbyid(nspowner) <> 'pg_database_owner'",
+                             0, NULL, err);
+    if (!rc && PQntuples(found) > 0) rc = run(conn, err, "ALTER SCHEMA public OWNER TO %I", owner);
+    PQclear(found);
     return rc;
 }
 
@@ -144,8 +209,7 @@ int inside_create_database(const server *srv, const char *endpoint, const char *
     if (rc) return rc;
     conn = NULL;
     rc = connect_to(&conn, srv, endpoint, database, err);
-    if (!rc)
-        rc = run(conn, err, "GRANT CREATE, USAGE ON SCHEMA public TO %I WITH GRANT OPTION", owner);
+    if (!rc) rc = give_public(conn, owner, err);
     PQfinish(conn);
     return rc;
 }

@@ -24,6 +24,10 @@ BOUGH_CHECK int inside_create_role(const server *srv, const char *endpoint, cons
 /** Set the password and let it log in. */
 BOUGH_CHECK int inside_set_password(const server *srv, const char *endpoint, const char *role,
                                     const char *password, bough_error *err);
+/**
+ * Drop a role. What it owns goes to the owner of the database that it is in, and its privileges go.
+ * @retval BOUGH_E_PG  It owns a database.
+ */
 BOUGH_CHECK int inside_drop_role(const server *srv, const char *endpoint, const char *role,
                                  bough_error *err);
 /** CREATE DATABASE, and let its owner use the schema public fully. */
