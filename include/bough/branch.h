@@ -60,6 +60,8 @@ typedef struct bough_branch_options {
     bough_branch_expiry
         expiry;       /**< all unset: by its name, "ci-..." and "tmp-..." after 24 hours */
     int is_protected; /**< non-zero: it cannot be deleted, nor expire */
+    int is_look; /**< non-zero: read-only, and removed 10 minutes after its last use; `name` may
+                      be NULL then */
 } bough_branch_options;
 
 /** What came of bough_branch_create(). Times are the server's, in milliseconds; 0 when not said. */

@@ -4,24 +4,63 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bough/branch.h"
 #include "bough/endpoint.h"
 #include "bough/operation.h"
 #include "cli/cli.h"
+#include "cli/moment.h"
 #include "cli/uri.h"
 #include "util/error.h"
 
-/* The URI and the name of the branch that a command line means. Both are the caller's to free. */
-static int get_uri(char **uri, char **branch_name, const cli_args *args, bough_error *err) {
+enum { LOOK_SIZE = 64 }; /* of an id */
+
+/* BRANCH@MOMENT: a look at the moment. A branch that is called so goes first. */
+static int make_look(bough_branch **look, bough_client *client, const char *project,
+                     const char *text, bough_error *err) {
+    char name[1100], moment[64];
+    const char *at = strrchr(text, '@');
+    bough_branch *parent = NULL;
+    bough_branch_created *created = NULL;
+    int rc = cli_moment(moment, sizeof moment, at + 1, err);
+    (void)snprintf(name, sizeof name, "%.*s", (int)(at - text), text);
+    if (!rc) rc = bough_branch_find(&parent, client, project, *name ? name : NULL, err);
+    if (!rc) {
+        bough_branch_options options = {
+            .version = 1, .parent = parent->id, .moment = moment, .is_look = 1};
+        rc = bough_branch_create_with(&created, client, project, &options, err);
+    }
+    if (!rc) rc = bough_branch_find(look, client, project, created->branch->id, err);
+    bough_branch_created_free(created);
+    bough_branch_free(parent);
+    return rc;
+}
+
+/* The branch that a command line means. */
+static int get_branch(bough_branch **branch, bool *is_look, bough_client *client,
+                      const char *project, const char *text, bough_error *err) {
+    int rc = bough_branch_find(branch, client, project, text, err);
+    *is_look = rc == BOUGH_E_NOTFOUND && text && strchr(text, '@');
+    return *is_look ? make_look(branch, client, project, text, err) : rc;
+}
+
+/*
+ * The URI and the name of the branch that a command line means; both are the caller's to free.
+ * @param look  Of LOOK_SIZE: the id of a look that was made for it, or "".
+ */
+static int get_uri(char **uri, char **branch_name, char *look, const cli_args *args,
+                   bough_error *err) {
     bough_client *client = NULL;
     bough_project *project = NULL;
     bough_branch *branch = NULL;
+    bool is_look = false;
     const char *database = cli_get(args, "database"), *role = cli_get(args, "role");
     *uri = *branch_name = NULL;
     int rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = bough_branch_find(&branch, client, project->id, cli_word_get(args, 0), err);
+    if (!rc) rc = get_branch(&branch, &is_look, client, project->id, cli_word_get(args, 0), err);
+    (void)snprintf(look, LOOK_SIZE, "%s", !rc && is_look ? branch->id : "");
     if (!rc)
         rc = cli_get(args, "socket")
                  ? bough_uri_get_socket(uri, client, project->id, branch->id, database, role, err)
@@ -83,18 +122,66 @@ out:
     return rc;
 }
 
+/* Not needed any more. Where this fails, it goes when nobody has used it for a while. */
+static void remove_look(const cli_args *args, const char *look) {
+    bough_client *client = NULL;
+    bough_project *project = NULL;
+    if (cli_connect_project(&client, &project, args, NULL) == BOUGH_OK)
+        bough_ignore(bough_branch_purge(client, project->id, look, NULL));
+    bough_project_free(project);
+    cli_disconnect(client);
+}
+
+static volatile sig_atomic_t psql_pid;
+
+static void on_end(int signal_number) {
+    if (psql_pid > 0) (void)kill((pid_t)psql_pid, signal_number);
+}
+
+/* Wait for psql; what would end us ends psql first. Gives its exit status. */
+static int run_psql(int *status, const char *uri, const cli_args *args, bough_error *err) {
+    (void)fflush(stdout);
+    (void)signal(SIGINT, SIG_IGN); /* Ctrl-C is psql's */
+    pid_t pid = fork();
+    if (pid < 0) return bough_fail_sys(err, errno, "could not start psql");
+    if (pid == 0) {
+        (void)signal(SIGINT, SIG_DFL);
+        (void)signal(SIGTERM, SIG_DFL);
+        int rc = exec_psql(uri, args, err);
+        cli_print_error(err, args->json);
+        (void)fflush(stdout);
+        _exit(bough_code_get(rc)->exit_status);
+    }
+    struct sigaction action = {.sa_handler = on_end};
+    psql_pid = pid;
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGHUP, &action, NULL);
+    int ended;
+    while (waitpid(pid, &ended, 0) < 0)
+        if (errno != EINTR) return bough_fail_sys(err, errno, "could not wait for psql");
+    *status = WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended);
+    return BOUGH_OK;
+}
+
 int cmd_psql(const cli_args *args, bough_error *err) {
-    char *uri = NULL, *name = NULL;
-    int rc = get_uri(&uri, &name, args, err);
-    if (!rc) rc = exec_psql(uri, args, err);
+    char *uri = NULL, *name = NULL, look[LOOK_SIZE];
+    int status = 0;
+    int rc = get_uri(&uri, &name, look, args, err);
+    if (!rc && *look) {
+        rc = run_psql(&status, uri, args, err);
+        remove_look(args, look);
+    } else if (!rc) {
+        rc = exec_psql(uri, args, err);
+    }
     bough_uri_free(uri);
     free(name);
+    if (!rc && *look) exit(status); /* psql's */
     return rc;
 }
 
 int cmd_cs(const cli_args *args, bough_error *err) {
-    char *uri = NULL, *name = NULL;
-    int rc = get_uri(&uri, &name, args, err);
+    char *uri = NULL, *name = NULL, look[LOOK_SIZE];
+    int rc = get_uri(&uri, &name, look, args, err);
     if (!rc && args->json)
         rc = cli_print_json(json_pack("{s:s,s:s}", "branch", name, "connection_uri", uri), err);
     else if (!rc)

@@ -8,6 +8,10 @@
     "MOMENT is a time ('2026-11-23 14:03:07.25+01'; without a zone it is local), an age ('2 "      \
     "hours "                                                                                       \
     "ago') or an LSN (0/A27BB60)."
+#define LOOKS                                                                                      \
+    "BRANCH@MOMENT is a look at the branch's past: a branch of that moment whose "                 \
+    "transactions are read-only unless they say otherwise; what they write then is "               \
+    "gone with it. "
 #define BY_NAME "Branches are named by name or id."
 #define OF_ENDPOINT "An endpoint is named by its id, or by its branch. "
 
@@ -659,10 +663,12 @@ const cli_command cli_commands[] = {
      .uses = PROJECT,
      .options = connect_options,
      .run = cmd_psql,
-     .details = DEFAULT_BRANCH
+     .details = DEFAULT_BRANCH LOOKS
+     "It is removed when psql ends.\n\n"
      "A compute that sleeps is woken. Arguments after -- go to psql. The password "
      "reaches psql by its environment, never by its arguments. The exit status is psql's.",
-     .examples = "bough psql\nbough psql try-index -- -c 'SELECT count(*) FROM orders'"},
+     .examples = "bough psql\nbough psql main@'10 minutes ago'\nbough psql try-index -- -c 'SELECT "
+                 "count(*) FROM orders'"},
     {.name = "cs",
      .summary = "Print a branch's connection string",
      .words = "[BRANCH]",
@@ -671,7 +677,8 @@ const cli_command cli_commands[] = {
      .uses = PROJECT,
      .options = cs_options,
      .run = cmd_cs,
-     .details = DEFAULT_BRANCH
+     .details = DEFAULT_BRANCH LOOKS
+     "It is removed when nobody has used it for 10 minutes.\n\n"
      "The connection string holds the role's password. Whoever connects with it wakes the branch's "
      "compute if it sleeps. Where names like ep-x.localhost do not resolve, it names the endpoint "
      "in its options, which works without TLS only.",

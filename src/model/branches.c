@@ -6,7 +6,8 @@
     " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
     " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
     " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
-    " c.deleted_ms IS NULL), b.is_snapshot FROM branches b LEFT JOIN branches p ON p.id = "        \
+    " c.deleted_ms IS NULL), b.is_snapshot, b.is_look FROM branches b LEFT JOIN branches p ON "    \
+    "p.id = "                                                                                      \
     "b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
@@ -28,6 +29,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->deleted_ms = sqlite3_column_int64(stmt, 14);
     row->live_children = sqlite3_column_int64(stmt, 15);
     row->is_snapshot = sqlite3_column_int(stmt, 16) != 0;
+    row->is_look = sqlite3_column_int(stmt, 17) != 0;
 }
 
 /* The text that Neon's clients know. */
@@ -43,11 +45,11 @@ int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bou
     int rc = bough_query_run(
         NULL, cat, err,
         "INSERT INTO branches (id, project_id, name, parent_id, state, is_default, created_ms,"
-        " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?)",
-        "ssstsiiiiiii", row->id, row->project_id, row->name, row->parent_id, row->state,
+        " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades, is_look)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?)",
+        "ssstsiiiiiiii", row->id, row->project_id, row->name, row->parent_id, row->state,
         (int64_t)row->is_default, row->created_ms, row->updated_ms, (int64_t)row->is_protected,
-        row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades);
+        row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades, (int64_t)row->is_look);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 

@@ -99,6 +99,7 @@ static const char *const migrations[] = {
     " PRIMARY KEY (branch_id, seq)) STRICT;"
     "CREATE TABLE restored (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
     " snapshot_id TEXT NOT NULL, target_id TEXT NOT NULL, is_final INTEGER NOT NULL) STRICT;",
+    "ALTER TABLE branches ADD COLUMN is_look INTEGER NOT NULL DEFAULT 0;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

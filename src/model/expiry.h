@@ -13,6 +13,9 @@
 /** For so long a deleted branch can be recovered. */
 #define BOUGH_RECOVERABLE_MS ((int64_t)7 * 86400 * 1000)
 
+/** A look lives for so long after somebody used it. */
+#define BOUGH_LOOK_SECONDS 600
+
 /** How long a temporary branch lives where nobody says otherwise. */
 #define BOUGH_TEMPORARY_SECONDS 86400
 

@@ -92,12 +92,13 @@ int bough_branches_purgeable(bough_id_list *ids, size_t *n, bough_catalogue *cat
 int bough_branches_to_warn(bough_id_list *ids, size_t *n, bough_catalogue *cat, int64_t now_ms,
                            bough_error *err) {
     void *records;
-    int rc = bough_query_rows(&records, n, BOUGH_ID_SIZE, fill_id, cat, err,
-                              "SELECT id FROM branches WHERE expires_ms > ?1 AND deleted_ms IS NULL"
-                              " AND ((expiry_warnings < 1 AND " FIRST_WARNING_MS " <= ?1) OR"
-                              " (expiry_warnings < 2 AND " LAST_WARNING_MS " <= ?1))"
-                              " ORDER BY expires_ms, id",
-                              "i", now_ms);
+    int rc = bough_query_rows(
+        &records, n, BOUGH_ID_SIZE, fill_id, cat, err,
+        "SELECT id FROM branches WHERE expires_ms > ?1 AND deleted_ms IS NULL AND NOT is_look"
+        " AND ((expiry_warnings < 1 AND " FIRST_WARNING_MS " <= ?1) OR"
+        " (expiry_warnings < 2 AND " LAST_WARNING_MS " <= ?1))"
+        " ORDER BY expires_ms, id",
+        "i", now_ms);
     *ids = records;
     return rc;
 }

@@ -507,6 +507,7 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
         add_setting(&t, "ssl_key_file", conf->tls_key);
     }
     add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : "0");
+    if (conf->is_read_only) add_setting(&t, "default_transaction_read_only", "on");
     int rc = put(pgdata, "postgresql.conf", &t, false, err);
     free(t.data);
     return rc;

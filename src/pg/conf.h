@@ -22,6 +22,7 @@ typedef struct bough_conf {
     const char *handoff_dir; /**< absolute: a second, private directory of sockets; NULL: none */
     const char *tls_cert, *tls_key; /**< files of the server's certificate; NULL: no TLS */
     bool is_closed;                 /**< only the administrator may connect */
+    bool is_read_only;              /**< transactions are, unless they say otherwise */
     bool hold_wal; /**< keep all WAL (wal_keep_size) while layers are not durable yet */
     const char *const *carried; /**< NULL-terminated "name=value" from the source: recovery minima
                                      (max_connections, ...), shared_preload_libraries, locale

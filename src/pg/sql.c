@@ -31,18 +31,11 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
                                         "gssencmode",
                                         "password",
                                         NULL};
-    const char *const values[] = {socket_dir,
-                                  "5432",
-                                  BOUGH_ADMIN_ROLE,
-                                  database,
-                                  "-c search_path=pg_catalog", /* not what users have made */
-                                  "/nonexistent/.pgpass",
-                                  "10",
-                                  "bough",
-                                  "UTF8",
-                                  "disable",
-                                  bough_admin_password(),
-                                  NULL};
+    const char *const values[] = {socket_dir, "5432", BOUGH_ADMIN_ROLE, database,
+                                  /* not what users have made; on a look, too */
+                                  "-c search_path=pg_catalog -c default_transaction_read_only=off",
+                                  "/nonexistent/.pgpass", "10", "bough", "UTF8", "disable",
+                                  bough_admin_password(), NULL};
     PGconn *made = PQconnectdbParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (PQstatus(made) != CONNECTION_OK) {

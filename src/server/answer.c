@@ -223,6 +223,7 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     set_times(b, row->created_ms, row->updated_ms);
     set_origin(b, srv, row->id);
     set_restored(b, srv, row->id);
+    if (row->is_look) (void)json_object_set_new(b, "look", json_true());
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
     (void)json_object_set(b, "state_changed_at", updated);

@@ -1,8 +1,11 @@
 /* Handlers: branches. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/expiry.h"
+#include "model/ids.h"
 #include "model/rules.h"
 #include "server/access.h"
 #include "server/answer.h"
@@ -138,6 +141,7 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
                                         "expiry_mode",
                                         "protected",
                                         "archived",
+                                        "look",
                                         NULL};
     const char *init = NULL;
     int rc = body_check(branch, "branch", known, err);
@@ -220,6 +224,7 @@ static int read_life(branch_wish *wish, request *rq, const json_t *branch, bough
     (void)snprintf(row.name, sizeof row.name, "%s", wish->name);
     (void)snprintf(row.parent_id, sizeof row.parent_id, "%s", wish->parent);
     int rc = api_life_moment(&moment, rq, branch, row.name, err);
+    if (!rc && wish->is_look) rc = bough_expiry_in(&row, BOUGH_LOOK_SECONDS, moment.latest_ms, err);
     if (!rc) rc = api_read_life(&row, rq, branch, &moment, err);
     wish->is_protected = row.is_protected;
     wish->expires_ms = row.expires_ms;
@@ -242,8 +247,14 @@ int api_branch_create(request *rq, bough_error *err) {
     if (!rc) rc = read_endpoints(&wish, rq, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
     if (!rc) rc = read_moment(&wish.moment, branch, "parent_lsn", "parent_timestamp", err);
+    if (!rc) rc = body_bool(&wish.is_look, branch, "look", false, err);
     answer_time(when, sizeof when, bough_now_epoch_ms());
     (void)snprintf(name, sizeof name, "branch %s", when);
+    if (!rc && wish.is_look) { /* nobody asks for it by its name */
+        uint64_t random = 0;
+        rc = bough_random(&random, sizeof random, err);
+        (void)snprintf(name, sizeof name, "tmp-look-%016" PRIx64, random);
+    }
     if (!wish.name) wish.name = name;
     if (!rc) rc = read_life(&wish, rq, branch, err);
     if (!rc) rc = flow_branch_create(rq, &project, &wish, err);

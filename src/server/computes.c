@@ -380,7 +380,8 @@ static int dirs_of(socket_dirs *dirs, const server *srv, const char *endpoint, b
 }
 
 static bough_conf conf_of(const server *srv, int major, const socket_dirs *dirs,
-                          const tls_files *tls, const char *branch, const char *const *carried) {
+                          const tls_files *tls, const bough_branch_row *branch,
+                          const char *const *carried) {
     bough_pg pg = {.has_lz4 = false};
     bough_ignore(bough_pg_find(&pg, major, NULL));
     return (bough_conf){.major = major,
@@ -389,7 +390,8 @@ static bough_conf conf_of(const server *srv, int major, const socket_dirs *dirs,
                         .handoff_dir = dirs->handoff,
                         .tls_cert = pg.has_tls ? tls->cert : NULL,
                         .tls_key = tls->key,
-                        .hold_wal = bough_store_sync_pending(srv->store, branch),
+                        .is_read_only = branch->is_look,
+                        .hold_wal = bough_store_sync_pending(srv->store, branch->id),
                         .carried = carried};
 }
 
@@ -568,7 +570,7 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
         rc = tls_prepare(&tls, srv, address.name, err);
     }
     if (!rc) {
-        bough_conf conf = conf_of(srv, major, &dirs, &tls, branch->id, carried);
+        bough_conf conf = conf_of(srv, major, &dirs, &tls, branch, carried);
         conf.is_closed = is_closed;
         rc = bough_conf_write(pgdata, &conf, err);
     }
@@ -629,7 +631,7 @@ int computes_open(server *srv, const char *branch, bough_error *err) {
     if (!rc) rc = tls_files_of(&tls, srv, branch, err);
     if (!rc) rc = load_time(before, sizeof before, dirs.all, err);
     if (rc) return rc;
-    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, branch, NULL);
+    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, &e->branch, NULL);
     rc = bough_conf_rewrite(pgdata, &conf, bough_compute_pid(e->compute), err);
     /* the postmaster reads pg_hba.conf after its settings and before it forks another session */
     for (double until = bough_now_ms() + OPEN_MS; !rc;) {
@@ -834,7 +836,7 @@ static int sync_branch(server *srv, const char *branch, bough_error *err) {
     if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
     if (!rc) rc = tls_files_of(&tls, srv, branch, err);
     if (rc) return rc;
-    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, branch, NULL);
+    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, &e->branch, NULL);
     conf.hold_wal = false;
     return bough_conf_release_wal(pgdata, &conf, bough_compute_pid(e->compute), err);
 }

@@ -12,6 +12,7 @@
 #include "model/expiry.h"
 #include "server/computes.h"
 #include "server/flows.h"
+#include "server/inside.h"
 #include "server/lifecycle.h"
 #include "util/log.h"
 #include "util/point.h"
@@ -164,13 +165,45 @@ bool flow_is_blocked(server *srv, const char *id) {
     return is_blocked;
 }
 
+/* (locked) A look that is in use lives on; else nothing of it is kept. */
+static int end_look(server *srv, const char *id, const clock_moment *moment, bough_error *err) {
+    bough_branch_row row;
+    bough_endpoint_row endpoint;
+    bough_operation_row operation;
+    char busy[128] = "";
+    int rc = bough_branches_get_any(&row, srv->cat, id, err);
+    if (!rc && (row.deleted_ms || !row.expires_ms || row.expires_ms > moment->now_ms))
+        rc = bough_fail(err, BOUGH_E_PRECONDITION, "the expiry has changed");
+    if (rc) return rc;
+    if (computes_is_active(srv, id) &&
+        bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) == BOUGH_OK)
+        bough_ignore(inside_activity(busy, sizeof busy, srv, endpoint.id, NULL));
+    if (!*busy) {
+        const ending why = {.action = "branch_expired", .for_good = true};
+        return end_locked(&operation, srv, id, &why, err);
+    }
+    rc = bough_expiry_in(&row, BOUGH_LOOK_SECONDS, moment->latest_ms, err);
+    return rc ? rc : bough_branches_set_expiry(srv->cat, &row, err);
+}
+
+static int expire_look(server *srv, const char *id, const clock_moment *moment, bough_error *err) {
+    int rc = lock_take(srv->locks, id, 0, err);
+    if (rc) return rc;
+    rc = end_look(srv, id, moment, err);
+    lock_drop(srv->locks, id);
+    return rc;
+}
+
 int flow_branch_expire(server *srv, const char *id, bough_error *err) {
+    bough_branch_row row;
     bough_id_list ids;
     size_t n;
     bough_operation_row operation;
     clock_moment moment;
     clock_look(&moment, srv->clock);
     ending why = {.action = "branch_expired", .because = id, .now_ms = moment.now_ms};
+    if (bough_branches_get_any(&row, srv->cat, id, NULL) == BOUGH_OK && row.is_look)
+        return expire_look(srv, id, &moment, err);
     int rc = get_subtree(&ids, &n, srv, id, err);
     /* leaves first: whenever this ends early, what is left is a tree */
     for (size_t i = 0; i < n && !rc; i++) {

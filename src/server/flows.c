@@ -126,6 +126,7 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(b->parent_id, sizeof b->parent_id, "%s", wish->parent);
     (void)snprintf(b->state, sizeof b->state, "ready");
     b->is_protected = wish->is_protected;
+    b->is_look = wish->is_look;
     b->expires_ms = wish->expires_ms;
     b->ttl_seconds = wish->ttl_seconds;
     b->expiry_cascades = wish->expiry_cascades;

@@ -36,6 +36,7 @@ typedef struct branch_wish {
     int suspend_timeout_seconds;
     bool if_exists_return;
     bool is_protected;
+    bool is_look;                    /**< as in bough_branch_row */
     int64_t expires_ms, ttl_seconds; /**< as in bough_branch_row; 0: it does not expire */
     bool expiry_cascades;
 } branch_wish;

@@ -2,6 +2,8 @@
 import datetime
 import os
 import random
+import signal
+import subprocess
 import threading
 
 import psycopg2
@@ -250,3 +252,41 @@ def test_own_names_tell_moments_apart(p):
     assert "exists already" in p.bough("branch", "create", "b", "--at", when).stdout
     p.refused("branch", "create", "b", status="conflict", hint="another moment")
     assert p.get("b")["parent_timestamp"].endswith("Z")
+
+
+# ---- looks ----
+
+
+def test_a_look_shows_the_moment_is_read_only_and_goes_with_psql(p):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    lsn = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    when = h.now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    for moment in (lsn, when):
+        assert p.bough("psql", f"main@{moment}", "--", "-Atc", "SELECT id FROM t").stdout == "1\n"
+    done = p.bough("psql", f"@{when}", "--", "-c", "INSERT INTO t VALUES (3)", check=False)
+    assert done.returncode == 1 and "read-only transaction" in done.stderr
+    assert set(p.branches()) == {"main"} and p.json("branch", "list", "--deleted") == []
+    assert p.one("main", "SELECT array_agg(id ORDER BY id) FROM t") == [1, 2]
+    p.refused("psql", "main@'yesterday'", says="not a moment")
+    p.refused("psql", "main@2001-01-01", says="before")
+    p.refused("psql", "none@1 s ago", says="none")
+    p.branch("a@b")  # the whole name goes first
+    assert p.bough("psql", "a@b", "--", "-Atc", "SELECT count(*) FROM t").stdout == "2\n"
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+def test_a_look_goes_with_bough_that_is_ended(p, by):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    argv = [h.BOUGH, "psql", f"main@{h.now()}", "--store", p.server.store, "--project", p.id, "--", "-c",
+            "SELECT pg_sleep(100)"]
+    with subprocess.Popen(argv, env=p.server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as psql:
+        h.wait_for(lambda: len(p.branches()) == 2, "the look is there")
+        look = next(b for b in p.branches() if b != "main")
+        h.wait_for(lambda: "active" in p.bough("endpoint", "list").stdout, "it runs")
+        with p.admin(look) as c:
+            h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(100)%'"
+                                     " AND pid <> pg_backend_pid()"), "psql is at it")
+        psql.send_signal(by)
+        assert psql.wait(30) != 0
+    assert set(p.branches()) == {"main"}

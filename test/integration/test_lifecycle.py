@@ -684,6 +684,7 @@ def test_a_store_of_the_version_before_is_taken_over(server):
             ALTER TABLE branches DROP COLUMN ttl_seconds; ALTER TABLE branches DROP COLUMN expiry_cascades;
             ALTER TABLE branches DROP COLUMN expiry_warnings; ALTER TABLE branches DROP COLUMN deleted_ms;
             ALTER TABLE branches DROP COLUMN freed_name; ALTER TABLE branches DROP COLUMN is_snapshot;
+            ALTER TABLE branches DROP COLUMN is_look;
             DROP TABLE snapshots; DROP TABLE schedules; DROP TABLE restored;
             ALTER TABLE projects DROP COLUMN allowed_ips; ALTER TABLE projects DROP COLUMN protects_only;
             CREATE TABLE old (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
@@ -695,3 +696,19 @@ def test_a_store_of_the_version_before_is_taken_over(server):
     p.delete("ci-old")
     p.bough("branch", "undelete", "ci-old")
     assert p.one("ci-old", "SELECT n FROM t") == 5
+
+
+def test_a_look_goes_when_nobody_has_used_it_for_a_while(p, clock):
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    made = p.json("cs", f"main@{h.now()}")
+    look = made["branch"]
+    assert p.get(look)["look"] and p.get(look)["ttl_interval_seconds"] == 600
+    with h.Client(psycopg2.connect(made["connection_uri"])) as c:
+        assert c.one("SHOW transaction_read_only") == "on" and c.one("SELECT id FROM t") == 1
+        before = p.get(look)["expires_at"]
+        clock.passes(601)
+        h.wait_for(lambda: p.get(look)["expires_at"] != before, "it lives on while it is used")
+        assert c.one("SELECT id FROM t") == 1
+    clock.passes(601)
+    gone(p, look)
+    assert not deleted(p) and not actions(p, "branch_expiring")
