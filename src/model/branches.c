@@ -6,9 +6,10 @@
     " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
     " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
     " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
-    " c.deleted_ms IS NULL), b.is_snapshot, b.is_look FROM branches b LEFT JOIN branches p ON "    \
-    "p.id = "                                                                                      \
-    "b.parent_id "
+    " c.deleted_ms IS NULL), b.is_snapshot, b.is_look,"                                            \
+    " (SELECT count(*) FROM origins o WHERE o.branch_id = b.id),"                                  \
+    " (SELECT count(*) FROM restored r WHERE r.branch_id = b.id)"                                  \
+    " FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_branch_row *row = record;
@@ -30,6 +31,8 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->live_children = sqlite3_column_int64(stmt, 15);
     row->is_snapshot = sqlite3_column_int(stmt, 16) != 0;
     row->is_look = sqlite3_column_int(stmt, 17) != 0;
+    row->has_origin = sqlite3_column_int(stmt, 18) != 0;
+    row->was_snapshot = sqlite3_column_int(stmt, 19) != 0;
 }
 
 /* The text that Neon's clients know. */

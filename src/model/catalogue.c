@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +16,19 @@
 
 #include "model/query.h"
 
+/* A statement is prepared once: its place is that of its text, which is a literal. */
+enum { STATEMENTS = 256 };
+
+typedef struct statement {
+    char *sql;
+    sqlite3_stmt *stmt;
+} statement;
+
 struct bough_catalogue {
     sqlite3 *db;
     pthread_mutex_t mutex;
     uint64_t commits;
+    statement statements[STATEMENTS];
 };
 
 /* One entry per schema version; entry i brings version i to i + 1. Never change one that was
@@ -205,6 +215,10 @@ int bough_catalogue_open(bough_catalogue **out, const char *path, bough_error *e
 
 void bough_catalogue_close(bough_catalogue *cat) {
     if (!cat) return;
+    for (size_t i = 0; i < STATEMENTS; i++) {
+        (void)sqlite3_finalize(cat->statements[i].stmt);
+        free(cat->statements[i].sql);
+    }
     (void)sqlite3_close_v2(cat->db);
     pthread_mutex_destroy(&cat->mutex);
     free(cat);
@@ -270,15 +284,37 @@ static int bind_params(sqlite3_stmt *stmt, const char *params, va_list ap) {
     return code;
 }
 
+/* Where a statement is kept, taken out; its `stmt` is NULL when it was not there. */
+static statement *place_of(bough_catalogue *cat, const char *sql) {
+    statement *s = &cat->statements[((uintptr_t)sql >> 3) % STATEMENTS];
+    if (s->sql && strcmp(s->sql, sql) == 0) return s;
+    (void)sqlite3_finalize(s->stmt);
+    free(s->sql);
+    *s = (statement){.sql = strdup(sql)};
+    return s;
+}
+
 static int begin_statement(sqlite3_stmt **stmt, bough_catalogue *cat, bough_error *err,
                            const char *sql, const char *params, va_list ap) {
-    int code = sqlite3_prepare_v2(cat->db, sql, -1, stmt, NULL);
-    if (code == SQLITE_OK) code = bind_params(*stmt, params, ap);
+    statement *s = place_of(cat, sql);
+    int code = SQLITE_OK;
+    if (!s->sql) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!s->stmt)
+        code = sqlite3_prepare_v3(cat->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &s->stmt, NULL);
+    *stmt = s->stmt;
+    if (code == SQLITE_OK) code = bind_params(s->stmt, params, ap);
     if (code == SQLITE_OK) return BOUGH_OK;
     int rc = fail_sqlite(cat, code, err);
-    (void)sqlite3_finalize(*stmt);
+    if (s->stmt) (void)sqlite3_clear_bindings(s->stmt);
     *stmt = NULL;
     return rc;
+}
+
+/* Ready for the next time, and without what was bound: it may be a secret. */
+static void end_statement(sqlite3_stmt *stmt) {
+    if (!stmt) return;
+    (void)sqlite3_reset(stmt);
+    (void)sqlite3_clear_bindings(stmt);
 }
 
 int bough_query_run(int *changes, bough_catalogue *cat, bough_error *err, const char *sql,
@@ -298,7 +334,7 @@ int bough_query_run(int *changes, bough_catalogue *cat, bough_error *err, const 
             cat->commits++;
         if (changes) *changes = rc ? 0 : sqlite3_changes(cat->db);
     }
-    (void)sqlite3_finalize(stmt);
+    end_statement(stmt);
     pthread_mutex_unlock(&cat->mutex);
     return rc;
 }
@@ -341,7 +377,7 @@ int bough_query_rows(void **records, size_t *n, size_t record_size, bough_row_fi
         if (code == SQLITE_DONE) break;
         rc = code == SQLITE_ROW ? collect(&c, fill, stmt, err) : fail_sqlite(cat, code, err);
     }
-    (void)sqlite3_finalize(stmt);
+    end_statement(stmt);
     pthread_mutex_unlock(&cat->mutex);
     if (rc) {
         free(c.records);
@@ -370,7 +406,7 @@ int bough_query_one(void *record, size_t record_size, bough_row_fill fill, bough
                                      : fail_sqlite(cat, code, err);
         }
     }
-    (void)sqlite3_finalize(stmt);
+    end_statement(stmt);
     pthread_mutex_unlock(&cat->mutex);
     return rc;
 }

@@ -71,6 +71,8 @@ typedef struct bough_branch_row {
     int64_t live_children; /**< read only: children that are not deleted */
     bool is_look;          /**< read-only, and removed when it expires and nobody uses it */
     bool is_snapshot;      /**< read only: holds the contents of a snapshot (model/snapshots.h) */
+    bool was_snapshot;     /**< read only: restored from one */
+    bool has_origin;       /**< read only: it begins at a moment of the past, or was restored */
 } bough_branch_row;
 
 /** What the server last knew of the time (server/clock.h). */

@@ -1,7 +1,6 @@
 /* Records as JSON. */
 #include "server/answer.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +13,7 @@
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/lifecycle.h"
-
-#define USAGE_WAIT_MS 500
+#include "server/usages.h"
 
 void answer_time(char *out, size_t size, int64_t ms) {
     time_t seconds = (time_t)(ms / 1000);
@@ -26,19 +24,24 @@ void answer_time(char *out, size_t size, int64_t ms) {
     (void)snprintf(out, size, "%s.%03dZ", text, (int)(ms % 1000));
 }
 
+/* A list has thousands of members: their names are ours, and need no check. */
+static void set(json_t *object, const char *name, json_t *value) {
+    if (object) (void)json_object_set_new_nocheck(object, name, value);
+}
+
 static void set_times(json_t *object, int64_t created_ms, int64_t updated_ms) {
     char created[40], updated[40];
     answer_time(created, sizeof created, created_ms);
     answer_time(updated, sizeof updated, updated_ms);
-    if (!object) return;
-    (void)json_object_set_new(object, "created_at", json_string(created));
-    (void)json_object_set_new(object, "updated_at", json_string(updated));
+    set(object, "created_at", json_string_nocheck(created));
+    set(object, "updated_at", json_string_nocheck(updated));
 }
 
 /* Members that Neon's API requires and that mean nothing here: consumption is not measured. */
 static void set_unmeasured(json_t *object, const char *const *names) {
-    for (size_t i = 0; object && names[i]; i++)
-        (void)json_object_set_new(object, names[i], json_integer(0));
+    json_t *zero = json_integer(0);
+    for (size_t i = 0; names[i]; i++) set(object, names[i], json_incref(zero));
+    json_decref(zero);
 }
 
 /* A list of addresses, from one a line. */
@@ -77,63 +80,6 @@ json_t *answer_project(const bough_project_row *row) {
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;
-}
-
-/* ---- bytes of branches ---- */
-
-typedef struct usage_entry {
-    struct usage_entry *next;
-    char branch[BOUGH_ID_SIZE];
-    bough_usage usage;
-} usage_entry;
-
-struct usage_cache {
-    pthread_mutex_t mutex;
-    usage_entry *first;
-};
-
-int usage_cache_new(struct usage_cache **cache, bough_error *err) {
-    *cache = calloc(1, sizeof **cache);
-    if (!*cache) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    pthread_mutex_init(&(*cache)->mutex, NULL);
-    return BOUGH_OK;
-}
-
-void usage_cache_free(struct usage_cache *cache) {
-    if (!cache) return;
-    for (usage_entry *e = cache->first, *next; e; e = next) {
-        next = e->next;
-        free(e);
-    }
-    pthread_mutex_destroy(&cache->mutex);
-    free(cache);
-}
-
-/* Put in (`is_put`) or get the last known usage. */
-static bool usage_known(struct usage_cache *cache, const char *branch, bough_usage *usage,
-                        bool is_put) {
-    pthread_mutex_lock(&cache->mutex);
-    usage_entry *e = cache->first;
-    while (e && strcmp(e->branch, branch) != 0) e = e->next;
-    if (is_put && !e && (e = calloc(1, sizeof *e))) {
-        (void)snprintf(e->branch, sizeof e->branch, "%s", branch);
-        e->next = cache->first;
-        cache->first = e;
-    }
-    if (e && is_put) e->usage = *usage;
-    if (e && !is_put) *usage = e->usage;
-    pthread_mutex_unlock(&cache->mutex);
-    return e != NULL;
-}
-
-/* Measure; while another operation has the branch for long, what was measured last must do. */
-static bool get_usage(server *srv, const char *branch, bough_usage *usage) {
-    if (lock_take(srv->locks, branch, USAGE_WAIT_MS, NULL) != BOUGH_OK)
-        return usage_known(srv->usages, branch, usage, false);
-    bool known = bough_store_usage(usage, srv->store, branch, NULL) == BOUGH_OK;
-    lock_drop(srv->locks, branch);
-    if (known) (void)usage_known(srv->usages, branch, usage, true);
-    return known;
 }
 
 /* Where it begins, if at a moment of its parent's past. */
@@ -206,38 +152,49 @@ static void set_life(json_t *b, server *srv, const bough_branch_row *row) {
                               json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
 }
 
-json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
+static json_t *branch(server *srv, const bough_branch_row *row, bool is_brief, int max_age_ms) {
     static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
                                              "compute_time_seconds", "written_data_bytes",
                                              "data_transfer_bytes",  NULL};
-    json_t *b = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:s}", "id", row->id, "project_id",
-                          row->project_id, "name", row->name, "current_state", row->state,
-                          "default", row->is_default, "primary", row->is_default, "protected",
-                          row->is_protected, "creation_source", "bough");
+    json_t *b = json_object();
     if (!b) return NULL;
+    set(b, "id", json_string_nocheck(row->id));
+    set(b, "project_id", json_string_nocheck(row->project_id));
+    set(b, "name", json_string(row->name));
+    set(b, "current_state", json_string_nocheck(row->state));
+    set(b, "default", json_boolean(row->is_default));
+    set(b, "primary", json_boolean(row->is_default));
+    set(b, "protected", json_boolean(row->is_protected));
+    set(b, "creation_source", json_string_nocheck("bough"));
     set_life(b, srv, row);
     if (*row->parent_id) {
-        (void)json_object_set_new(b, "parent_id", json_string(row->parent_id));
-        (void)json_object_set_new(b, "parent_name", json_string(row->parent_name));
+        set(b, "parent_id", json_string_nocheck(row->parent_id));
+        set(b, "parent_name", json_string(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
-    set_origin(b, srv, row->id);
-    set_restored(b, srv, row->id);
-    if (row->is_look) (void)json_object_set_new(b, "look", json_true());
+    if (row->has_origin) set_origin(b, srv, row->id);
+    if (row->was_snapshot) set_restored(b, srv, row->id);
+    if (row->is_look) set(b, "look", json_true());
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
     (void)json_object_set(b, "state_changed_at", updated);
     bough_usage usage;
-    if (!is_brief && get_usage(srv, row->id, &usage)) {
-        (void)json_object_set_new(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
-        (void)json_object_set_new(b, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
-        (void)json_object_set_new(b, "history_bytes",
-                                  json_integer((json_int_t)usage.history_bytes));
-        (void)json_object_set_new(b, "depth", json_integer((json_int_t)usage.depth));
-        (void)json_object_set_new(b, "logical_size",
-                                  json_integer((json_int_t)(usage.own_bytes + usage.shared_bytes)));
+    if (!is_brief && usage_get(&usage, srv, row->id, max_age_ms)) {
+        set(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
+        set(b, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
+        set(b, "history_bytes", json_integer((json_int_t)usage.history_bytes));
+        set(b, "depth", json_integer((json_int_t)usage.depth));
+        set(b, "logical_size", json_integer((json_int_t)(usage.own_bytes + usage.shared_bytes)));
     }
     return b;
+}
+
+json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
+    return branch(srv, row, is_brief, USAGE_EXACT_MS);
+}
+
+json_t *answer_branch_listed(server *srv, const bough_branch_row *row) {
+    return branch(srv, row, false, USAGE_LISTED_MS);
 }
 
 /*

@@ -15,6 +15,8 @@ void answer_time(char *out, size_t size, int64_t ms);
 json_t *answer_project(const bough_project_row *row);
 /** With bytes and depth; `is_brief` leaves them out (they take reading the disk). */
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief);
+/** The same in a list: its bytes may be as of a moment ago (server/usages.h). */
+json_t *answer_branch_listed(server *srv, const bough_branch_row *row);
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row);
 /** `password` may be NULL. */
 json_t *answer_role(const bough_role_row *row, const char *password);
@@ -45,10 +47,5 @@ BOUGH_CHECK int answer_connections(json_t **uris, server *srv, const char *branc
  * stored */
 BOUGH_CHECK int answer_password(char *out, const server *srv, const bough_role_row *role,
                                 bough_error *err);
-
-/* Bytes of branches: measured at most once in a while, never while another operation works on the
- * branch. */
-BOUGH_CHECK int usage_cache_new(struct usage_cache **cache, bough_error *err);
-void usage_cache_free(struct usage_cache *cache);
 
 #endif

@@ -90,7 +90,7 @@ int api_branch_list(request *rq, bough_error *err) {
     size_t last = limit && first + (size_t)limit < n ? first + (size_t)limit : n;
     json_t *array = json_array(), *pagination = json_object();
     for (size_t i = first; i < last; i++)
-        (void)json_array_append_new(array, answer_branch(rq->srv, &rows[i], false));
+        (void)json_array_append_new(array, answer_branch_listed(rq->srv, &rows[i]));
     if (last < n) { /* absent on the last page: clients go on while it is there */
         char next[32];
         (void)snprintf(next, sizeof next, "%zu", last);

@@ -42,6 +42,7 @@
 enum { RESTARTS = 3, RESTARTS_MS = 60000, ROOM_WAIT_MS = 2000 };
 /* How long a postmaster may take to read its configuration. */
 enum { OPEN_MS = 30000 };
+enum { CHAINS = 1024 };
 
 typedef struct watch {
     server *srv;
@@ -52,7 +53,7 @@ typedef struct watch {
 } watch;
 
 typedef struct entry {
-    struct entry *next;
+    struct entry *next, *same; /* of all; of the same hash */
     bough_branch_row branch;
     bough_endpoint_row endpoint;
     int major;
@@ -72,7 +73,7 @@ typedef struct entry {
 
 struct computes {
     pthread_mutex_t mutex;
-    entry *first;
+    entry *first, *chains[CHAINS];
     uint64_t generation, looks;
     sem_t starts; /* taken by computes_begin(), given back by computes_wait(), or when the process
                      is let go before: starting is bound to the processors */
@@ -108,10 +109,16 @@ void computes_free(struct computes *c) {
     free(c);
 }
 
+static unsigned chain_of(const char *branch) {
+    unsigned hash = 2166136261U; /* FNV-1a */
+    for (; *branch; branch++) hash = (hash ^ (unsigned char)*branch) * 16777619U;
+    return hash % CHAINS;
+}
+
 /* With the mutex. */
 static entry *find(const struct computes *c, const char *branch) {
-    entry *e = c->first;
-    while (e && strcmp(e->branch.id, branch) != 0) e = e->next;
+    entry *e = c->chains[chain_of(branch)];
+    while (e && strcmp(e->branch.id, branch) != 0) e = e->same;
     return e;
 }
 
@@ -129,8 +136,10 @@ static entry *obtain(server *srv, const bough_branch_row *branch,
     pthread_mutex_lock(&c->mutex);
     entry *e = find(c, branch->id);
     if (!e && (e = calloc(1, sizeof *e))) {
+        entry **chain = &c->chains[chain_of(branch->id)];
         e->next = c->first;
-        c->first = e;
+        e->same = *chain;
+        c->first = *chain = e;
     }
     if (e) {
         e->branch = *branch;

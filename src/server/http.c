@@ -96,7 +96,8 @@ static void add_headers(const request *rq, const char *type) {
 static struct evbuffer *json_buffer(const json_t *value) {
     struct evbuffer *buffer = evbuffer_new();
     char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-    if (buffer && text) (void)evbuffer_add_printf(buffer, "%s\n", text);
+    if (buffer && text && evbuffer_add(buffer, text, strlen(text)) == 0)
+        (void)evbuffer_add(buffer, "\n", 1);
     if (text) explicit_bzero(text, strlen(text)); /* may hold a password */
     free(text);
     return buffer;
@@ -104,7 +105,7 @@ static struct evbuffer *json_buffer(const json_t *value) {
 
 static void free_text(const void *data, size_t size, void *text) {
     (void)data;
-    (void)size;
+    explicit_bzero(text, size); /* may hold a password */
     free(text);
 }
 
@@ -136,9 +137,10 @@ static void finish(request *rq, int status, const json_t *body) {
     } else {
         bool is_head = evhttp_request_get_command(rq->http) ==
                        EVHTTP_REQ_HEAD; /* evhttp would send the body */
-        struct evbuffer *buffer = rq->text           ? text_buffer(rq)
-                                  : body && !is_head ? json_buffer(body)
-                                                     : NULL;
+        struct evbuffer *buffer = is_head    ? NULL
+                                  : rq->text ? text_buffer(rq)
+                                  : body     ? json_buffer(body)
+                                             : NULL;
         add_headers(rq, "application/json");
         evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
         if (buffer) evbuffer_free(buffer);
@@ -223,6 +225,20 @@ void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t
     if (text) post(rq, text);
 }
 
+/* On the worker what the loop would have to do else: a long list takes a while to write. */
+static void write_answer(request *rq) {
+    char *text = json_dumps(rq->answer, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    size_t size = text ? strlen(text) : 0;
+    char *line = text ? realloc(text, size + 2) : NULL;
+    if (!line) {
+        free(text); /* the loop tries again */
+        return;
+    }
+    memcpy(line + size, "\n", 2);
+    rq->text = line;
+    rq->text_size = size + 1;
+}
+
 /* Worker thread. */
 static void run_handler(void *arg) {
     request *rq = arg;
@@ -241,6 +257,7 @@ static void run_handler(void *arg) {
         rq->answer = error_body(rq, &err);
         rq->status = 500;
     }
+    if (rq->answer && !rq->text && !rq->is_stream) write_answer(rq);
     post(rq, NULL);
 }
 

@@ -4,15 +4,19 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+enum { TURNS = 4096 };
 
 struct lock_table {
     pthread_mutex_t mutex;
     pthread_cond_t dropped;
     char **held;
     size_t n, room;
+    uint64_t turns[TURNS], all_turns; /* dropped after work, by a hash of the name, and in all */
 };
 
 int lock_table_new(lock_table **out, bough_error *err) {
@@ -101,9 +105,19 @@ int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms
     return BOUGH_OK;
 }
 
+static uint64_t *turns_of(lock_table *t, const char *name) {
+    unsigned hash = 2166136261U; /* FNV-1a */
+    for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 16777619U;
+    return &t->turns[hash % TURNS];
+}
+
 void locks_drop(lock_table *t, const char *const *names, size_t n) {
     pthread_mutex_lock(&t->mutex);
-    for (size_t i = 0; i < n; i++) forget(t, names[i]);
+    for (size_t i = 0; i < n; i++) {
+        forget(t, names[i]);
+        ++*turns_of(t, names[i]);
+    }
+    t->all_turns++;
     pthread_cond_broadcast(&t->dropped);
     pthread_mutex_unlock(&t->mutex);
 }
@@ -114,4 +128,19 @@ int lock_take(lock_table *t, const char *name, int timeout_ms, bough_error *err)
 
 void lock_drop(lock_table *t, const char *name) {
     locks_drop(t, &name, 1);
+}
+
+void lock_drop_unchanged(lock_table *t, const char *name) {
+    pthread_mutex_lock(&t->mutex);
+    forget(t, name);
+    pthread_cond_broadcast(&t->dropped);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+uint64_t lock_turns(uint64_t *all, lock_table *t, const char *name) {
+    pthread_mutex_lock(&t->mutex);
+    uint64_t turns = *turns_of(t, name);
+    *all = t->all_turns;
+    pthread_mutex_unlock(&t->mutex);
+    return turns;
 }

@@ -6,6 +6,7 @@
 #define BOUGH_SERVER_LOCKS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "util/error.h"
 
@@ -29,5 +30,14 @@ void locks_drop(lock_table *table, const char *const *names, size_t n);
 /** The same for one name. */
 BOUGH_CHECK int lock_take(lock_table *table, const char *name, int timeout_ms, bough_error *err);
 void lock_drop(lock_table *table, const char *name);
+/** Drop it after having looked only. */
+void lock_drop_unchanged(lock_table *table, const char *name);
+
+/**
+ * How often somebody has dropped this lock after work: while that is the same, nobody who needs the
+ * lock has changed anything. Names may share a count.
+ * @param[out] all  The same for all locks together.
+ */
+uint64_t lock_turns(uint64_t *all, lock_table *table, const char *name);
 
 #endif

@@ -23,6 +23,7 @@
 #include "server/keys.h"
 #include "server/lifecycle.h"
 #include "server/tls.h"
+#include "server/usages.h"
 #include "server/websocket.h"
 #include "util/log.h"
 
@@ -317,6 +318,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = door_begin(srv->door, err);
     if (!rc) rc = announce(srv, err);
     if (!rc) lifecycle_wake(srv);
+    if (!rc) usage_refresh(srv);
     return rc;
 }
 
