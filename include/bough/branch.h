@@ -250,6 +250,18 @@ BOUGH_API BOUGH_CHECK int bough_branch_set_default(bough_branch **branch, bough_
                                                    bough_error *err);
 
 /**
+ * Make a branch independent of its parent, which can be deleted then. Moments before the branch was
+ * made cannot be reached through it any more.
+ *
+ * @param[out] branch  The branch afterwards; free with bough_branch_free().
+ * @param project      Id of the project.
+ * @param id           Id of the branch.
+ */
+BOUGH_API BOUGH_CHECK int bough_branch_detach(bough_branch **branch, bough_client *client,
+                                              const char *project, const char *id,
+                                              bough_error *err);
+
+/**
  * Write a branch as a plain PGDATA that a stock PostgreSQL starts on.
  *
  * Reports progress and can be cancelled. What was written by then stays for the caller to remove.

@@ -18,8 +18,9 @@ typedef struct bough_project {
     const char *name;   /**< unique in a store */
     int pg_version;     /**< major version of PostgreSQL */
     const char *source; /**< where it was imported from, without password; "" for an empty one */
-    const char *created_at; /**< RFC 3339 */
-    const char *json;       /**< the server's whole object as JSON text */
+    const char *created_at;            /**< RFC 3339 */
+    const char *json;                  /**< the server's whole object as JSON text */
+    int64_t history_retention_seconds; /**< how long the past is kept; 0: it is not */
 } bough_project;
 
 /** Several projects. */
@@ -97,6 +98,25 @@ BOUGH_API void bough_project_free(bough_project *project);
 BOUGH_API BOUGH_CHECK int bough_project_set_allowed(bough_project **project, bough_client *client,
                                                     const char *id, const char *const *rules,
                                                     size_t n, int protected_only, bough_error *err);
+
+/** What is to change of a project. */
+typedef struct bough_project_changes {
+    unsigned version;                  /**< 1 */
+    const char *name;                  /**< NULL: as it is */
+    int64_t history_retention_seconds; /**< 0: no past is kept; -1: as it is */
+} bough_project_changes;
+
+/**
+ * Change a project.
+ *
+ * @param[out] project  As it is then; free with bough_project_free().
+ * @param id            An id, not a name.
+ * @retval BOUGH_E_CONFLICT  The name is taken.
+ * @retval BOUGH_E_INVALID   More than 35 days.
+ */
+BOUGH_API BOUGH_CHECK int bough_project_update(bough_project **project, bough_client *client,
+                                               const char *id, const bough_project_changes *changes,
+                                               bough_error *err);
 
 /** Delete a project and all of its branches. `id` is an id, not a name. */
 BOUGH_API BOUGH_CHECK int bough_project_delete(bough_client *client, const char *id,

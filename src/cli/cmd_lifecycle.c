@@ -142,6 +142,18 @@ int cmd_branch_set_default(const cli_args *args, bough_error *err) {
     return rc;
 }
 
+int cmd_branch_detach(const cli_args *args, bough_error *err) {
+    target t = {0};
+    int rc = begin(&t, args, err);
+    if (!rc) rc = bough_branch_detach(&t.changed, t.client, t.project->id, t.branch->id, err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(t.changed->json), err);
+    else if (!rc)
+        cli_say(args, "Branch %s has no parent", t.changed->name);
+    end(&t);
+    return rc;
+}
+
 int cmd_branch_undelete(const cli_args *args, bough_error *err) {
     target t = {0};
     int rc = cli_connect_project(&t.client, &t.project, args, err);

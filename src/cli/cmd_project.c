@@ -11,6 +11,7 @@
 #include "bough/project.h"
 #include "cli/cli.h"
 #include "util/fs.h"
+#include "util/when.h"
 
 #define UNDO_MS 120000 /* for a server to remove what a cancelled import had made */
 
@@ -184,7 +185,45 @@ int cmd_project_get(const cli_args *args, bough_error *err) {
         cli_say(args, "postgresql  %d", project->pg_version);
         if (*project->source) cli_say(args, "source      %s", project->source);
         cli_say(args, "created     %s", created);
+        char history[32];
+        cli_format_span(history, sizeof history, project->history_retention_seconds);
+        cli_say(args, "history     %s", project->history_retention_seconds ? history : "none");
     }
+    bough_project_free(project);
+    cli_disconnect(client);
+    return rc;
+}
+
+int cmd_project_update(const cli_args *args, bough_error *err) {
+    bough_client *client = NULL;
+    bough_project *project = NULL, *changed = NULL;
+    const char *name = cli_word_get(args, 0), *retention = cli_get(args, "history-retention");
+    bough_project_changes changes = {
+        .version = 1, .name = cli_get(args, "name"), .history_retention_seconds = -1};
+    int rc = BOUGH_OK;
+    if (!changes.name && !retention)
+        rc = bough_fail(err, BOUGH_E_USAGE, "it is not said what to change");
+    if (!rc && retention && strcmp(retention, "0") == 0)
+        changes.history_retention_seconds = 0;
+    else if (!rc && retention)
+        rc = bough_when_duration(&changes.history_retention_seconds, retention, err);
+    if (rc) return rc;
+    if (name) {
+        rc = cli_connect(&client, args, err);
+        if (!rc) rc = bough_project_find(&project, client, name, err);
+    } else {
+        rc = cli_connect_project(&client, &project, args, err);
+    }
+    if (!rc) rc = bough_project_update(&changed, client, project->id, &changes, err);
+    if (!rc && args->json) {
+        rc = cli_print_json(cli_json(changed->json), err);
+    } else if (!rc) {
+        char history[32];
+        cli_format_span(history, sizeof history, changed->history_retention_seconds);
+        cli_say(args, "Project %s keeps %s of history", changed->name,
+                changed->history_retention_seconds ? history : "nothing");
+    }
+    bough_project_free(changed);
     bough_project_free(project);
     cli_disconnect(client);
     return rc;

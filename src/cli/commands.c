@@ -47,6 +47,12 @@ static const cli_option project_create_options[] = {
      "Major version of PostgreSQL (default: the source's, or the newest installed)", 13, 99},
     {0}};
 
+static const cli_option project_update_options[] = {
+    {"name", 0, "NAME", "Its name from now on", 0, 0},
+    {"history-retention", 0, "DURATION", "How long the past is kept: 7d, 12h, 0; at most 35d", 0,
+     0},
+    {0}};
+
 #define EXPIRES_IN                                                                                 \
     { "expires-in", 0, "DURATION", "Delete it after so long: 90m, 12h, 7d, 1d12h", 0, 0 }
 #define EXPIRES_AT                                                                                 \
@@ -174,6 +180,19 @@ static const cli_command project_commands[] = {
      .uses = PROJECT,
      .run = cmd_project_get,
      .examples = "bough project get shop"},
+    {.name = "update",
+     .summary = "Change a project",
+     .words = "[PROJECT]",
+     .max_words = 1,
+     .word = CLI_WORD_PROJECT,
+     .uses = PROJECT,
+     .options = project_update_options,
+     .run = cmd_project_update,
+     .details =
+         "With a shorter history, what is older is forgotten within seconds, and with 0 all of "
+         "it; a longer one does not bring back what is gone.",
+     .examples = "bough project update shop --history-retention 14d\n"
+                 "bough project update shop --name store"},
     {.name = "delete",
      .summary = "Delete a project and all of its branches",
      .words = "PROJECT",
@@ -335,6 +354,20 @@ static const cli_command branch_commands[] = {
      .uses = PROJECT,
      .run = cmd_branch_unprotect,
      .examples = "bough branch unprotect main"},
+    {.name = "detach",
+     .summary = "Make a branch independent of its parent",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_branch_detach,
+     .details =
+         "It is a root branch then, and what was its parent can be deleted. It keeps its data, "
+         "its children and its own past; moments before it was made cannot be reached "
+         "through it any more, and `bough branch reset` has nothing to go to. One without a "
+         "parent is success.",
+     .examples = "bough branch detach main && bough branch delete main-before"},
     {.name = "set-default",
      .summary = "Make a branch the default one",
      .words = "BRANCH",

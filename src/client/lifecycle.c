@@ -72,6 +72,15 @@ int bough_branch_set_default(bough_branch **branch, bough_client *client, const 
     return rc ? rc : change(branch, client, "POST", path, NULL, err);
 }
 
+int bough_branch_detach(bough_branch **branch, bough_client *client, const char *project,
+                        const char *id, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    *branch = NULL;
+    int rc =
+        bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/detach", project, id);
+    return rc ? rc : change(branch, client, "POST", path, NULL, err);
+}
+
 int bough_branch_undelete(bough_branch **branch, bough_client *client, const char *project,
                           const char *id, const char *name, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];

@@ -19,6 +19,7 @@ static void fill(void *item, void *box, const json_t *object) {
     p->source = bough_json_text(object, "source");
     p->created_at = bough_json_text(object, "created_at");
     p->json = bough_box_text(box, object);
+    p->history_retention_seconds = (int64_t)bough_json_count(object, "history_retention_seconds");
 }
 
 /* POST /projects; NULL members are left out. */
@@ -157,6 +158,32 @@ int bough_project_set_allowed(bough_project **project, bough_client *client, con
     }
     json_decref(body);
     json_decref(answer);
+    return rc;
+}
+
+int bough_project_update(bough_project **project, bough_client *client, const char *id,
+                         const bough_project_changes *changes, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    *project = NULL;
+    if (changes->version != 1)
+        return bough_fail(err, BOUGH_E_INVALID, "unknown version of bough_project_changes: %u",
+                          changes->version);
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s", id);
+    if (rc) return rc;
+    json_t *answer = NULL, *inner = json_pack("{s:s*}", "name", changes->name);
+    if (inner && changes->history_retention_seconds >= 0)
+        (void)json_object_set_new(inner, "history_retention_seconds",
+                                  json_integer(changes->history_retention_seconds));
+    json_t *body = inner ? json_pack("{s:o}", "project", inner) : NULL;
+    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    bough_request request = {.method = "PATCH", .path = path, .body = body};
+    rc = bough_request_send(&answer, client, &request, err);
+    json_t *changed = json_object_get(answer, "project");
+    if (!rc && !(*project = bough_box_new(sizeof **project, changed)))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) fill(*project, *project, changed);
+    json_decref(answer);
+    json_decref(body);
     return rc;
 }
 

@@ -108,6 +108,8 @@ BOUGH_CHECK int bough_origins_set(bough_catalogue *cat, const bough_origin_row *
 /** Let the origin of one branch, if it has one, be another's. */
 BOUGH_CHECK int bough_origins_move(bough_catalogue *cat, const char *from, const char *to,
                                    bough_error *err);
+/** It has no parent any more. */
+BOUGH_CHECK int bough_origins_forget(bough_catalogue *cat, const char *branch, bough_error *err);
 BOUGH_CHECK int bough_origins_get(bough_origin_row *row, bough_catalogue *cat, const char *branch,
                                   bough_error *err);
 
@@ -118,7 +120,7 @@ BOUGH_CHECK int bough_swaps_list(bough_swap_row **rows, size_t *n, bough_catalog
                                  bough_error *err);
 BOUGH_CHECK int bough_swaps_delete(bough_catalogue *cat, const char *branch, bough_error *err);
 
-/** Make another branch the parent. */
+/** Make another branch the parent; NULL: none. */
 BOUGH_CHECK int bough_branches_set_parent(bough_catalogue *cat, const char *id, const char *parent,
                                           bough_error *err);
 /** Give the children of one branch to another. */

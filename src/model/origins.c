@@ -28,6 +28,12 @@ int bough_origins_move(bough_catalogue *cat, const char *from, const char *to, b
                            "ss", to, from);
 }
 
+int bough_origins_forget(bough_catalogue *cat, const char *branch, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE origins SET lsn = '', time_us = 0 WHERE branch_id = ?", "s",
+                           branch);
+}
+
 int bough_origins_get(bough_origin_row *row, bough_catalogue *cat, const char *branch,
                       bough_error *err) {
     return bough_query_one(

@@ -42,6 +42,7 @@ int api_branch_restore(request *rq, bough_error *err);
 int api_branch_schema(request *rq, bough_error *err);
 int api_branch_compare_schema(request *rq, bough_error *err);
 
+int api_branch_detach(request *rq, bough_error *err);
 int api_branch_finalize(request *rq, bough_error *err);
 
 int api_snapshot_list(request *rq, bough_error *err);

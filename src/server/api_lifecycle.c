@@ -154,6 +154,44 @@ int api_branch_set_default(request *rq, bough_error *err) {
     return rc;
 }
 
+/* ---- detaching ---- */
+
+/* In the transaction. */
+static int detach(json_t **operations, request *rq, const bough_branch_row *old, bough_error *err) {
+    bough_branch_row row;
+    bough_catalogue *cat = rq->srv->cat;
+    int rc = bough_branches_get(&row, cat, old->project_id, old->id, err);
+    if (rc || !*row.parent_id) return rc;
+    rc = bough_branches_set_parent(cat, row.id, NULL, err);
+    if (!rc) rc = bough_origins_forget(cat, row.id, err);
+    return rc ? rc
+              : api_record(operations, rq, "detach_parent_branch", row.project_id, row.id, NULL,
+                           err);
+}
+
+int api_branch_detach(request *rq, bough_error *err) {
+    static const char *const known[] = {NULL};
+    bough_branch_row row;
+    json_t *operations = NULL;
+    server *srv = rq->srv;
+    int rc = api_branch_of(&row, rq, err);
+    if (!rc) rc = body_check(rq->body, "", known, err);
+    if (!rc) rc = lock_take(srv->locks, row.id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    /* what it stands on is durable, and does not ask who made it */
+    rc = bough_store_sync(NULL, srv->store, row.id, err);
+    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
+    if (!rc) rc = bough_catalogue_end(srv->cat, detach(&operations, rq, &row, err), err);
+    lock_drop(srv->locks, row.id);
+    if (!rc) rc = api_branch_of(&row, rq, err);
+    if (!rc) lifecycle_wake(srv); /* its parent may have waited for it */
+    if (!rc)
+        rq->answer = json_pack("{s:o?,s:O}", "branch", answer_branch(srv, &row, false),
+                               "operations", operations ? operations : (operations = json_array()));
+    json_decref(operations);
+    return rc;
+}
+
 /* ---- deleting and recovering ---- */
 
 int api_branch_delete(request *rq, bough_error *err) {

@@ -44,6 +44,7 @@ static const route routes[] = {
     {DELETE, B, api_branch_delete, 0},
     {POST, B "/restore", api_branch_restore, ROUTE_BODY},
     {POST, B "/recover", api_branch_recover, ROUTE_BODY},
+    {POST, B "/detach", api_branch_detach, ROUTE_BODY},
     {POST, B "/finalize_restore", api_branch_finalize, ROUTE_BODY},
     {POST, B "/snapshot", api_snapshot_create, ROUTE_BODY},
     {GET, B "/backup_schedule", api_schedule_get, 0},

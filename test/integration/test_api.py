@@ -538,6 +538,14 @@ def test_another_branch_becomes_the_default(api, shop):
     api("DELETE", path)
 
 
+def test_a_branch_is_detached(api, shop):
+    path = f"{shop.path}/branches/{shop.branch('free', endpoint=False)['branch']['id']}"
+    made = api("POST", f"{path}/detach")
+    assert "parent_id" not in made["branch"] and made["operations"][0]["action"] == "detach_parent_branch"
+    assert api("POST", f"{path}/detach", {})["operations"] == []
+    api("DELETE", f"{path}?hard_delete=true")
+
+
 def test_the_clock_is_confirmed(api):
     assert api("POST", "/bough/clock/confirm", {})["is_held"] is False
 

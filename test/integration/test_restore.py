@@ -166,3 +166,51 @@ def test_a_restore_that_the_server_did_not_survive_happened_wholly_or_not_at_all
         stray = {d for d in h.os.listdir(f"{p.server.store}/branches") if d.startswith("br-")} - known
         assert not stray
     h.assert_clean(p)
+
+
+def test_a_detached_branch_outlives_all_that_it_was_made_from(server):
+    p = server.project("p")
+    bank = h.Bank(p, "main").init()
+    early = h.now()
+    with bank.running():
+        p.branch("child")
+    p.branch("grandchild", parent="child")
+    p.sql("grandchild", "CREATE TABLE g AS SELECT 1 AS id")
+    when = h.now()
+    p.sql("grandchild", "INSERT INTO g VALUES (2)")
+    p.bough("branch", "create", "past", "--parent", "grandchild", "--at", when)
+    p.refused("branch", "delete", "child", status="conflict")
+    assert "child" in p.bough("branch", "get", "grandchild").stdout
+    detached = p.json("branch", "detach", "grandchild")
+    assert "parent_id" not in detached and "parent_lsn" not in detached
+    assert p.json("branch", "detach", "grandchild")["id"] == detached["id"], "again is success"
+    p.bough("branch", "set-default", "grandchild")
+    for branch in ("child", "main"):
+        p.purge(branch)
+    server.down()
+    server.up()
+    assert sorted(p.branches()) == ["grandchild", "past"]
+    with p.connect("grandchild") as c:
+        bank.check(c)
+        assert c.one("SELECT count(*) FROM g") == 2
+    assert p.one("past", "SELECT count(*) FROM g") == 1
+    h.assert_clean(p, "grandchild")
+    # its own past is there, what came before it is not
+    assert p.bough("psql", f"grandchild@{when}", "--", "-Atc", "SELECT count(*) FROM g").stdout == "1\n"
+    p.refused("branch", "create", "x", "--at", early, says="does not reach back so far")
+    p.refused("branch", "reset", "grandchild", says="parent")
+    operations = [o["action"] for o in p.json("operation", "list")]
+    assert operations.count("detach_parent_branch") == 1
+
+
+def test_what_was_kept_of_a_restore_can_go(server):
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    when = h.now()
+    p.sql("main", "INSERT INTO t VALUES (2)")
+    p.bough("branch", "restore", "main", "--at", when, "--preserve-under-name", "kept")
+    p.refused("branch", "delete", "kept", status="conflict")
+    p.bough("branch", "detach", "main")
+    p.purge("kept")
+    assert list(p.branches()) == ["main"] and p.one("main", "SELECT array_agg(id) FROM t") == [1]
+    h.assert_clean(p)

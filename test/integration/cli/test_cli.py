@@ -253,3 +253,16 @@ def test_ctrl_c_during_an_export_leaves_nothing_behind(make_server):
 
 def test_manual_and_reference_say_what_the_programs_say():
     h.run([os.path.join(h.ROOT, "dev/cli-docs"), "--check", h.BUILD])
+
+
+def test_how_long_the_past_is_kept_is_shown_and_changed(shared_server):
+    project = shared_server.project("kept")
+    assert "history     7 d" in shared_server.bough("project", "get", "kept").stdout
+    assert "14 d of history" in shared_server.bough("project", "update", "kept", "--history-retention", "14d").stdout
+    assert project.json("project", "get")["history_retention_seconds"] == 14 * 86400
+    assert "nothing of" in shared_server.bough("project", "update", project.id, "--history-retention", "0").stdout
+    changed = shared_server.json("project", "update", project.id, "--name", "kept on", "--history-retention", "12h")
+    assert changed["name"] == "kept on" and changed["history_retention_seconds"] == 12 * 3600
+    shared_server.refused("project", "update", project.id, "--history-retention", "36d", says="between 0 and")
+    shared_server.refused("project", "update", project.id, "--history-retention", "soon", says="soon")
+    shared_server.refused("project", "update", project.id, says="what to change")
