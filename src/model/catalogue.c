@@ -110,6 +110,8 @@ static const char *const migrations[] = {
     "CREATE TABLE restored (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
     " snapshot_id TEXT NOT NULL, target_id TEXT NOT NULL, is_final INTEGER NOT NULL) STRICT;",
     "ALTER TABLE branches ADD COLUMN is_look INTEGER NOT NULL DEFAULT 0;",
+    "CREATE TABLE annotations (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
+    " value TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -113,6 +113,13 @@ BOUGH_CHECK int bough_origins_forget(bough_catalogue *cat, const char *branch, b
 BOUGH_CHECK int bough_origins_get(bough_origin_row *row, bough_catalogue *cat, const char *branch,
                                   bough_error *err);
 
+/* Annotations of branches, given when they are made. */
+BOUGH_CHECK int bough_annotations_insert(bough_catalogue *cat, const char *branch,
+                                         const char *value, bough_error *err);
+/** Of a project's branches, or of one ("" or NULL: all). */
+BOUGH_CHECK int bough_annotations_list(bough_annotation_row **rows, size_t *n, bough_catalogue *cat,
+                                       const char *project, const char *branch, bough_error *err);
+
 /* Restores that are under way: at most one for each branch. */
 BOUGH_CHECK int bough_swaps_insert(bough_catalogue *cat, const bough_swap_row *row,
                                    bough_error *err);

@@ -16,6 +16,7 @@ enum {
     BOUGH_NAME_SIZE = 1028,  /**< 256 characters of UTF-8 */
     BOUGH_PG_NAME_SIZE = 64, /**< NAMEDATALEN of PostgreSQL */
     BOUGH_SOURCE_SIZE = 1024,
+    BOUGH_ANNOTATION_SIZE = 8192,
     BOUGH_ALLOW_SIZE = 4096, /**< a list of addresses (model/allow.h) */
     BOUGH_HASH_SIZE = 65,    /**< SHA-256 in hexadecimal */
     BOUGH_SECRET_SIZE = 256  /**< an encrypted password */
@@ -41,6 +42,13 @@ typedef struct bough_origin_row {
     int64_t time_us;     /**< the time asked for, microseconds since 1970; 0: an LSN was, or none */
     int64_t restored_ms; /**< when it was restored or reset last; 0: never */
 } bough_origin_row;
+
+/** What a client has noted of a branch; it means nothing to us. */
+typedef struct bough_annotation_row {
+    char branch_id[BOUGH_ID_SIZE];
+    char value[BOUGH_ANNOTATION_SIZE]; /**< a JSON object of strings */
+    int64_t created_ms;
+} bough_annotation_row;
 
 /** A restore that is under way (server/flow_restore.c). */
 typedef struct bough_swap_row {

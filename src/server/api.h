@@ -9,6 +9,8 @@
 
 int api_user(request *rq, bough_error *err);
 int api_organizations(request *rq, bough_error *err);
+int api_organization(request *rq, bough_error *err);
+int api_organization_members(request *rq, bough_error *err);
 int api_auth(request *rq, bough_error *err);
 int api_regions(request *rq, bough_error *err);
 int api_status(request *rq, bough_error *err);
@@ -79,6 +81,11 @@ int api_role_reveal(request *rq, bough_error *err);
 int api_role_reset(request *rq, bough_error *err);
 
 /* Helpers that several use. */
+
+/** The only user there is; Neon's clients want a UUID. */
+#define API_USER "00000000-0000-0000-0000-000000000000"
+/** There is one organisation, "local". @retval BOUGH_E_NOTFOUND */
+BOUGH_CHECK int api_check_organization(const char *id, bough_error *err);
 
 /** The project that the first parameter names. */
 BOUGH_CHECK int api_project_of(bough_project_row *row, const request *rq, bough_error *err);

@@ -15,6 +15,56 @@
 #include "server/flow_restore.h"
 #include "server/flows.h"
 
+/* ---- annotations ---- */
+
+enum { ANNOTATION_KEYS_MAX = 50 };
+
+/* {branch id: annotation} of a project, or of one branch with `branch`. */
+static int annotations_of(json_t **map, const request *rq, const char *project, const char *branch,
+                          bough_error *err) {
+    bough_annotation_row *rows;
+    size_t n;
+    char when[40];
+    int rc = bough_annotations_list(&rows, &n, rq->srv->cat, project, branch, err);
+    if (rc) return rc;
+    *map = json_object();
+    for (size_t i = 0; i < n; i++) {
+        if (!access_sees_branch(rq, rows[i].branch_id)) continue;
+        answer_time(when, sizeof when, rows[i].created_ms);
+        json_t *value = json_loads(rows[i].value, 0, NULL);
+        (void)json_object_set_new(*map, rows[i].branch_id,
+                                  json_pack("{s:o?,s:{s:s,s:s},s:s,s:s}", "value",
+                                            value ? value : json_object(), "object", "type",
+                                            "console/branch", "id", rows[i].branch_id, "created_at",
+                                            when, "updated_at", when));
+    }
+    free(rows);
+    return BOUGH_OK;
+}
+
+/* `*text` is to be freed; NULL where there is none. */
+static int read_annotation(char **text, const request *rq, bough_error *err) {
+    json_t *value = json_object_get(rq->body, "annotation_value");
+    *text = NULL;
+    if (!value || json_is_null(value)) return BOUGH_OK;
+    if (!json_is_object(value) || json_object_size(value) > ANNOTATION_KEYS_MAX)
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "\"annotation_value\" must be an object of at most %d strings",
+                          ANNOTATION_KEYS_MAX);
+    if (json_object_size(value) == 0) return BOUGH_OK;
+    for (void *at = json_object_iter(value); at; at = json_object_iter_next(value, at))
+        if (!json_is_string(json_object_iter_value(at)))
+            return bough_fail(err, BOUGH_E_INVALID, "\"annotation_value.%.100s\" must be a string",
+                              json_object_iter_key(at));
+    *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!*text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (strlen(*text) < BOUGH_ANNOTATION_SIZE) return BOUGH_OK;
+    free(*text);
+    *text = NULL;
+    return bough_fail(err, BOUGH_E_INVALID, "\"annotation_value\" is longer than %d bytes",
+                      BOUGH_ANNOTATION_SIZE - 1);
+}
+
 /* ---- listing ---- */
 
 static int by_name(const void *a, const void *b) {
@@ -73,6 +123,7 @@ int api_branch_list(request *rq, bough_error *err) {
     size_t n = 0;
     long long limit, from;
     bool with_deleted;
+    json_t *annotations = NULL;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_bool(&with_deleted, rq, "include_deleted", err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
@@ -82,6 +133,7 @@ int api_branch_list(request *rq, bough_error *err) {
                            : bough_branches_list_live)(&rows, &n, rq->srv->cat, project.id, err);
     if (!rc) n = filter(rows, n, rq);
     if (!rc) rc = sort(rows, n, rq, err);
+    if (!rc) rc = annotations_of(&annotations, rq, project.id, NULL, err);
     if (rc) {
         free(rows);
         return rc;
@@ -99,8 +151,8 @@ int api_branch_list(request *rq, bough_error *err) {
     const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
     (void)json_object_set_new(pagination, "sort_by", json_string(by ? by : "updated_at"));
     (void)json_object_set_new(pagination, "sort_order", json_string(order ? order : "desc"));
-    rq->answer =
-        json_pack("{s:o?,s:{},s:o?}", "branches", array, "annotations", "pagination", pagination);
+    rq->answer = json_pack("{s:o?,s:o?,s:o?}", "branches", array, "annotations", annotations,
+                           "pagination", pagination);
     free(rows);
     return BOUGH_OK;
 }
@@ -119,12 +171,18 @@ int api_branch_count(request *rq, bough_error *err) {
 
 int api_branch_get(request *rq, bough_error *err) {
     bough_branch_row row;
+    json_t *map = NULL;
     int rc = api_branch_of(&row, rq, err);
-    if (!rc)
-        rq->answer =
-            json_pack("{s:o?,s:{s:{},s:{s:s,s:s}}}", "branch", answer_branch(rq->srv, &row, false),
-                      "annotation", "value", "object", "type", "console/branch", "id", row.id);
-    return rc;
+    if (!rc) rc = annotations_of(&map, rq, row.project_id, row.id, err);
+    if (rc) return rc;
+    json_t *annotation = json_object_get(map, row.id);
+    annotation = annotation ? json_incref(annotation)
+                            : json_pack("{s:{},s:{s:s,s:s}}", "value", "object", "type",
+                                        "console/branch", "id", row.id);
+    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, false),
+                           "annotation", annotation);
+    json_decref(map);
+    return BOUGH_OK;
 }
 
 /* ---- creating ---- */
@@ -237,11 +295,12 @@ int api_branch_create(request *rq, bough_error *err) {
     static const char *const known[] = {"branch", "endpoints", "annotation_value", NULL};
     bough_project_row project;
     branch_wish wish = {0};
-    char default_parent[BOUGH_ID_SIZE] = "", name[64], when[40];
+    char default_parent[BOUGH_ID_SIZE] = "", name[64], when[40], *annotation = NULL;
     json_t *branch = NULL, *keep = NULL;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = body_check(rq->body, "", known, err);
-    if (!rc) rc = body_refuse(rq->body, "annotation_value", "annotations are not supported", err);
+    if (!rc) rc = read_annotation(&annotation, rq, err);
+    wish.annotation = annotation;
     if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
     if (!rc) rc = check_branch_fields(branch, err);
     if (!rc) rc = read_endpoints(&wish, rq, err);
@@ -258,6 +317,7 @@ int api_branch_create(request *rq, bough_error *err) {
     if (!wish.name) wish.name = name;
     if (!rc) rc = read_life(&wish, rq, branch, err);
     if (!rc) rc = flow_branch_create(rq, &project, &wish, err);
+    free(annotation);
     json_decref(keep);
     return rc;
 }

@@ -12,8 +12,6 @@
 #include "util/when.h"
 
 #define NAME_CHARACTERS_MAX 64
-/* The only user there is; Neon's clients want a UUID. */
-#define USER "00000000-0000-0000-0000-000000000000"
 
 static void set_time(json_t *object, const char *name, int64_t ms) {
     char text[40];
@@ -23,7 +21,7 @@ static void set_time(json_t *object, const char *name, int64_t ms) {
 
 static json_t *answer_key(const bough_api_key_row *row) {
     json_t *k = json_pack("{s:I,s:s,s:s,s:s,s:b,s:b}", "id", (json_int_t)row->id, "name", row->name,
-                          "created_by", USER, "last_used_from_addr", row->last_used_from,
+                          "created_by", API_USER, "last_used_from_addr", row->last_used_from,
                           "read_only", row->is_read_only, "local", row->is_local);
     if (!k) return NULL;
     set_time(k, "created_at", row->created_ms);
@@ -34,13 +32,9 @@ static json_t *answer_key(const bough_api_key_row *row) {
     return k;
 }
 
-/* There is one organisation. */
 static int check_organization(const request *rq, bough_error *err) {
-    if (strncmp(rq->route->pattern, "/organizations/", 15) != 0 ||
-        strcmp(rq->params[0], "local") == 0)
-        return BOUGH_OK;
-    return bough_fail(err, BOUGH_E_NOTFOUND, "no organization has the id \"%.100s\"",
-                      rq->params[0]);
+    bool is_named = strncmp(rq->route->pattern, "/organizations/", 15) == 0;
+    return is_named ? api_check_organization(rq->params[0], err) : BOUGH_OK;
 }
 
 int api_key_list(request *rq, bough_error *err) {
@@ -53,7 +47,7 @@ int api_key_list(request *rq, bough_error *err) {
     for (size_t i = 0; i < n; i++) {
         json_t *one = answer_key(&rows[i]);
         json_t *user =
-            json_pack("{s:s,s:s,s:s}", "id", USER, "name", rq->srv->os_user, "image", "");
+            json_pack("{s:s,s:s,s:s}", "id", API_USER, "name", rq->srv->os_user, "image", "");
         if (one) (void)json_object_set_new(one, "created_by", user);
         (void)json_array_append_new(rq->answer, one);
     }

@@ -108,13 +108,37 @@ int api_user(request *rq, bough_error *err) {
     return BOUGH_OK;
 }
 
+int api_check_organization(const char *id, bough_error *err) {
+    if (strcmp(id, "local") == 0) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_NOTFOUND, "no organization has the id \"%.100s\"", id);
+}
+
+static json_t *organization(const server *srv) {
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "id", "local", "name", "Local", "handle",
+                     "local", "plan", "local", "managed_by", "console", "created_at",
+                     srv->started_at, "updated_at", srv->started_at);
+}
+
 int api_organizations(request *rq, bough_error *err) {
     (void)err;
-    rq->answer =
-        json_pack("{s:[{s:s,s:s,s:s,s:s,s:s,s:s,s:s}]}", "organizations", "id", "local", "name",
-                  "Local", "handle", "local", "plan", "local", "managed_by", "console",
-                  "created_at", rq->srv->started_at, "updated_at", rq->srv->started_at);
+    rq->answer = json_pack("{s:[o?]}", "organizations", organization(rq->srv));
     return BOUGH_OK;
+}
+
+int api_organization(request *rq, bough_error *err) {
+    int rc = api_check_organization(rq->params[0], err);
+    if (!rc) rq->answer = organization(rq->srv);
+    return rc;
+}
+
+int api_organization_members(request *rq, bough_error *err) {
+    int rc = api_check_organization(rq->params[0], err);
+    if (!rc)
+        rq->answer =
+            json_pack("{s:[{s:{s:s,s:s,s:s,s:s,s:s},s:{s:s}}]}", "members", "member", "id",
+                      API_USER, "user_id", API_USER, "org_id", "local", "role", "admin",
+                      "joined_at", rq->srv->started_at, "user", "email", "bough@localhost");
+    return rc;
 }
 
 int api_auth(request *rq, bough_error *err) {

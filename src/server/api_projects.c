@@ -16,9 +16,12 @@
 int api_project_list(request *rq, bough_error *err) {
     long long limit;
     bough_project_row *rows;
-    bool is_scoped = *rq->key.project_id != '\0';
-    size_t n;
+    bool is_scoped = *rq->key.project_id != '\0', is_recoverable = false;
+    const char *organization = request_query(rq, "org_id");
+    size_t n = 0;
     int rc = api_query_int(&limit, rq, "limit", 10, 1, 400, err);
+    if (!rc) rc = api_query_bool(&is_recoverable, rq, "recoverable", err);
+    if (!rc && organization) rc = api_check_organization(organization, err);
     if (!rc)
         rc =
             bough_projects_list(&rows, &n, rq->srv->cat, request_query(rq, "search"),
@@ -28,6 +31,7 @@ int api_project_list(request *rq, bough_error *err) {
         if (access_sees_project(rq, rows[i].id)) rows[n++] = rows[i];
     }
     if (rc) return rc;
+    if (is_recoverable) n = 0; /* a project is deleted for good */
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
     rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:o*}", "projects", array, "applications",

@@ -267,6 +267,8 @@ static int commit(making *m, double received_ms, bough_error *err) {
     if (!rc && *m->base) rc = bough_origins_insert(cat, &m->origin, err);
     if (!rc) rc = bough_branches_copy_contents(cat, m->parent.id, m->branch.id, err);
     if (!rc) rc = set_secrets(m, err);
+    if (!rc && m->wish->annotation)
+        rc = bough_annotations_insert(cat, m->branch.id, m->wish->annotation, err);
     if (!rc && m->wish->snapshot) {
         bough_restored_row restored = {0};
         (void)snprintf(restored.branch_id, sizeof restored.branch_id, "%s", m->branch.id);

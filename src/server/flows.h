@@ -39,6 +39,7 @@ typedef struct branch_wish {
     bool is_look;                    /**< as in bough_branch_row */
     int64_t expires_ms, ttl_seconds; /**< as in bough_branch_row; 0: it does not expire */
     bool expiry_cascades;
+    const char *annotation; /**< JSON; NULL: none */
 } branch_wish;
 
 BOUGH_CHECK int flow_branch_create(request *rq, const bough_project_row *project,

@@ -423,6 +423,15 @@ static void dispatch_sql(request *rq) {
     if (job_pool_add(rq->srv->sqls, run_handler, rq, &err) != BOUGH_OK) finish_error(rq, &err, 503);
 }
 
+/* A client may name its request, to find it again in answers and logs. */
+static void take_id(request *rq) {
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    const char *id = request_header(rq, "X-Request-Id");
+    size_t n = id ? strlen(id) : 0;
+    if (n > 0 && n < sizeof rq->id && strspn(id, allowed) == n) memcpy(rq->id, id, n + 1);
+}
+
 static void on_request(struct evhttp_request *http, void *arg) {
     struct http *h = arg;
     if (websocket_take(h->srv->websockets, http)) return;
@@ -438,6 +447,7 @@ static void on_request(struct evhttp_request *http, void *arg) {
     rq->srv = h->srv;
     rq->http = http;
     rq->gone_fd = -1;
+    take_id(rq);
     rq->received_ms = bough_now_ms();
     rq->status = 200;
     TAILQ_INIT(&rq->query);

@@ -21,6 +21,8 @@ static const route routes[] = {
     {GET, "/api_keys", api_key_list, 0},
     {POST, "/api_keys", api_key_create, ROUTE_BODY},
     {DELETE, "/api_keys/{}", api_key_revoke, 0},
+    {GET, "/organizations/{}", api_organization, ROUTE_ANY_KEY},
+    {GET, "/organizations/{}/members", api_organization_members, ROUTE_ANY_KEY},
     {GET, "/organizations/{}/api_keys", api_key_list, 0},
     {POST, "/organizations/{}/api_keys", api_key_create, ROUTE_BODY},
     {DELETE, "/organizations/{}/api_keys/{}", api_key_revoke, 0},
