@@ -341,7 +341,11 @@ static int read_run(bough_file *f, int owner, char *buf, size_t bytes, off_t at)
         errno = EIO; /* unlinked, and another process had written it */
         return -1;
     }
-    if (fd < 0) return -1;
+    if (fd < 0) {
+        /* unlinked, and its layer has been merged since: nobody has a name for it any more */
+        if (errno == ENOENT && atomic_load(&f->entry->state) == BOUGH_ENTRY_GONE) errno = EIO;
+        return -1;
+    }
     size_t done = 0;
     while (done < bytes) {
         ssize_t n = sys_pread(fd, buf + done, bytes - done, at + (off_t)done);
@@ -600,7 +604,7 @@ int bough_pages_materialise(bough_file *f) {
  * fsync reaches the head's file and, below it, layers sealed from this branch that are not known to
  * be durable: what postgres asks to be safe may have been written before the seal.
  */
-int bough_pages_sync(bough_file *f, bool data_only) {
+static int sync_once(bough_file *f, bool data_only) {
     if ((f->epoch != atomic_load(&bough.shm->epoch) ||
          (!f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD)) &&
         refresh(f) != 0)
@@ -623,12 +627,24 @@ int bough_pages_sync(bough_file *f, bool data_only) {
                 return -1;
         }
     }
+    /* without a name there is nothing that has to be found again */
+    if (atomic_load(&e->state) == BOUGH_ENTRY_GONE) return 0;
     for (unsigned i = 0; i < f->n_levels; i++) {
         if (!atomic_load(&f->levels[i].layer->item->needs_sync)) continue;
         int fd = level_fd(f, i);
         if (fd < 0 || sys_fsync(fd) != 0) return -1;
     }
     return 0;
+}
+
+/* Not gated, since it can take long: where the stack changed meanwhile, what was looked up may have
+ * been of another level, and all is done again. */
+int bough_pages_sync(bough_file *f, bool data_only) {
+    for (;;) {
+        uint32_t epoch = atomic_load(&bough.shm->epoch);
+        int rc = sync_once(f, data_only);
+        if (atomic_load(&bough.shm->epoch) == epoch) return rc;
+    }
 }
 
 off_t bough_pages_seek(bough_file *f, off_t at, int whence) {

@@ -42,12 +42,14 @@ int bough_view_refresh(bough_view *view) {
     for (;;) {
         uint32_t epoch = bough_gate_epoch(view->shm);
         if (epoch == view->epoch) return 0;
-        unsigned depth = atomic_load(&view->shm->depth);
-        for (unsigned i = 0; i < depth; i++) {
+        unsigned depth = atomic_load(&view->shm->depth), i = 0;
+        for (; i < depth; i++) {
             view->layers[i] = layer_get(view, &view->shm->stack[depth - 1 - i]);
-            if (!view->layers[i]) return -1;
+            if (!view->layers[i]) break;
         }
-        view->depth = depth;
+        /* what is being changed may read as nonsense: look again */
+        if (i < depth && atomic_load(&view->shm->epoch) == epoch) return -1;
+        view->depth = i;
         if (atomic_load(&view->shm->epoch) == epoch) {
             view->epoch = epoch;
             return 0;

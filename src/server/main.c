@@ -19,6 +19,7 @@
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/history.h"
+#include "server/housekeeping.h"
 #include "server/http.h"
 #include "server/keys.h"
 #include "server/server.h"
@@ -81,7 +82,9 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
     server *srv = arg;
     (void)fd;
     (void)what;
-    if (atomic_load(&srv->stopping) || atomic_exchange(&is_suspending, true)) return;
+    if (atomic_load(&srv->stopping)) return;
+    housekeeping_tick(srv);
+    if (atomic_exchange(&is_suspending, true)) return;
     if (job_pool_add(srv->background, suspend_job, srv, NULL) != BOUGH_OK)
         atomic_store(&is_suspending, false);
 }

@@ -65,9 +65,12 @@ typedef struct server {
     struct lifecycle *lifecycle;
     struct computes *computes;
     struct usage_cache *usages;
-    job_pool *requests;   /**< API requests */
-    job_pool *longs;      /**< API requests that may take hours */
-    job_pool *background; /**< what nobody waits for */
+    job_pool *requests;    /**< API requests */
+    job_pool *longs;       /**< API requests that may take hours */
+    job_pool *background;  /**< what nobody waits for */
+    job_pool *housekeeper; /**< one thread, see housekeeping.c */
+    atomic_bool is_housekeeping;
+    double next_round_ms; /**< of bough_now_ms(); the housekeeper's, or who has is_housekeeping */
     struct event_base *loop;
     struct http *http;
     struct websockets *websockets;

@@ -314,6 +314,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = websockets_new(&srv->websockets, srv, err);
     if (!rc) rc = job_pool_new(&srv->sqls, "sql", SQL_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
+    if (!rc) rc = job_pool_new(&srv->housekeeper, "housekeeping", 1, err);
     if (!rc) rc = recover(srv, err);
     if (!rc) rc = door_begin(srv->door, err);
     if (!rc) rc = announce(srv, err);
@@ -345,7 +346,8 @@ void server_close(server *srv) {
                websockets_end(srv->websockets, BACKGROUND_END_MS) +
                job_pool_end(srv->lookups, BACKGROUND_END_MS) +
                job_pool_end(srv->wakes, BACKGROUND_END_MS) +
-               job_pool_end(srv->background, BACKGROUND_END_MS);
+               job_pool_end(srv->background, BACKGROUND_END_MS) +
+               job_pool_end(srv->housekeeper, BACKGROUND_END_MS);
     if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
     if (srv->keys) keys_tick(srv->keys);
     if (left) return; /* threads still use the rest, and the process ends */

@@ -5,8 +5,8 @@
  * and "stack.next", which names the layer of a seal that is under way before that layer's directory
  * is there. So the layers are listed first and the references after them; stack.next is read before
  * the stack that it becomes. A new reference always comes from one that is there (a child has its
- * parent's layers), so a layer that was found without any stays so. Branches do not change places
- * meanwhile.
+ * parent's layers), so a layer that was found without any stays so; but a merged layer gets its
+ * first one after its name (merged.c). Neither that nor a change of places happens meanwhile.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -34,36 +34,10 @@ static int add(names *list, const char *dir, bough_error *err) {
     return BOUGH_OK;
 }
 
-/* The layers of one stack; one that is gone meanwhile has none. */
-static int add_stack(names *list, const bough_store *store, const char *of, const char *file,
-                     bough_error *err) {
-    bough_layers layers;
-    int rc = bough_stack_read(&layers, store, of, file, err);
-    if (rc == BOUGH_E_NOTFOUND) {
-        bough_error_clear(err);
-        return BOUGH_OK;
-    }
-    for (size_t i = 0; !rc && i < layers.n; i++) rc = add(list, layers.dir[i], err);
-    if (rc != BOUGH_E_CORRUPT) bough_layers_free(&layers);
-    return rc;
-}
-
-static int add_points(names *list, const bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX], of[400];
-    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/points", store->dir, branch);
-    if (rc) return rc;
-    DIR *dir = opendir(path);
-    if (!dir)
-        return errno == ENOENT || errno == ENOTDIR
-                   ? BOUGH_OK
-                   : bough_fail_sys(err, errno, "could not list \"%s\"", path);
-    const struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
-        if (d->d_name[0] == '.') continue;
-        (void)snprintf(of, sizeof of, "%s/points/%s", branch, d->d_name);
-        rc = add_stack(list, store, of, "stack", err);
-    }
-    closedir(dir);
+static int add_stack(void *context, const char *of, const bough_layers *layers, bough_error *err) {
+    int rc = BOUGH_OK;
+    (void)of;
+    for (size_t i = 0; !rc && i < layers->n; i++) rc = add(context, layers->dir[i], err);
     return rc;
 }
 
@@ -72,15 +46,7 @@ static int by_name(const void *a, const void *b) {
 }
 
 static int references(names *list, const bough_store *store, bough_error *err) {
-    char **branches;
-    int rc = bough_branch_dirs(&branches, store, err);
-    if (rc) return rc;
-    for (char **p = branches; *p && !rc; p++) {
-        rc = add_stack(list, store, *p, "stack.next", err);
-        if (!rc) rc = add_stack(list, store, *p, "stack", err);
-        if (!rc) rc = add_points(list, store, *p, err);
-    }
-    bough_store_free_list(branches);
+    int rc = bough_stacks_each(store, add_stack, list, err);
     if (!rc && list->n > 1) qsort(list->dir, list->n, sizeof list->dir[0], by_name);
     return rc;
 }
@@ -122,8 +88,11 @@ static void remove_group(const bough_store *store, const char *group) {
     char branch[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
     if (bough_path(branch, sizeof branch, NULL, "%s/branches/%s", store->dir, group) == 0 &&
         access(branch, F_OK) != 0 &&
-        bough_path(path, sizeof path, NULL, "%s/layers/%s", store->dir, group) == 0)
+        bough_path(path, sizeof path, NULL, "%s/layers/%s/.last", store->dir, group) == 0) {
+        (void)unlink(path); /* nothing is sealed into it any more */
+        *strrchr(path, '/') = '\0';
         (void)rmdir(path);
+    }
 }
 
 static int collect(const bough_store *store, char *const *groups, bough_error *err) {
@@ -132,8 +101,10 @@ static int collect(const bough_store *store, char *const *groups, bough_error *e
     for (char *const *p = groups; *p && !rc; p++) rc = list_group(&layers, store, *p, err);
     if (!rc) rc = references(&used, store, err);
     for (size_t i = 0; i < layers.n && !rc; i++)
-        if (!is_referenced(&used, layers.dir[i]))
-            rc = bough_store_discard(store, "layers", layers.dir[i], err);
+        if (!is_referenced(&used, layers.dir[i])) {
+            rc = bough_layer_retire(store, layers.dir[i], err);
+            if (!rc) rc = bough_store_discard(store, "layers", layers.dir[i], err);
+        }
     for (char *const *p = groups; *p && !rc; p++) remove_group(store, *p);
     free(layers.dir);
     free(used.dir);
@@ -148,4 +119,8 @@ int bough_store_collect(bough_store *store, char *const *groups, bough_error *er
     pthread_mutex_unlock(&store->places);
     bough_store_free_list(all);
     return rc;
+}
+
+int bough_store_collect_all(bough_store *store, bough_error *err) {
+    return bough_store_collect(store, NULL, err);
 }

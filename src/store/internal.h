@@ -43,6 +43,10 @@ int bough_stack_read(bough_layers *layers, const bough_store *store, const char 
 /* Write STORE/branches/BRANCH/NAME, durable. `top` may be NULL: a layer to put first. */
 int bough_layers_write(const bough_store *store, const char *branch, const char *name,
                        const char *top, const bough_layers *below, bough_error *err);
+/* A list of layers in any file: load, and write it durably. */
+int bough_layers_load(bough_layers *layers, const char *path, bough_error *err);
+int bough_layers_save(const char *path, const char *top, const bough_layers *below,
+                      bough_error *err);
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
@@ -59,6 +63,69 @@ int bough_list_names(char ***names, const char *path, bough_error *err);
 /* Every branch directory of the store; NULL-terminated, bough_store_free_list(). */
 int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err);
 bool bough_store_id_is_valid(const char *id);
+/* The highest number that a layer of the group had which is gone, 0: none is; and make it at least
+ * that of a layer that is about to go. A number is never used again. */
+int bough_layer_last(unsigned *number, const bough_store *store, const char *group,
+                     bough_error *err);
+int bough_layer_retire(const bough_store *store, const char *dir, bough_error *err);
+
+/* ---- stacks.c ---- */
+/* `of` is what bough_layers_read() takes: a branch, or BRANCH/points/NAME. */
+typedef int (*bough_stack_visitor)(void *context, const char *of, const bough_layers *layers,
+                                   bough_error *err);
+/* Call for every stack of a branch, and for every stack there is. */
+int bough_stacks_of(const bough_store *store, const char *branch, bough_stack_visitor call,
+                    void *context, bough_error *err);
+int bough_stacks_each(const bough_store *store, bough_stack_visitor call, void *context,
+                      bough_error *err);
+/* Where stacks part, as it was at one time. */
+typedef struct bough_survey bough_survey;
+int bough_survey_new(bough_survey **survey, const bough_store *store, bough_error *err);
+void bough_survey_free(bough_survey *survey);
+/* Whether some stack that has layer `i` of this one does not have the layer above it there. */
+bool bough_survey_parts(const bough_survey *survey, const bough_layers *stack, size_t i);
+
+/* ---- merged.c ---- */
+/* In a layer's directory: the layers that it stands for, where it was made of several. */
+#define BOUGH_MERGED_FILE "merged"
+/* Merged layers whose parts are still there, so that stacks may name those. */
+typedef struct bough_merged {
+    struct bough_merged_layer {
+        char dir[100];
+        bough_layers parts; /* layers that are not merged, newest first */
+    } * layers;
+    size_t n;
+} bough_merged;
+int bough_merged_load(bough_merged *merged, const bough_store *store, bough_error *err);
+void bough_merged_free(bough_merged *merged);
+/* The parts of a layer: itself where it is none of them. Borrowed; `self` is room for it. */
+const bough_layers *bough_merged_parts(const bough_merged *merged, bough_layers *self,
+                                       char (*dir)[100]);
+/* (the branch's lock, store->places) Put merged layers in the place of what they stand for, in all
+ * stacks of the branch; in that of a running compute only layers of the branch's own group, which
+ * it may read. Adds how many to `changed`. */
+int bough_merged_apply(size_t *changed, bough_store *store, const bough_merged *merged,
+                       const char *branch, bough_header *live, bough_error *err);
+/* Whether a merged layer (of this group, where one is given) could shorten a stack. */
+bool bough_merged_fits(const bough_merged *merged, const bough_store *store,
+                       const bough_layers *stack, const char *group);
+/* Under the gate: let the memory of a compute have this stack. */
+void bough_stack_publish(bough_header *live, const bough_layers *stack);
+
+/* ---- merge.c ---- */
+/* Where a merged layer is made, in the directory of its group: a name that is no layer's. */
+#define BOUGH_MERGING ".merge"
+/* Shorter runs are not worth it while the stack is short. */
+#define BOUGH_LEAST_RUN 8
+typedef int (*bough_cancelled)(void *context);
+/* Make one layer of a run of the branch's, if there is one that is worth it. The branch may be used
+ * meanwhile. `merge` is NULL where there is none; bough_merge_end(). */
+int bough_merge_begin(bough_merge **merge, bough_store *store, const bough_survey *survey,
+                      const bough_merged *merged, const char *branch, bough_cancelled is_cancelled,
+                      void *context, bough_error *err);
+/* (the branch's lock) Put it in place. `layers`: how many became one; 0: the stack has changed. */
+int bough_merge_commit(size_t *layers, bough_merge *merge, bough_header *live, bough_error *err);
+void bough_merge_end(bough_merge *merge);
 
 /* ---- index_write.c ---- */
 /* Write the index of a layer from the entries of one generation; durable. */
@@ -120,6 +187,9 @@ int bough_moment_finish(const bough_moment *moment, const char *dest, const char
                         bough_error *err);
 
 /* ---- seal.c ---- */
+/* The next unused layer of a group, as "GROUP/LAYER". */
+int bough_layer_next(char *dir, size_t size, const bough_store *store, const char *group,
+                     bough_error *err);
 /* Finish or undo a seal that a crash interrupted. */
 int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bough_error *err);
 

@@ -216,6 +216,19 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
     return rc;
 }
 
+/* What merges that did not end left. */
+static int discard_merges(const bough_store *store, bough_error *err) {
+    char path[BOUGH_PATH_MAX], **groups = NULL;
+    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
+    if (!rc) rc = bough_list_names(&groups, path, err);
+    for (char **g = groups; !rc && *g; g++) {
+        rc = bough_path(path, sizeof path, err, "%s/layers/%s/" BOUGH_MERGING, store->dir, *g);
+        if (!rc) rc = bough_rmtree(path, err);
+    }
+    bough_store_free_list(groups);
+    return rc;
+}
+
 int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live,
                           bool *missing, size_t n, bough_error *err) {
     char path[BOUGH_PATH_MAX];
@@ -225,6 +238,7 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
     }
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
+    if (!rc) rc = discard_merges(store, err);
     if (!rc) rc = bough_store_collect(store, NULL, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/tmp", store->dir);
     if (!rc) rc = bough_rmtree(path, err);

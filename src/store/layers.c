@@ -30,11 +30,17 @@ int bough_layers_read(bough_layers *layers, const bough_store *store, const char
 
 int bough_stack_read(bough_layers *layers, const bough_store *store, const char *branch,
                      const char *name, bough_error *err) {
-    char path[BOUGH_PATH_MAX], *text = NULL;
-    size_t n = 0;
+    char path[BOUGH_PATH_MAX];
     memset(layers, 0, sizeof *layers);
     int rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", store->dir, branch, name);
-    if (!rc) rc = bough_read_file(&text, &n, path, STACK_MAX_BYTES, err);
+    return rc ? rc : bough_layers_load(layers, path, err);
+}
+
+int bough_layers_load(bough_layers *layers, const char *path, bough_error *err) {
+    char *text = NULL;
+    size_t n = 0;
+    memset(layers, 0, sizeof *layers);
+    int rc = bough_read_file(&text, &n, path, STACK_MAX_BYTES, err);
     if (rc) return rc;
     size_t head = strlen(STACK_HEAD), lines = 0;
     for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
@@ -60,10 +66,15 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
     int rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", store->dir, branch, name);
     if (rc) return rc;
     if (below->n + (top != NULL) >= BOUGH_MAX_DEPTH) {
-        bough_fail(err, BOUGH_E_UNSUPPORTED, "branch \"%s\" already stands on %zu layers", branch,
+        bough_fail(err, BOUGH_E_BUSY, "branch \"%s\" already stands on %zu layers", branch,
                    below->n);
-        return bough_hint(err, "Export it and create a new project from the export.");
+        return bough_hint(err, "They are merged in the background; the log says why that is late.");
     }
+    return bough_layers_save(path, top, below, err);
+}
+
+int bough_layers_save(const char *path, const char *top, const bough_layers *below,
+                      bough_error *err) {
     size_t room = (below->n + 3) * 104, n = 0;
     char *text = malloc(room);
     if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
@@ -72,7 +83,7 @@ int bough_layers_write(const bough_store *store, const char *branch, const char 
     for (size_t i = 0; i < below->n; i++)
         n += (size_t)snprintf(text + n, room - n, "%s\n", below->dir[i]);
     n += (size_t)snprintf(text + n, room - n, "end\n");
-    rc = bough_write_file(path, text, n, 0600, err);
+    int rc = bough_write_file(path, text, n, 0600, err);
     free(text);
     return rc;
 }
@@ -87,6 +98,39 @@ int bough_layer_set_durable(const bough_store *store, const char *dir, bough_err
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s/durable", store->dir, dir);
     return rc ? rc : bough_write_file(path, "", 0, 0400, err);
+}
+
+/* A name that no layer has. */
+#define LAST_FILE ".last"
+
+int bough_layer_last(unsigned *number, const bough_store *store, const char *group,
+                     bough_error *err) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n;
+    *number = 0;
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/" LAST_FILE, store->dir, group);
+    if (!rc) rc = bough_read_file(&text, &n, path, 64, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        bough_error_clear(err);
+        return BOUGH_OK;
+    }
+    if (!rc && sscanf(text, "%8u", number) != 1)
+        rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
+    free(text);
+    return rc;
+}
+
+int bough_layer_retire(const bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX], group[100], text[16];
+    unsigned number, last;
+    const char *slash = strchr(dir, '/');
+    if (!slash || sscanf(slash + 1, "%8u", &number) != 1) return BOUGH_OK; /* no layer's name */
+    (void)snprintf(group, sizeof group, "%.*s", (int)(slash - dir), dir);
+    int rc = bough_layer_last(&last, store, group, err);
+    if (rc || number <= last) return rc;
+    rc = bough_path(path, sizeof path, err, "%s/layers/%s/" LAST_FILE, store->dir, group);
+    int n = snprintf(text, sizeof text, "%u\n", number);
+    return rc ? rc : bough_write_file(path, text, (size_t)n, 0600, err);
 }
 
 int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err) {

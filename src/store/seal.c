@@ -24,21 +24,22 @@
 #include "util/log.h"
 #include "util/point.h"
 
-/* The next unused layer number of a group: layers are never renumbered. */
-static int next_layer(char *dir, size_t size, const bough_store *store, const char *branch,
-                      bough_error *err) {
+int bough_layer_next(char *dir, size_t size, const bough_store *store, const char *group,
+                     bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, branch);
-    if (!rc) rc = bough_mkdirs(path, 0700, err);
-    if (rc) return rc;
     unsigned highest = 0, n;
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, group);
+    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    /* also the numbers of layers that are gone */
+    if (!rc) rc = bough_layer_last(&highest, store, group, err);
+    if (rc) return rc;
     DIR *d = opendir(path);
     if (!d) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *e;
     while ((e = readdir(d)) != NULL)
         if (sscanf(e->d_name, "%8u", &n) == 1 && n > highest) highest = n;
     closedir(d);
-    return bough_path(dir, size, err, "%s/%08u", branch, highest + 1);
+    return bough_path(dir, size, err, "%s/%08u", group, highest + 1);
 }
 
 int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, bough_error *err) {
@@ -46,7 +47,7 @@ int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, b
     memset(seal, 0, sizeof *seal);
     (void)snprintf(seal->branch, sizeof seal->branch, "%s", branch);
     int rc = bough_layers_read(&seal->below, store, branch, err);
-    if (!rc) rc = next_layer(seal->layer, sizeof seal->layer, store, branch, err);
+    if (!rc) rc = bough_layer_next(seal->layer, sizeof seal->layer, store, branch, err);
     if (!rc)
         rc = bough_path(seal->data, sizeof seal->data, err, "%s/layers/%s/data", store->dir,
                         seal->layer);
@@ -204,11 +205,13 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
     bool closed = h && (atomic_load(&h->epoch) & 1);
     rc = undo_begun(store, branch, err);
     if (!rc && closed) {
-        uint32_t depth = atomic_load(&h->depth);
-        if (layers.n == depth + 1U) { /* the stack was replaced, the processes do not know yet */
+        /* the stack was replaced, the processes do not know yet */
+        if (layers.n == atomic_load(&h->depth) + 1U) {
             bough_seal seal = {.done = true};
             (void)snprintf(seal.layer, sizeof seal.layer, "%s", layers.dir[0]);
             bough_seal_publish(&seal, h);
+        } else {
+            bough_stack_publish(h, &layers); /* by a merge, or not at all */
         }
         bough_gate_open(h);
     }

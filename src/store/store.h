@@ -176,6 +176,53 @@ BOUGH_CHECK int bough_store_fork_at(bough_cut *cut, bough_store *store, const ch
                                     bough_error *err);
 
 /**
+ * A round of looking after all stacks, so that they stay short: runs of layers become one, and what
+ * is merged takes the place of its parts wherever it can (src/store/merge.c, merged.c). One thread.
+ */
+typedef struct bough_tidy bough_tidy;
+/** A layer that is being made of several. */
+typedef struct bough_merge bough_merge;
+
+/** Begin with what is merged already. @param[out] tidy  End with bough_tidy_end(). */
+BOUGH_CHECK int bough_tidy_begin(bough_tidy **tidy, bough_store *store, bough_error *err);
+void bough_tidy_end(bough_tidy *tidy);
+
+/** Whether bough_tidy_apply() would change a stack of the branch. @param is_awake  It has a
+ * compute. */
+bool bough_tidy_wants(const bough_tidy *tidy, const char *branch, bool is_awake);
+/**
+ * (the branch's lock) Let its stacks, and those of its restore points, name merged layers. Writers
+ * of a running compute wait for the gate.
+ *
+ * @param[out] changed  How many times a layer took the place of others.
+ * @param live          Shared memory of the running compute, or NULL.
+ */
+BOUGH_CHECK int bough_tidy_apply(size_t *changed, bough_tidy *tidy, const char *branch,
+                                 bough_shm *live, bough_error *err);
+/**
+ * Make one layer of several of a branch, where that is worth it. Takes long; the branch may be used
+ * meanwhile, and nothing changes until bough_tidy_commit().
+ *
+ * @param[out] merge    bough_tidy_drop(); NULL: nothing is to be merged.
+ * @param is_cancelled  May be NULL; non-zero ends it with BOUGH_E_CANCELLED.
+ */
+BOUGH_CHECK int bough_tidy_merge(bough_merge **merge, bough_tidy *tidy, const char *branch,
+                                 int (*is_cancelled)(void *context), void *context,
+                                 bough_error *err);
+/**
+ * (the branch's lock) Put it in place for this branch; for others bough_tidy_apply() does it in the
+ * next round. What no stack names any more goes with the next bough_store_collect_all().
+ *
+ * @param[out] layers  How many became one; 0: the stack has changed meanwhile.
+ */
+BOUGH_CHECK int bough_tidy_commit(size_t *layers, bough_merge *merge, bough_shm *live,
+                                  bough_error *err);
+void bough_tidy_drop(bough_merge *merge);
+
+/** Move the layers that no stack names to the trash. */
+BOUGH_CHECK int bough_store_collect_all(bough_store *store, bough_error *err);
+
+/**
  * Let two branches change places: what one showed the other shows, and the other way round. One
  * step, which a crash cannot divide. Neither runs, and each stands on durable layers
  * (bough_store_sync()).

@@ -38,6 +38,8 @@ POINTS = {
     "snapshot": {"snapshot.forked": GONE, "snapshot.committed": THERE},
     "snapshot-delete": {"snapshot.deleted": GONE},
     "snapshot-restore": {"finalize.stopped": GONE, "finalize.committed": THERE},
+    "merge": {
+        "merge.made": THERE, "merge.named": THERE, "merge.stack-replaced": THERE, "merge.points-rewritten": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
     "export": {
@@ -77,7 +79,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
     assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
-                          "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize"}
+                          "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge"}
 
 
 class State:
@@ -264,6 +266,34 @@ def test_a_restored_branch_takes_the_place_of_another(state, point, outcome):
     for branch in (name, f"{name}-old") if there else (f"{name}-look", name):
         state.p.purge(branch)
     state.p.bough("snapshot", "delete", f"{name}-snap")
+
+
+@cases("merge")
+def test_merging_layers(state, point, outcome):
+    project = state.server.project(state.name())
+    project.sql("main", "CREATE TABLE r (id int)")
+    done = []
+
+    def seal():
+        """Until the server ends; what was committed is in `done`."""
+        with contextlib.suppress(Exception), project.connect() as c, project.admin() as admin:
+            for i in range(60):
+                c.run(f"INSERT INTO r VALUES ({i})")
+                done.append(i)
+                admin.run("CHECKPOINT")  # so that there is something to seal
+                project.branch("b")
+                project.purge("b")
+
+    crash(state.server, point, call=seal)
+    expect("main" in project.branches(), outcome, False)
+    rows = project.one("main", "SELECT array_agg(id ORDER BY id) FROM r")
+    assert rows[:len(done)] == done and len(rows) <= len(done) + 1
+    project.sql("main", "INSERT INTO r VALUES (1000)")
+    h.wait_for(lambda: project.get()["depth"] <= 8, "the stack is short")
+    assert project.one("main", "SELECT count(*) FROM r") == len(rows) + 1
+    state.check()
+    h.assert_clean(project)
+    state.server.bough("project", "delete", project.id)
     state.check()
 
 

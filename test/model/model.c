@@ -32,12 +32,13 @@
 
 typedef struct counts {
     unsigned operations, seals, children, switches, restarts, kills, faults, audits, checks,
-        exports;
+        exports, merges;
 } counts;
 
 typedef struct model {
     const char *dir, *library, *program;
     uint64_t seed, events;
+    uint64_t rounds; /* of merging: apart, so that what a seed does otherwise stays the same */
     bough_store *store;
     bough_shm *shm;
     char branch[64];
@@ -253,6 +254,26 @@ static void restart(bool gently) {
     if (chance(5000)) check();
 }
 
+/* What the housekeeper of a server does (src/server/housekeeping.c), for one branch. */
+static void merge_layers(const char *branch, bough_shm *live) {
+    bough_error err = {0};
+    bough_tidy *tidy;
+    bough_merge *merge;
+    size_t layers = 0;
+    must(bough_store_collect_all(m.store, &err), &err, "collect");
+    must(bough_tidy_begin(&tidy, m.store, &err), &err, "tidy");
+    if (bough_tidy_wants(tidy, branch, live != NULL))
+        must(bough_tidy_apply(&layers, tidy, branch, live, &err), &err, "apply");
+    must(bough_tidy_merge(&merge, tidy, branch, NULL, NULL, &err), &err, "merge");
+    if (merge) must(bough_tidy_commit(&layers, merge, live, &err), &err, "commit");
+    if (merge && layers == 0)
+        fail("a merge came to nothing, though nobody was there to disturb it");
+    m.did.merges += merge != NULL;
+    if (getenv("MODEL_TRACE") && merge) (void)fprintf(stderr, "trace: %zu layers merged\n", layers);
+    bough_tidy_drop(merge);
+    bough_tidy_end(tidy);
+}
+
 /* Take a child; perhaps look at it, perhaps go on with it. */
 static void seal(void) {
     char child[64], plain[BOUGH_PATH_MAX];
@@ -405,10 +426,15 @@ static void together(uint64_t operations) {
         if (chance(20)) restart(chance(5000));
         if (chance(40)) check();
         if (chance(40)) audit();
+        if (model_below(&m.rounds, 10000) < 40) {
+            merge_layers(m.branch, m.shm);
+            check();
+        }
     }
     check();
     audit();
     stop_compute(true);
+    merge_layers(m.branch, NULL);
     compare_export(m.branch, m.plain);
 }
 
@@ -447,7 +473,17 @@ static void compare_cut(model_world worlds[], model_hands hands[], const char *b
     m.did.exports++;
 }
 
-/* Let all work, sealing and auditing meanwhile. */
+/* A layer that nothing separates from its neighbours. */
+static void seal_only(void) {
+    bough_error err = {0};
+    char child[64];
+    (void)snprintf(child, sizeof child, "s%u", ++m.n_branches);
+    must(bough_store_fork(NULL, m.store, m.branch, child, m.shm, &err), &err, "fork");
+    must(bough_store_delete(m.store, child, &err), &err, "delete");
+    m.did.seals++;
+}
+
+/* Let all work, sealing, merging and auditing meanwhile. */
 static void run_once(uint64_t count, char (*children)[64], unsigned *n, unsigned most) {
     bough_error err = {0};
     for (int i = 0; i < MODEL_WORKERS; i++) {
@@ -467,6 +503,10 @@ static void run_once(uint64_t count, char (*children)[64], unsigned *n, unsigned
                      "fork");
                 ++*n;
                 m.did.seals++;
+            }
+            if (model_below(&m.rounds, 3) == 0) {
+                for (int k = 0; k < 16; k++) seal_only();
+                merge_layers(m.branch, m.shm);
             }
             if (chance(3000)) audit();
         }
@@ -497,6 +537,8 @@ static void apart(uint64_t operations) {
     }
     stop_compute(true);
     compare_export(m.branch, m.plain);
+    for (unsigned i = 0; i < n; i++)
+        if (model_below(&m.rounds, 2) == 0) merge_layers(children[i], NULL);
     for (unsigned i = 0; i < n; i++) compare_cut(worlds, hands, children[i]);
     m.did.children = n;
 }
@@ -513,6 +555,7 @@ int main(int argc, char **argv) {
     m.program = argv[3];
     m.seed = m.events = strtoull(argv[4], NULL, 10);
     m.events = ~m.events;
+    m.rounds = m.seed * 2 + 1;
     (void)snprintf(m.branch, sizeof m.branch, "b0");
     (void)snprintf(path, sizeof path, "%s/store", m.dir);
     must(bough_store_open(&m.store, path, &err), &err, "open");
@@ -525,9 +568,9 @@ int main(int argc, char **argv) {
         together(strtoull(argv[5], NULL, 10));
     bough_store_close(m.store);
     printf("seed %llu: %u operations, %u seals, %u children, %u switches, %u restarts, %u kills, "
-           "%u faults, %u audits, %u checks, %u exports\n",
+           "%u faults, %u audits, %u checks, %u exports, %u merges\n",
            (unsigned long long)m.seed, m.did.operations, m.did.seals, m.did.children,
            m.did.switches, m.did.restarts, m.did.kills, m.did.faults, m.did.audits, m.did.checks,
-           m.did.exports);
+           m.did.exports, m.did.merges);
     return 0;
 }

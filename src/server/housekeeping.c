@@ -1,0 +1,99 @@
+/*
+ * Rounds of merging layers. See store/store.h for what a round does, store/merge.c for which
+ * layers.
+ *
+ * A round has a thread of its own, since a merge may take long. It holds a branch's lock only to
+ * change its stacks, and passes over a branch that is in use: the next round comes.
+ */
+#include "server/housekeeping.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model/rules.h"
+#include "server/computes.h"
+#include "util/log.h"
+
+/** Between two rounds. */
+#define ROUND_MS 20000
+
+static int is_cancelled(void *context) {
+    server *srv = context;
+    return atomic_load(&srv->stopping);
+}
+
+static void complain(const char *what, const char *branch, const bough_error *err) {
+    bough_log(BOUGH_LOG_WARN, what, "branch", branch, "error", err->message, NULL);
+}
+
+/* Let the stacks of a branch name what is merged. */
+static void apply_one(server *srv, bough_tidy *tidy, const char *branch) {
+    bough_error err = {0};
+    bough_shm *live;
+    size_t changed;
+    if (!bough_tidy_wants(tidy, branch, computes_is_active(srv, branch)) ||
+        lock_take(srv->locks, branch, 0, NULL) != BOUGH_OK)
+        return;
+    int rc = BOUGH_OK;
+    if (bough_store_has_branch(srv->store, branch)) {
+        rc = computes_shm(&live, srv, branch, &err);
+        if (!rc) rc = bough_tidy_apply(&changed, tidy, branch, live, &err);
+    }
+    lock_drop(srv->locks, branch);
+    if (rc) complain("could not shorten the stacks of a branch", branch, &err);
+}
+
+/* (locked) */
+static int commit(size_t *layers, server *srv, bough_merge *merge, const char *branch,
+                  bough_error *err) {
+    bough_shm *live;
+    if (!bough_store_has_branch(srv->store, branch)) return BOUGH_OK;
+    int rc = computes_shm(&live, srv, branch, err);
+    return rc ? rc : bough_tidy_commit(layers, merge, live, err);
+}
+
+static void merge_one(server *srv, bough_tidy *tidy, const char *branch) {
+    bough_error err = {0};
+    bough_merge *merge;
+    size_t layers = 0;
+    char text[24];
+    double before = bough_now_ms();
+    int rc = bough_tidy_merge(&merge, tidy, branch, is_cancelled, srv, &err);
+    if (!rc && merge && (rc = lock_take(srv->locks, branch, LOCK_WAIT_MS, &err)) == BOUGH_OK) {
+        rc = commit(&layers, srv, merge, branch, &err);
+        lock_drop(srv->locks, branch);
+    }
+    bough_tidy_drop(merge);
+    (void)snprintf(text, sizeof text, "%zu in %.0f ms", layers, bough_now_ms() - before);
+    if (rc && rc != BOUGH_E_CANCELLED && bough_store_has_branch(srv->store, branch))
+        complain("could not merge layers", branch, &err);
+    else if (layers)
+        bough_log(BOUGH_LOG_INFO, "layers merged", "branch", branch, "layers", text, NULL);
+}
+
+static void round_job(void *arg) {
+    server *srv = arg;
+    bough_branch_row *rows = NULL;
+    size_t n = 0;
+    bough_tidy *tidy = NULL;
+    bough_error err = {0};
+    /* what the last round made needless: by now no process of a compute is still opening it */
+    int rc = bough_store_collect_all(srv->store, &err);
+    if (!rc) rc = bough_tidy_begin(&tidy, srv->store, &err);
+    if (!rc) rc = bough_branches_list(&rows, &n, srv->cat, NULL, &err);
+    for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) apply_one(srv, tidy, rows[i].id);
+    for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) merge_one(srv, tidy, rows[i].id);
+    bough_tidy_end(tidy);
+    free(rows);
+    if (rc) complain("could not look after layers", "", &err);
+    bool is_test = srv->least_suspend_seconds < BOUGH_SUSPEND_LEAST_SECONDS; /* which cannot wait */
+    srv->next_round_ms = bough_now_ms() + (is_test ? 0 : ROUND_MS);
+    atomic_store(&srv->is_housekeeping, false);
+}
+
+void housekeeping_tick(server *srv) {
+    if (atomic_exchange(&srv->is_housekeeping, true)) return;
+    if (bough_now_ms() < srv->next_round_ms ||
+        job_pool_add(srv->housekeeper, round_job, srv, NULL) != BOUGH_OK)
+        atomic_store(&srv->is_housekeeping, false);
+}
