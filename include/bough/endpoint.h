@@ -98,6 +98,15 @@ BOUGH_API BOUGH_CHECK int bough_endpoint_why(bough_endpoint_reason **reason, bou
 BOUGH_API void bough_endpoint_reason_free(bough_endpoint_reason *reason);
 
 /**
+ * Get a URI that reaches a branch by its pooler (PgBouncer in transaction mode), which starts when
+ * somebody connects. The same parameters as bough_uri_get().
+ */
+BOUGH_API BOUGH_CHECK int bough_uri_get_pooled(char **uri, bough_client *client,
+                                               const char *project, const char *branch,
+                                               const char *database, const char *role,
+                                               bough_error *err);
+
+/**
  * Get a URI that reaches a branch's compute by its Unix socket, for programs of this machine that
  * may use the store's directory. Starts the compute; nothing would when somebody connects. The same
  * parameters as bough_uri_get().

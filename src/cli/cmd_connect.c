@@ -58,13 +58,16 @@ static int get_uri(char **uri, char **branch_name, char *look, const cli_args *a
     bool is_look = false;
     const char *database = cli_get(args, "database"), *role = cli_get(args, "role");
     *uri = *branch_name = NULL;
+    if (cli_get(args, "socket") && cli_get(args, "pooled"))
+        return bough_fail(err, BOUGH_E_USAGE, "--socket and --pooled exclude each other");
     int rc = cli_connect_project(&client, &project, args, err);
     if (!rc) rc = get_branch(&branch, &is_look, client, project->id, cli_word_get(args, 0), err);
     (void)snprintf(look, LOOK_SIZE, "%s", !rc && is_look ? branch->id : "");
     if (!rc)
-        rc = cli_get(args, "socket")
-                 ? bough_uri_get_socket(uri, client, project->id, branch->id, database, role, err)
-                 : bough_uri_get(uri, client, project->id, branch->id, database, role, err);
+        rc = (cli_get(args, "socket") ? bough_uri_get_socket
+              : cli_get(args, "pooled")
+                  ? bough_uri_get_pooled
+                  : bough_uri_get)(uri, client, project->id, branch->id, database, role, err);
     if (!rc && !(*branch_name = strdup(branch->name)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_branch_free(branch);

@@ -109,6 +109,7 @@ static const cli_option connect_options[] = {
 static const cli_option cs_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
+    {"pooled", 0, NULL, "By the branch's pooler: PgBouncer, in transaction mode", 0, 0},
     {"socket", 0, NULL, "Start the compute and name its Unix socket instead", 0, 0},
     {0}};
 

@@ -150,7 +150,7 @@ static int add_query(char *path, size_t size, const char *name, const char *valu
 
 typedef struct uri_wish {
     const char *project, *branch, *database, *role;
-    bool by_socket;
+    bool by_socket, is_pooled;
 } uri_wish;
 
 static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_error *err) {
@@ -161,6 +161,7 @@ static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_er
                                 w->project, w->branch);
     if (!rc && w->database) rc = add_query(path, sizeof path, "database_name", w->database, err);
     if (!rc && w->role) rc = add_query(path, sizeof path, "role_name", w->role, err);
+    if (!rc && w->is_pooled) rc = add_query(path, sizeof path, "pooled", "true", err);
     if (!rc && w->by_socket) rc = add_query(path, sizeof path, "socket", "true", err);
     if (!rc)
         rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = path},
@@ -174,12 +175,17 @@ static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_er
 
 int bough_uri_get(char **uri, bough_client *client, const char *project, const char *branch,
                   const char *database, const char *role, bough_error *err) {
-    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false}, err);
+    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false, false}, err);
 }
 
 int bough_uri_get_socket(char **uri, bough_client *client, const char *project, const char *branch,
                          const char *database, const char *role, bough_error *err) {
-    return get_uri(uri, client, &(uri_wish){project, branch, database, role, true}, err);
+    return get_uri(uri, client, &(uri_wish){project, branch, database, role, true, false}, err);
+}
+
+int bough_uri_get_pooled(char **uri, bough_client *client, const char *project, const char *branch,
+                         const char *database, const char *role, bough_error *err) {
+    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false, true}, err);
 }
 
 void bough_uri_free(char *uri) {

@@ -23,6 +23,7 @@
 #include <time.h>
 
 #include "preload/lib.h"
+#include "preload/pool.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -97,8 +98,9 @@ static bool take_fds(int fds[2], struct msghdr *message) {
 }
 
 /* Read the whole message. 0, or -1 when it does not come, or is none. */
-static int receive(int carrier, bough_handoff *m, int fds[2]) {
+int bough_handoff_receive(int carrier, bough_handoff *m, int fds[2]) {
     int64_t until = now_ms() + MESSAGE_MS;
+    if (!is_ours(carrier)) return -1;
     size_t got = 0;
     for (;;) {
         size_t whole = got < BOUGH_HANDOFF_HEAD ? sizeof *m : BOUGH_HANDOFF_HEAD + m->size;
@@ -132,7 +134,7 @@ static int receive(int carrier, bough_handoff *m, int fds[2]) {
 }
 
 /* A client's socket as accept() would have returned it. */
-static int prepare(int client, struct sockaddr *address, socklen_t *size) {
+int bough_handoff_prepare(int client, struct sockaddr *address, socklen_t *size) {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int type = 0;
@@ -153,12 +155,12 @@ static int prepare(int client, struct sockaddr *address, socklen_t *size) {
 static int take(int carrier, struct sockaddr *address, socklen_t *size) {
     int fds[2] = {-1, -1};
     bough_handoff_closed();
-    bool good = is_ours(carrier) && receive(carrier, &handed.message, fds) == 0;
+    bool good = bough_handoff_receive(carrier, &handed.message, fds) == 0;
     if (good) {
         char ack = BOUGH_HANDOFF_ACK;
         (void)syscall(SYS_sendto, carrier, &ack, 1L, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0L);
     }
-    if (!good || prepare(fds[0], address, size) != 0) {
+    if (!good || bough_handoff_prepare(fds[0], address, size) != 0) {
         handed.message.size = 0;
         for (int i = 0; i < 2; i++)
             if (fds[i] >= 0) sys_close(fds[i]);
@@ -174,6 +176,7 @@ static int take(int carrier, struct sockaddr *address, socklen_t *size) {
 }
 
 static int accept_any(int fd, struct sockaddr *address, socklen_t *size, int flags) {
+    if (bough_is_pool) return bough_pool_accept(fd, address, size, flags);
     socklen_t room = size ? *size : 0;
     int made = (int)syscall(SYS_accept4, fd, address, size, flags);
     if (made < 0 || !bough.active || !is_handoff(fd)) return made;
@@ -202,7 +205,8 @@ EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags) {
         if (!(flags & MSG_PEEK)) handed.at += (uint32_t)n;
         return (ssize_t)n;
     }
-    return syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
+    ssize_t served = bough_is_pool ? bough_pool_serve(fd, buf, n, flags) : -1;
+    return served >= 0 ? served : syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
 }
 
 ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags);
@@ -217,5 +221,6 @@ EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags) {
         handed.swallow -= (uint32_t)n;
         return (ssize_t)n;
     }
-    return syscall(SYS_sendto, fd, buf, n, flags, NULL, 0L);
+    size_t swallowed = bough_is_pool ? bough_pool_swallow(fd, n) : 0;
+    return swallowed ? (ssize_t)swallowed : syscall(SYS_sendto, fd, buf, n, flags, NULL, 0L);
 }

@@ -11,6 +11,7 @@
 
 #define BOUGH_HANDOFF_MAGIC UINT32_C(0x31464842)  /* "BHF1", little-endian */
 #define BOUGH_HANDOFF_DIR_ENV "BOUGH_HANDOFF_DIR" /* the private directory, absolute */
+#define BOUGH_POOL_ENV "BOUGH_POOL_SOCKET"        /* of a PgBouncer: its Unix socket (pool.h) */
 #define BOUGH_HANDOFF_ACK '1'
 
 /* PostgreSQL takes no startup packet of more (MAX_STARTUP_PACKET_LENGTH, libpq/pqcomm.h), and its

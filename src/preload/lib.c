@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "preload/handoff.h"
+#include "preload/pool.h"
 
 bough_lib bough = {.ready_fd = -1};
 
@@ -78,6 +79,12 @@ static int inherited(const char *name) {
 /* postgres overwrites its environment block later, so all of it is read here. */
 __attribute__((constructor)) static void start(void) {
     const char *wanted = getenv("BOUGH_SHM_FD");
+    const char *pool = getenv(BOUGH_POOL_ENV);
+    if (pool) {
+        bough_pool_init(pool);
+        unsetenv(BOUGH_POOL_ENV);
+        unsetenv("LD_PRELOAD");
+    }
     if (!wanted) return;
     int fd = inherited("BOUGH_SHM_FD");
     bough.shm = fd >= 0 ? bough_table_map(fd) : NULL;

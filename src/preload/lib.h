@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -152,6 +153,11 @@ int bough_dir_is_empty(const char *key);
 extern int bough_handed_fd; /* the client's socket, or -1 */
 /* Connections to sockets in this directory bring clients. */
 void bough_handoff_init(const char *dir);
+/* Read a whole message with its descriptors. 0, or -1 when it does not come, or is none. */
+struct bough_handoff;
+int bough_handoff_receive(int carrier, struct bough_handoff *m, int fds[2]);
+/* Make a client's socket what accept() would have returned. 0, or -1. */
+int bough_handoff_prepare(int client, struct sockaddr *address, socklen_t *size);
 /* The client's socket is being closed by this process. */
 void bough_handoff_closed(void);
 

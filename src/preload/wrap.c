@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "preload/lib.h"
+#include "preload/pool.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define ALIAS(of) __attribute__((visibility("default"), alias(#of)))
@@ -84,6 +85,7 @@ EXPORT int close(int fd) {
     bough_file *f = bough_file_of(fd);
     if (f) bough_file_free(f);
     if (fd >= 0 && fd == bough_handed_fd) bough_handoff_closed();
+    if (bough_is_pool) bough_pool_closed(fd);
     return sys_close(fd);
 }
 

@@ -13,6 +13,7 @@
 #include "server/computes.h"
 #include "server/door.h"
 #include "server/lifecycle.h"
+#include "server/pools.h"
 #include "server/usages.h"
 
 void answer_time(char *out, size_t size, int64_t ms) {
@@ -330,14 +331,17 @@ char *answer_uri(server *srv, const char *endpoint, const login *who, bool by_so
 
 json_t *answer_connection(server *srv, const char *endpoint, const login *who) {
     door_address address;
-    char *uri = answer_uri(srv, endpoint, who, false), host[352];
+    char *uri = answer_uri(srv, endpoint, who, false), host[352], pooler[352], name[128];
     json_t *c = NULL;
     door_address_of(&address, srv->door, endpoint);
     (void)host_of(host, sizeof host, &address);
+    (void)snprintf(name, sizeof name, "%s" POOL_SUFFIX, endpoint);
+    door_address_of(&address, srv->door, name);
+    (void)host_of(pooler, sizeof pooler, &address);
     if (uri)
         c = json_pack("{s:s,s:{s:s,s:s,s:s,s:s,s:s}}", "connection_uri", uri,
                       "connection_parameters", "database", who->database, "role", who->role,
-                      "password", who->password, "host", host, "pooler_host", host);
+                      "password", who->password, "host", host, "pooler_host", pooler);
     free(uri);
     return c;
 }

@@ -13,6 +13,7 @@
 #include "server/answer.h"
 #include "server/body.h"
 #include "server/computes.h"
+#include "server/pools.h"
 #include "server/door.h"
 #include "server/flows.h"
 #include "util/lsn.h"
@@ -311,9 +312,12 @@ int api_connection_uri(request *rq, bough_error *err) {
     bough_database_row database;
     bough_role_row role;
     char password[BOUGH_SECRET_SIZE] = "";
-    bool by_socket;
+    bool by_socket, is_pooled = false;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_bool(&by_socket, rq, "socket", err);
+    if (!rc) rc = api_query_bool(&is_pooled, rq, "pooled", err);
+    if (!rc && by_socket && is_pooled)
+        rc = bough_fail(err, BOUGH_E_INVALID, "\"socket\" and \"pooled\" exclude each other");
     if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
     if (!rc) rc = access_branch(rq, branch.id, err);
     if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
@@ -323,7 +327,9 @@ int api_connection_uri(request *rq, bough_error *err) {
                           (compute_cause){"its Unix socket was asked for", false}, err);
     if (!rc) {
         login who = {role.name, password, database.name};
-        char *uri = answer_uri(rq->srv, endpoint.id, &who, by_socket);
+        char host[BOUGH_ID_SIZE + sizeof POOL_SUFFIX];
+        (void)snprintf(host, sizeof host, "%s%s", endpoint.id, is_pooled ? POOL_SUFFIX : "");
+        char *uri = answer_uri(rq->srv, host, &who, by_socket);
         rq->answer = uri ? json_pack("{s:s}", "uri", uri) : NULL;
         if (uri) explicit_bzero(uri, strlen(uri));
         free(uri);

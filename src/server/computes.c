@@ -34,6 +34,7 @@
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/inside.h"
+#include "server/pools.h"
 #include "server/tls.h"
 #include "util/log.h"
 #include "util/point.h"
@@ -171,6 +172,7 @@ static void hold(compute_hold *out, entry *e) {
     *out = (compute_hold){.major = e->major, .has_tls = e->has_tls};
     memcpy(out->branch, e->branch.id, sizeof out->branch);
     memcpy(out->endpoint, e->endpoint.id, sizeof out->endpoint);
+    memcpy(out->project, e->branch.project_id, sizeof out->project);
 }
 
 bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const char *branch) {
@@ -269,6 +271,7 @@ static void let_go(server *srv, entry *e) {
     char pgdata[BOUGH_PATH_MAX];
     bough_error err;
     give_slot(srv, e);
+    pools_stop(srv, e->endpoint.id);
     if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
         if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
             bough_dynshm_end(pgdata, e->branch.id);
@@ -445,7 +448,13 @@ static void suspend_unused(server *srv, entry *e, const char *cause) {
     bough_operation_row operation;
     char busy[sizeof e->busy] = "";
     double started_ms = bough_now_ms();
-    int rc = inside_activity(busy, sizeof busy, srv, e->endpoint.id, &err);
+    int pooled = pools_clients(srv, e->endpoint.id), rc = BOUGH_OK;
+    if (pooled)
+        (void)snprintf(busy, sizeof busy, "%d client session%s by the pooler", pooled,
+                       pooled == 1 ? "" : "s");
+    else /* its own connections are not a use */
+        pools_stop(srv, e->endpoint.id);
+    if (!pooled) rc = inside_activity(busy, sizeof busy, srv, e->endpoint.id, &err);
     if (!rc) note_use(srv, e, busy);
     if (!rc && !*busy && close_door(srv, e)) {
         bough_log(BOUGH_LOG_INFO, "suspending an unused compute", "branch", e->branch.id, "why",
@@ -688,6 +697,7 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     rc = bough_compute_adopt(&e->compute, pgdata, err);
     if (rc == BOUGH_E_NOTFOUND) {
+        pools_stop(srv, endpoint->id); /* it cannot wake what it is in front of */
         bough_error_clear(err);
         return BOUGH_OK;
     }
@@ -749,6 +759,19 @@ int computes_use_locked(server *srv, const bough_branch_row *branch,
                   NULL);
     if (bough_store_sync_pending(srv->store, branch->id)) computes_sync_later(srv, branch);
     return BOUGH_OK;
+}
+
+int computes_use_pooled(server *srv, const bough_branch_row *branch,
+                        const bough_endpoint_row *endpoint, compute_cause cause, bough_error *err) {
+    bough_branch_row fresh;
+    int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
+    if (!rc && !computes_is_active(srv, branch->id))
+        rc = computes_use_locked(srv, &fresh, endpoint, cause, err);
+    if (!rc) rc = pools_use(srv, endpoint->id, err);
+    lock_drop(srv->locks, branch->id);
+    return rc;
 }
 
 int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,

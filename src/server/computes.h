@@ -33,7 +33,7 @@ BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *branch, b
 
 /** What a client is handed to. */
 typedef struct compute_hold {
-    char branch[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE];
+    char branch[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
     int major;
     bool has_tls;
 } compute_hold;
@@ -123,6 +123,10 @@ typedef struct compute_cause {
 BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch,
                              const bough_endpoint_row *endpoint, compute_cause cause,
                              bough_error *err);
+/** The same, with a pooler in front of it (server/pools.h). Always takes the lock. */
+BOUGH_CHECK int computes_use_pooled(server *srv, const bough_branch_row *branch,
+                                    const bough_endpoint_row *endpoint, compute_cause cause,
+                                    bough_error *err);
 /** (locked) The same for a caller that has the lock. */
 BOUGH_CHECK int computes_use_locked(server *srv, const bough_branch_row *branch,
                                     const bough_endpoint_row *endpoint, compute_cause cause,

@@ -16,9 +16,10 @@
 
 #include "preload/handoff.h"
 #include "server/door_internal.h"
+#include "server/pools.h"
 #include "util/log.h"
 
-enum { FULL_MS = 10, FULL_MAX = 1000, PIPE_BYTES = 4096 };
+enum { FULL_MS = 10, FULL_MAX = 1000, PIPE_BYTES = 4096, POOL_TRIES = 3 };
 
 typedef struct session {
     TAILQ_ENTRY(session) link;
@@ -120,9 +121,11 @@ static void on_full(evutil_socket_t fd, short what, void *arg) {
 static int connect_carrier(const guest *g) {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     char dir[BOUGH_PATH_MAX];
-    if (computes_socket_dir(dir, g->door->srv, g->hold.endpoint, NULL) != BOUGH_OK ||
-        (size_t)snprintf(name.sun_path, sizeof name.sun_path, "%s/%s/.s.PGSQL.5432", dir,
-                         COMPUTE_HANDOFF_DIR) >= sizeof name.sun_path) {
+    if ((g->is_pooled ? pools_dir : computes_socket_dir)(dir, g->door->srv, g->hold.endpoint,
+                                                         NULL) != BOUGH_OK ||
+        (size_t)snprintf(name.sun_path, sizeof name.sun_path, "%s/%s", dir,
+                         g->is_pooled ? POOL_SOCKET : COMPUTE_HANDOFF_DIR "/.s.PGSQL.5432") >=
+            sizeof name.sun_path) {
         errno = ENAMETOOLONG;
         return -1;
     }
@@ -154,6 +157,11 @@ static int send_message(guest *g, int session_there) {
 /* What this compute cannot do for this client. */
 static bool refuse_unable(guest *g) {
     char message[128];
+    if (g->is_direct && g->is_pooled) {
+        guest_refuse(g, "0A000", "the pooler does not take TLS without a request before",
+                     "Leave out sslnegotiation=direct.");
+        return true;
+    }
     if (g->is_direct && g->hold.major < 17) {
         (void)snprintf(message, sizeof message,
                        "TLS without a request before needs PostgreSQL 17 or later; this is %d",
@@ -211,6 +219,9 @@ void guest_hand(guest *g) {
         guest_set_timer(g, HAND_MS, on_late);
     } else if (is_full && failed == EAGAIN && ++g->waits < FULL_MAX) {
         wait_for_backlog(g);
+    } else if (is_full && g->is_pooled && (failed == ENOENT || failed == ECONNREFUSED) &&
+               ++g->tries < POOL_TRIES) {
+        guest_start_pool(g);
     } else {
         guest_drop_hand(g);
         guest_route_again(g);

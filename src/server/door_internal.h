@@ -62,6 +62,7 @@ typedef struct guest {
     size_t seen; /**< bytes that wait in its socket, at the last look */
     int stalls;  /**< looks without anything new */
     hello_target target;
+    bool is_pooled; /**< it is for the pooler in front of the compute */
     uint8_t *bytes; /**< read from it, for the compute to receive again */
     size_t size;
     uint32_t swallow; /**< bytes it has been sent that the compute will send, too */
@@ -115,6 +116,8 @@ void guest_watch(guest *g);
 /* ---- door_route.c ---- */
 /** Its target is known: to the compute, or first to its wake. */
 void guest_route(guest *g);
+/** Its pooler does not run; to its start. */
+void guest_start_pool(guest *g);
 /** Once more: the compute did not take it. */
 void guest_route_again(guest *g);
 void errand_leave(guest *g);

@@ -13,6 +13,7 @@
 #include "model/allow.h"
 #include "server/door_internal.h"
 #include "server/flows.h"
+#include "server/pools.h"
 #include "util/log.h"
 
 enum { FAILURE_KEPT_MS = 1000, TRIES_MAX = 6, RETRY_MS = 25 };
@@ -22,7 +23,7 @@ typedef struct errand {
     struct errand *next_done;
     struct door *door;
     struct guest_list guests;
-    bool is_wake, is_done;
+    bool is_wake, is_pooled, is_done;
     double kept_until_ms;                               /* a failure */
     hello_target target;                                /* of a lookup */
     char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake; a lookup finds them */
@@ -120,7 +121,8 @@ static int wake(errand *e, bough_error *err) {
     int rc = bough_branches_get(&branch, srv->cat, e->project, e->branch, err);
     if (!rc) rc = bough_endpoints_of_branch(&endpoint, srv->cat, e->branch, err);
     if (rc) return rc;
-    rc = computes_use(srv, &branch, &endpoint, (compute_cause){e->cause, false}, err);
+    rc = (e->is_pooled ? computes_use_pooled : computes_use)(srv, &branch, &endpoint,
+                                                             (compute_cause){e->cause, false}, err);
     if (rc)
         bough_log(BOUGH_LOG_WARN, "could not wake a compute", "endpoint", endpoint.id, "error",
                   err->message, NULL);
@@ -182,7 +184,7 @@ static void join(guest *g, errand *e) {
 }
 
 static bool is_same(const errand *e, const errand *wanted) {
-    if (e->is_wake != wanted->is_wake) return false;
+    if (e->is_wake != wanted->is_wake || e->is_pooled != wanted->is_pooled) return false;
     return e->is_wake ? strcmp(e->branch, wanted->branch) == 0
                       : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
 }
@@ -258,15 +260,32 @@ static void ask(guest *g, const errand *wanted) {
 }
 
 static void ask_wake(guest *g, const char *branch, const char *project) {
-    errand wanted = {.is_wake = true};
+    errand wanted = {.is_wake = true, .is_pooled = g->is_pooled};
     (void)snprintf(wanted.branch, sizeof wanted.branch, "%s", branch);
     (void)snprintf(wanted.project, sizeof wanted.project, "%s", project);
     (void)snprintf(wanted.cause, sizeof wanted.cause, "a connection from %s", g->address);
     ask(g, &wanted);
 }
 
+void guest_start_pool(guest *g) {
+    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    memcpy(branch, g->hold.branch, sizeof branch);
+    memcpy(project, g->hold.project, sizeof project);
+    guest_drop_hand(g);
+    ask_wake(g, branch, project);
+}
+
+/* ID-pooler is the pooler of ID. */
+static void take_suffix(guest *g) {
+    size_t n = strlen(g->target.endpoint), m = sizeof POOL_SUFFIX - 1;
+    if (n <= m || strcmp(g->target.endpoint + n - m, POOL_SUFFIX) != 0) return;
+    memset(g->target.endpoint + n - m, 0, m); /* targets are compared as a whole */
+    g->is_pooled = true;
+}
+
 void guest_route(guest *g) {
     struct door *d = g->door;
+    take_suffix(g);
     if (d->counts[GUEST_WAITING] + d->counts[GUEST_HANDING] + d->counts[GUEST_REFUSING] >=
         WAITING_MAX) {
         guest_end(g); /* not even told: that would take as long */

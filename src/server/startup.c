@@ -22,6 +22,7 @@
 #include "server/http_sql.h"
 #include "server/keys.h"
 #include "server/lifecycle.h"
+#include "server/pools.h"
 #include "server/tls.h"
 #include "server/usages.h"
 #include "server/websocket.h"
@@ -239,6 +240,7 @@ static int recover(server *srv, bough_error *err) {
     each_unknown(srv, "branches", v.ids, n, stop_stray_branch);
     each_unknown(srv, "tmp", NULL, 0, remove_temporary);
     each_unknown(srv, "run", v.endpoint_ids, v.n_endpoints, remove_directory);
+    each_unknown(srv, "pools", v.endpoint_ids, v.n_endpoints, pools_remove);
     for (size_t i = 0; i < v.n_branches; i++) adopt_one(&v, i, srv);
     rc = bough_store_reconcile(srv->store, v.ids, v.live, v.missing, n, err);
     if (rc) goto out;

@@ -307,12 +307,14 @@ void tls_close(server *srv) {
 }
 
 int tls_files_of(tls_files *files, const server *srv, const char *branch, bough_error *err) {
-    int rc;
-    if (!srv->authority)
-        rc = bough_path(files->dir, sizeof files->dir, err, "%s", srv->tls_dir);
-    else
-        rc = bough_path(files->dir, sizeof files->dir, err, "%s/branches/%s/tls", srv->store_dir,
-                        branch);
+    char dir[BOUGH_PATH_MAX];
+    int rc = bough_path(dir, sizeof dir, err, "%s/branches/%s/tls", srv->store_dir, branch);
+    return rc ? rc : tls_files_in(files, srv, dir, err);
+}
+
+int tls_files_in(tls_files *files, const server *srv, const char *dir, bough_error *err) {
+    int rc =
+        bough_path(files->dir, sizeof files->dir, err, "%s", srv->authority ? dir : srv->tls_dir);
     if (!rc) rc = bough_path(files->cert, sizeof files->cert, err, "%s/tls.crt", files->dir);
     if (!rc) rc = bough_path(files->key, sizeof files->key, err, "%s/tls.key", files->dir);
     return rc;

@@ -37,6 +37,10 @@ typedef struct tls_files {
 BOUGH_CHECK int tls_files_of(tls_files *files, const server *srv, const char *branch,
                              bough_error *err);
 
+/** The same in a directory of one's own. */
+BOUGH_CHECK int tls_files_in(tls_files *files, const server *srv, const char *dir,
+                             bough_error *err);
+
 /**
  * Make sure that they are there and good. With the branch's lock; worker threads.
  * @param host  Host name of the endpoint.

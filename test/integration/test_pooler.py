@@ -1,0 +1,141 @@
+"""The pooler: PgBouncer in front of a branch, by the hosts that end in -pooler."""
+import os
+import signal
+import threading
+
+import psycopg2
+import pytest
+
+import harness as h
+import test_door as t
+
+
+class Pooler(t.Door):
+    """The same ways as t.Door has, through the pooler."""
+
+    def __init__(self, project, branch="main"):
+        super().__init__(project, branch)
+        self.direct = self.endpoint
+        self.endpoint += "-pooler"
+
+    def state(self):
+        return self.project.json("endpoint", "get", self.direct)["current_state"]
+
+    def why(self):
+        return self.project.json("endpoint", "why", self.direct)
+
+    def pid(self):
+        """Of the PgBouncer, or None."""
+        path = f"{self.server.store}/pools/{self.direct}/pid"
+        try:
+            with open(path, encoding="ascii") as f:
+                pid = int(f.read())
+        except (OSError, ValueError):
+            return None
+        return pid if h.is_alive(pid) else None
+
+    def pooled(self, dsn):
+        c = self.connect(dsn)
+        c.c.autocommit = True
+        return c
+
+
+@pytest.fixture
+def pooler(project):
+    return Pooler(project)
+
+
+def server_pid(c):
+    return c.one("SELECT pg_backend_pid()")
+
+
+@pytest.mark.every_version
+def test_clients_come_through_the_pooler_and_share_connections(pooler):
+    pooler.project.suspend()
+    for dsn in (pooler.clear(), pooler.tls()):
+        with pooler.pooled(dsn) as c:
+            assert c.one("SELECT 6 * 7") == 42 and pooler.state() == "active"
+            assert c.one("SELECT client_addr IS NULL FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+            assert "127.0.0.1" in c.one("SHOW application_name")
+    with pooler.pooled(pooler.clear()) as one, pooler.pooled(pooler.tls()) as other:
+        assert server_pid(one) == server_pid(other)  # each transaction takes any that is free
+    ca = t.ca_file(pooler)
+    with pooler.pooled(pooler.tls(sslmode="verify-full", sslrootcert=ca)) as c:
+        assert c.one("SELECT 1") == 1
+
+
+def test_strings_for_the_pooler(pooler):
+    uri = pooler.project.bough("cs", "main", "--pooled").stdout.strip()
+    assert pooler.endpoint in uri and pooler.pid() is None  # printing it starts nothing
+    out = h.run([h.tool("psql"), uri, "-Atc", "SELECT 6 * 7"]).stdout
+    assert out.strip() == "42" and pooler.pid()
+    pooler.project.refused("cs", "main", "--pooled", "--socket", status="usage")
+
+
+def test_who_has_no_right_does_not_get_in(pooler):
+    pooler.refused(pooler.clear(password="wrong"), "SASL authentication failed|password authentication failed")
+    pooler.refused(pooler.clear(user="nobody"), "SASL authentication failed|password authentication failed")
+    admin = pooler.clear(user=h.ADMIN, password=pooler.server.admin_password())
+    with pytest.raises(psycopg2.OperationalError):
+        psycopg2.connect(**admin)
+    with pooler.pooled(pooler.clear()) as c:  # a password that is changed counts at once
+        role = pooler.login["user"]
+        c.run(f"ALTER ROLE \"{role}\" PASSWORD 'another'")
+    with pooler.pooled(pooler.clear(password="another")) as c:
+        assert c.one("SELECT 1") == 1
+
+
+def test_an_open_client_keeps_it_awake_and_none_does_not(pooler):
+    with pooler.pooled(pooler.clear()) as c:
+        assert c.one("SELECT 1") == 1
+        assert pooler.why()["sessions"] == 1
+        pid = pooler.pid()
+        pooler.server.kill()
+        pooler.server.up()
+        assert pooler.pid() == pid and c.one("SELECT 2") == 2  # neither notices
+    with pooler.pooled(pooler.clear()) as c:
+        assert c.one("SELECT 1") == 1 and pooler.pid() == pid
+    pooler.project.suspend()
+    assert pooler.state() == "idle" and pooler.pid() is None
+
+
+def test_a_pooler_that_was_killed_starts_again(pooler):
+    with pooler.pooled(pooler.clear()) as c:
+        assert c.one("SELECT 1") == 1
+    os.kill(pooler.pid(), signal.SIGKILL)
+    h.wait_for(lambda: pooler.pid() is None, "it is gone")
+    with pooler.pooled(pooler.tls()) as c:
+        assert c.one("SELECT 1") == 1
+
+
+def test_many_at_once_start_one_pooler(pooler):
+    pooler.project.suspend()
+    got = []
+
+    def connect():
+        with pooler.pooled(pooler.clear()) as c:
+            got.append(c.one("SELECT 1"))
+
+    threads = [threading.Thread(target=connect) for _ in range(40)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert got == [1] * 40
+    assert sum(1 for name in os.listdir("/proc") if name.isdigit() and _is_pooler(name, pooler)) == 1
+
+
+def _is_pooler(pid, pooler):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f"{pooler.server.store}/pools/".encode() in f.read()
+    except OSError:
+        return False
+
+
+def test_down_ends_it(pooler):
+    with pooler.pooled(pooler.clear()) as c:
+        assert c.one("SELECT 1") == 1
+    pid = pooler.pid()
+    pooler.server.down()
+    assert not h.is_alive(pid)
