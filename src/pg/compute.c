@@ -94,14 +94,24 @@ static int make_args(const char **argv, char *program, size_t size, const bough_
     return BOUGH_OK;
 }
 
+/* A library of a test's behind ours, which sees the calls that the kernel gets. */
+static const char *preload_last(void) {
+#ifdef BOUGH_CRASH_POINTS
+    return getenv("BOUGH_PRELOAD_LAST");
+#else
+    return NULL;
+#endif
+}
+
 static void make_env(bough_env *env, const bough_compute_spec *spec, int ready) {
     char number[16], preload[BOUGH_PATH_MAX];
     bough_env_init(env, spec->pg->bindir);
     if (!spec->preload) return;
     /* A library built with AddressSanitizer needs its runtime loaded first. */
     const char *first = getenv("BOUGH_PRELOAD_FIRST");
-    (void)snprintf(preload, sizeof preload, "%s%s%s", first ? first : "", first ? ":" : "",
-                   spec->preload);
+    const char *last = preload_last();
+    (void)snprintf(preload, sizeof preload, "%s%s%s%s%s", first ? first : "", first ? ":" : "",
+                   spec->preload, last ? ":" : "", last ? last : "");
     bough_env_set(env, "LD_PRELOAD", preload);
     (void)snprintf(number, sizeof number, "%d", spec->shm_fd);
     bough_env_set(env, "BOUGH_SHM_FD", number);
@@ -116,7 +126,7 @@ static int make_rules(int *ruleset, const bough_compute_spec *spec, bough_error 
     size_t n_rw = 0, n_ro = 0;
     while (spec->rw_paths && spec->rw_paths[n_rw]) n_rw++;
     while (spec->ro_paths && spec->ro_paths[n_ro]) n_ro++;
-    const char **rw = calloc(n_rw + n_ro + 6, sizeof *rw);
+    const char **rw = calloc(n_rw + n_ro + 7, sizeof *rw);
     if (!rw) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     const char **ro = rw + n_rw + 3;
     size_t at = 0;
@@ -125,6 +135,7 @@ static int make_rules(int *ruleset, const bough_compute_spec *spec, bough_error 
     for (size_t i = 0; i < n_rw; i++) rw[at++] = spec->rw_paths[i];
     at = 0;
     if (spec->preload) ro[at++] = spec->preload;
+    if (spec->preload && preload_last()) ro[at++] = preload_last();
     for (size_t i = 0; i < n_ro; i++) ro[at++] = spec->ro_paths[i];
     bough_landlock_rules rules = {
         .bindir = spec->pg->bindir, .rw = rw, .ro = ro, .allow_network = spec->allow_network};
