@@ -155,45 +155,53 @@ static void add_value(sql_text *t, kind k, const char *data, size_t size) {
         sql_text_string(t, data, size); /* NaN and Infinity, too */
 }
 
+static const char *add_array(sql_text *t, kind k, const char *p);
+
+/* One element of an array. Returns where it ended, NULL where it is none. */
+static const char *add_element(sql_text *t, kind k, const char *p) {
+    if (*p == '{') return add_array(t, k, p);
+    if (*p == '"') {
+        sql_text plain = {0};
+        for (p++; *p && *p != '"'; p++) {
+            if (*p == '\\' && p[1]) p++;
+            sql_text_add(&plain, p, 1);
+        }
+        add_value(t, k, plain.data ? plain.data : "", plain.size);
+        t->is_failed |= plain.is_failed;
+        free(plain.data);
+        return *p == '"' ? p + 1 : NULL;
+    }
+    size_t n = strcspn(p, ",{}\"");
+    if (n == 4 && memcmp(p, "NULL", 4) == 0)
+        add(t, "null");
+    else
+        add_value(t, k, p, n);
+    return n > 0 ? p + n : NULL;
+}
+
 /*
  * An array in PostgreSQL's text form (array_out()) as JSON's. Returns where it ended, NULL where it
- * is none. Bounds ("[0:1]=") are skipped.
+ * is none.
  */
 static const char *add_array(sql_text *t, kind k, const char *p) {
-    if (*p == '[' && !(p = strchr(p, '='))) return NULL;
-    if (*p == '=') p++;
-    if (*p != '{') return NULL;
+    if (*p++ != '{') return NULL;
     sql_text_add(t, "[", 1);
-    for (p++; *p && *p != '}';) {
-        if (*p == '{') {
-            p = add_array(t, k, p);
-            if (!p) return NULL;
-        } else if (*p == '"') {
-            sql_text plain = {0};
-            for (p++; *p && *p != '"'; p++) {
-                if (*p == '\\' && p[1]) p++;
-                sql_text_add(&plain, p, 1);
-            }
-            add_value(t, k, plain.data ? plain.data : "", plain.size);
-            t->is_failed |= plain.is_failed;
-            free(plain.data);
-            if (*p == '"') p++;
-        } else {
-            size_t n = strcspn(p, ",}");
-            if (n == 4 && memcmp(p, "NULL", 4) == 0)
-                add(t, "null");
-            else
-                add_value(t, k, p, n);
-            p += n;
-        }
-        if (*p == ',') {
-            sql_text_add(t, ",", 1);
-            p++;
-        }
+    while (*p != '}') {
+        p = add_element(t, k, p);
+        if (!p || (*p != ',' && *p != '}')) return NULL;
+        if (*p == '}') break;
+        sql_text_add(t, ",", 1);
+        if (*++p == '}') return NULL;
     }
-    if (*p != '}') return NULL;
     sql_text_add(t, "]", 1);
     return p + 1;
+}
+
+/* The same, whole; bounds ("[0:1]=") are skipped. */
+static bool add_whole_array(sql_text *t, kind k, const char *p) {
+    if (*p == '[' && (p = strchr(p, '='))) p++;
+    p = p ? add_array(t, k, p) : NULL;
+    return p && *p == '\0';
 }
 
 static void add_cell(sql_text *t, const PGresult *result, int row, int column, bool is_raw) {
@@ -205,7 +213,7 @@ static void add_cell(sql_text *t, const PGresult *result, int row, int column, b
         return;
     }
     kind k = is_raw ? KIND_TEXT : kind_of(PQftype(result, column), &is_array);
-    if (is_array && add_array(t, k, data)) return;
+    if (is_array && add_whole_array(t, k, data)) return;
     if (is_array) t->size = before; /* no array after all */
     add_value(t, is_array ? KIND_TEXT : k, data, size);
 }

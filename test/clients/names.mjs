@@ -10,6 +10,10 @@ function lookup(name, options, callback) {
     else process.nextTick(callback, null, found.address, found.family);
 }
 dns.lookup = lookup;
+const realPromise = dns.promises.lookup;
+dns.promises.lookup = (name, options) => /(^|\.)localhost$/.test(name)
+    ? new Promise((resolve) => lookup(name, options, (_, found, family) => resolve(options?.all ? found : { address: found, family })))
+    : realPromise(name, options);
 
 // The SQL tools of Neon's MCP server ask https://api.DOMAIN/sql, and nothing can tell them otherwise: here, what a proxy
 // for that name would do.

@@ -104,9 +104,34 @@ def test_a_connection_string_leads_there(guest, ctl, version):
     assert "42" in ctl(*psql, "--", "-XAtc", "SELECT 42", plain=True)
 
 
-def test_addresses_may_be_listed(guest, ctl):
-    shown = ctl("ip-allow", "list")
-    assert shown["id"] == guest.shop.id
+def test_addresses_are_allowed_and_not(guest, ctl):
+    assert ctl("ip-allow", "add", "127.0.0.1", "10.0.0.0/8")["IP_addresses"] == ["127.0.0.1", "10.0.0.0/8"]
+    assert ctl("ip-allow", "remove", "10.0.0.0/8")["IP_addresses"] == ["127.0.0.1"]
+    assert ctl("ip-allow", "list")["IP_addresses"] == ["127.0.0.1"]
+    assert ctl("ip-allow", "reset")["IP_addresses"] == []
+
+
+def test_keys_and_snapshots_are_made_listed_and_ended(guest, ctl, version):
+    """2.22 knows neither."""
+    made = guest.neonctl("5.0.1", "api-keys", "create", "--name", f"for-{version}")
+    assert made["key"].startswith("bough_") and made["name"] in names(guest.neonctl("5.0.1", "api-keys", "list"))
+    guest.neonctl("5.0.1", "api-keys", "revoke", str(made["id"]), plain=True)
+    assert made["name"] not in names(guest.neonctl("5.0.1", "api-keys", "list"))
+    if not version.startswith("5"):
+        return
+    assert ctl("snapshots", "create", "--name", "kept")["name"] == "kept"
+    assert "kept" in names(ctl("snapshots", "list"))
+    ctl("snapshots", "delete", "kept", plain=True)
+    assert "kept" not in names(ctl("snapshots", "list"))
+
+
+def test_a_database_is_inspected(guest, ctl, version, monkeypatch):
+    if not version.startswith("5"):
+        return
+    with connect(guest.api("GET", f"{guest.shop.path}/connection_uri")["uri"]) as c:
+        c.run("CREATE TABLE IF NOT EXISTS inspected (n int); INSERT INTO inspected VALUES (1)")
+    monkeypatch.delitem(guest.env, "PGHOSTADDR")  # which its own driver takes for the lack of a host
+    assert "inspected" in ctl("inspect", "db", "table-sizes", "--branch", "main", plain=True)
 
 
 def test_the_directory_is_linked_to_a_branch(guest, version):
