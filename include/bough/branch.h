@@ -62,6 +62,7 @@ typedef struct bough_branch_options {
     int is_protected; /**< non-zero: it cannot be deleted, nor expire */
     int is_look; /**< non-zero: read-only, and removed 10 minutes after its last use; `name` may
                       be NULL then */
+    int is_schema_only; /**< non-zero: the schema without any row, as a root branch */
 } bough_branch_options;
 
 /** What came of bough_branch_create(). Times are the server's, in milliseconds; 0 when not said. */

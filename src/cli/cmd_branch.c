@@ -38,8 +38,11 @@ static int print_created(const cli_args *args, const bough_branch_created *creat
         cli_format_ms(gate, sizeof gate, created->gate_ms);
         if (created->gate_ms > 0)
             (void)snprintf(pause, sizeof pause, "; its parent's writes paused for %s", gate);
-        cli_say(args, "Branch %s of %s is ready (%s) in %s%s", b->name,
-                *b->parent_name ? b->parent_name : b->parent_id, b->id, total, pause);
+        if (*b->parent_id)
+            cli_say(args, "Branch %s of %s is ready (%s) in %s%s", b->name,
+                    *b->parent_name ? b->parent_name : b->parent_id, b->id, total, pause);
+        else
+            cli_say(args, "Branch %s is ready (%s) in %s", b->name, b->id, total);
         if (*b->expires_at) {
             char notes[128];
             cli_branch_notes(notes, sizeof notes, b);
@@ -58,8 +61,10 @@ int cmd_branch_create(const cli_args *args, bough_error *err) {
     const char *parent_name = cli_get(args, "parent"), *at = cli_get(args, "at");
     char moment[64] = "";
     double began = bough_now_ms();
-    bough_branch_options options = {
-        .version = 1, .name = args->words[0], .is_protected = cli_get(args, "protected") != NULL};
+    bough_branch_options options = {.version = 1,
+                                    .name = args->words[0],
+                                    .is_protected = cli_get(args, "protected") != NULL,
+                                    .is_schema_only = cli_get(args, "schema-only") != NULL};
     int rc = at ? cli_moment(moment, sizeof moment, at, err) : BOUGH_OK;
     if (!rc) rc = cli_read_expiry(&options.expiry, args, err);
     if (!rc) rc = cli_connect_project(&client, &project, args, err);

@@ -84,6 +84,7 @@ static const cli_option branch_create_options[] = {
     EXPIRES_AT,
     {"temporary", 0, NULL, "Delete it after 24 hours", 0, 0},
     {"cascade", 0, NULL, "Branches made from it expire with it (default: it waits for them)", 0, 0},
+    {"schema-only", 0, NULL, "The parent's roles and schema, without any row", 0, 0},
     {"protected", 0, NULL, "It cannot be deleted until `bough branch unprotect`", 0, 0},
     {0}};
 
@@ -225,6 +226,9 @@ static const cli_command branch_commands[] = {
          "recovered for 7 days. One whose name begins with ci- or tmp- always expires: after "
          "24 hours where nothing else is said. A branch that exists keeps its expiry. A "
          "child of a protected branch has new passwords.\n\n"
+         "With --schema-only it has the parent's databases, roles, extensions, tables and grants, "
+         "and no row of its own: it shares no file with the parent, is a root branch, and its "
+         "sequences begin anew. One of that name is a conflict then.\n\n"
          "With --json: {\"branch\", \"connection_uri\", \"timings_ms\": {\"checkpoint\", "
          "\"seal\", \"gate\", \"create\", \"start\", \"ready\", \"total\"}, \"existing\"}.",
      .examples = "bough branch create try-index\n"

@@ -58,6 +58,8 @@ static json_t *body_of(const bough_branch_options *o) {
         json_pack("{s:s*,s:s*,s:s*}", "name", o->name, "parent_id", o->parent, kind, o->moment);
     bool ok = branch && bough_branch_pack_expiry(branch, &o->expiry);
     if (ok && o->is_look) ok = json_object_set_new(branch, "look", json_true()) == 0;
+    if (ok && o->is_schema_only)
+        ok = json_object_set_new(branch, "init_source", json_string("schema-only")) == 0;
     if (ok && o->is_protected) ok = json_object_set_new(branch, "protected", json_true()) == 0;
     json_t *body =
         ok ? json_pack("{s:O,s:[{s:s}]}", "branch", branch, "endpoints", "type", "read_write")

@@ -17,18 +17,31 @@ typedef struct bough_schema_source {
     const char *socket_dir; /**< of the running compute */
     const char *database;
     int major; /**< of the compute */
+    enum {
+        BOUGH_SCHEMA_SHOWN,   /**< for people: what differs between two runs is left out */
+        BOUGH_SCHEMA_CREATE,  /**< to be loaded elsewhere: with the database itself */
+        BOUGH_SCHEMA_CONTENT, /**< to be loaded into a database that is there */
+        BOUGH_SCHEMA_GLOBALS  /**< roles, their passwords and memberships, for a cluster of ours */
+    } what;
     /** About ten times a second; non-zero cancels. May be NULL. */
     int (*tick)(void *context, pid_t pid);
     void *context;
 } bough_schema_source;
 
 /**
- * Read the schema. What differs between two runs on the same schema is left out.
+ * Read the schema.
  *
  * @param[out] sql  With a NUL at its end; free() it.
  * @retval BOUGH_E_UNSUPPORTED  There is no pg_dump for this version.
  * @retval BOUGH_E_PG           pg_dump failed, with what it said; or the schema is too large.
  */
 BOUGH_CHECK int bough_schema_dump(char **sql, const bough_schema_source *source, bough_error *err);
+
+/**
+ * Run what bough_schema_dump() gave, in another compute, as its administrator.
+ * @retval BOUGH_E_PG  A statement failed, with what PostgreSQL said.
+ */
+BOUGH_CHECK int bough_schema_load(const char *sql, const bough_schema_source *into,
+                                  bough_error *err);
 
 #endif

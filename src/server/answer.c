@@ -253,17 +253,12 @@ json_t *answer_database(const bough_database_row *row) {
  * specification in which the names are an enumeration. What it really was is the member "event".
  */
 static const char *known_action(const char *action) {
-    static const char *const known[] = {"create_timeline",
-                                        "create_branch",
-                                        "delete_timeline",
-                                        "start_compute",
-                                        "suspend_compute",
-                                        "apply_config",
-                                        "create_compute",
-                                        "import_data",
-                                        "detach_parent_branch",
-                                        "check_availability",
-                                        NULL};
+    static const char *const known[] = {"create_timeline",      "create_branch",
+                                        "delete_timeline",      "start_compute",
+                                        "suspend_compute",      "apply_config",
+                                        "create_compute",       "import_data",
+                                        "detach_parent_branch", "apply_schema_from_branch",
+                                        "check_availability",   NULL};
     static const struct {
         const char *ours, *theirs;
     } map[] = {{"timeline_restore", "create_timeline"}, {"branch_expired", "delete_timeline"},

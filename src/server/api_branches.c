@@ -205,8 +205,9 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
     int rc = body_check(branch, "branch", known, err);
     if (!rc) rc = body_refuse(branch, "archived", "archived branches are not supported", err);
     if (!rc) rc = body_text(&init, branch, "init_source", err);
-    if (!rc && init && strcmp(init, "parent-data") != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "\"init_source\" can only be \"parent-data\"");
+    if (!rc && init && strcmp(init, "parent-data") != 0 && strcmp(init, "schema-only") != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
+                        "\"init_source\" can only be \"parent-data\" or \"schema-only\"");
     return rc;
 }
 
@@ -316,7 +317,12 @@ int api_branch_create(request *rq, bough_error *err) {
     }
     if (!wish.name) wish.name = name;
     if (!rc) rc = read_life(&wish, rq, branch, err);
-    if (!rc) rc = flow_branch_create(rq, &project, &wish, err);
+    const char *init = json_string_value(json_object_get(branch, "init_source"));
+    bool is_schema = init && strcmp(init, "schema-only") == 0;
+    if (!rc && is_schema && wish.is_look)
+        rc = bough_fail(err, BOUGH_E_INVALID, "a look is not of a schema alone");
+    if (!rc)
+        rc = (is_schema ? flow_schema_branch_create : flow_branch_create)(rq, &project, &wish, err);
     free(annotation);
     json_decref(keep);
     return rc;

@@ -53,29 +53,31 @@ static int make_template(server *srv, const bough_pg *pg, const char *id, bough_
     return rc;
 }
 
-/* The branch sealed from initdb by this version of PostgreSQL; made at its first use. */
-static int fork_template(making *m, bough_error *err) {
+int flow_fork_template(request *rq, const bough_pg *pg, const char *branch, bough_error *err) {
     char id[BOUGH_ID_SIZE];
-    server *srv = m->srv;
+    server *srv = rq->srv;
     bough_fork_result forked;
-    int n = snprintf(id, sizeof id, "pg%d-%.30s", m->pg.major, m->pg.version);
+    int n = snprintf(id, sizeof id, "pg%d-%.30s", pg->major, pg->version);
     for (int i = 0; i < n && id[i]; i++)
         id[i] = isalnum((unsigned char)id[i]) ? (char)tolower((unsigned char)id[i]) : '-';
-    const char *const locks[] = {id, m->branch.id};
+    const char *const locks[] = {id, branch};
     int rc = locks_take(srv->locks, locks, 2, LOCK_WAIT_MS, err);
     if (rc) return rc;
     if (!bough_store_has_branch(srv->store, id)) {
-        (void)flow_progress(m->rq, "initdb", 0, 0);
-        rc = make_template(srv, &m->pg, id, err);
+        (void)flow_progress(rq, "initdb", 0, 0);
+        rc = make_template(srv, pg, id, err);
         BOUGH_POINT(rc, "template.adopted");
     }
     if (!rc) rc = bough_templates_insert(srv->cat, id, err);
     BOUGH_POINT(rc, "template.recorded");
-    if (!rc) {
-        rc = bough_store_fork(&forked, srv->store, id, m->branch.id, NULL, err);
-        m->has_files = rc == BOUGH_OK;
-    }
+    if (!rc) rc = bough_store_fork(&forked, srv->store, id, branch, NULL, err);
     locks_drop(srv->locks, locks, 2);
+    return rc;
+}
+
+static int fork_template(making *m, bough_error *err) {
+    int rc = flow_fork_template(m->rq, &m->pg, m->branch.id, err);
+    m->has_files = rc == BOUGH_OK;
     return rc;
 }
 

@@ -280,6 +280,8 @@ static int commit(making *m, double received_ms, bough_error *err) {
         rc = bough_operations_insert(cat, &m->operations[i], err);
     rc = bough_catalogue_end(cat, rc, err);
     m->is_committed = rc == BOUGH_OK;
+    m->branch.was_snapshot = m->wish->snapshot != NULL;
+    m->branch.has_origin = *m->base != '\0';
     return rc;
 }
 

@@ -6,6 +6,7 @@
 #ifndef BOUGH_SERVER_FLOWS_H
 #define BOUGH_SERVER_FLOWS_H
 
+#include "pg/install.h"
 #include "server/http.h"
 
 /** What POST /projects asks for; names are checked already. */
@@ -66,7 +67,18 @@ int flow_progress(void *context, const char *phase, uint64_t done_bytes, uint64_
 /** BOUGH_E_CANCELLED when the client has gone or the server is ending. */
 BOUGH_CHECK int flow_check(request *rq, bough_error *err);
 
-/* Between flows.c, flow_project.c and flow_snapshot.c. */
+/**
+ * A branch with the schema of another, now or at a moment, and without any row: a root branch that
+ * shares no file with it. (flow_schema.c)
+ */
+BOUGH_CHECK int flow_schema_branch_create(request *rq, const bough_project_row *project,
+                                          const branch_wish *wish, bough_error *err);
+
+/* Between flows.c, flow_project.c, flow_schema.c and flow_snapshot.c. */
+
+/** The files of a branch that shows what initdb makes; the first of a version runs it. */
+BOUGH_CHECK int flow_fork_template(request *rq, const bough_pg *pg, const char *branch,
+                                   bough_error *err);
 
 /**
  * (branch locked) The files of a child of a branch's present, and the settings that it carries.

@@ -40,6 +40,7 @@ POINTS = {
     "snapshot-restore": {"finalize.stopped": GONE, "finalize.committed": THERE},
     "merge": {
         "merge.made": THERE, "merge.named": THERE, "merge.stack-replaced": THERE, "merge.points-rewritten": THERE},
+    "schema": {"schema.copied": GONE, "schema.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
     "export": {
@@ -79,7 +80,8 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
     assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
-                          "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge"}
+                          "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
+                          "schema"}
 
 
 class State:
@@ -211,6 +213,20 @@ def test_restoring_a_branch(state, point, outcome):
     state.p.purge(name)
     if there:
         state.p.purge(f"{name}-kept")
+    state.check()
+
+
+@cases("schema")
+def test_a_branch_with_a_schema_alone(state, point, outcome):
+    name = state.name()
+    acknowledged = crash(state.server, point, "branch", "create", name, "--schema-only", "--project", state.p.id)
+    expect(name in state.p.branches(), outcome, acknowledged)
+    for look in (b for b in state.p.branches() if b.startswith("tmp-look-")):  # it would go by itself
+        state.p.purge(look)
+    if name not in state.p.branches():
+        state.p.bough("branch", "create", name, "--schema-only")
+    assert state.p.one(name, "SELECT count(*) FROM pgbench_accounts") == 0
+    state.p.purge(name)
     state.check()
 
 

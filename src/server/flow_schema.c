@@ -1,0 +1,266 @@
+/*
+ * Branches with a schema and no rows.
+ *
+ * Such a branch must not stand on its source's layers, for these hold the rows. It begins with what
+ * initdb makes; roles and the schema of each database are read by pg_dump from a look at the
+ * source, which nobody else uses, so that all of it is of one moment. Nothing of the branch is in
+ * the catalogue before it is complete; the look goes by itself where we do not get to remove it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/expiry.h"
+#include "model/ids.h"
+#include "pg/conf.h"
+#include "pg/schemadump.h"
+#include "pg/sql.h"
+#include "server/answer.h"
+#include "server/computes.h"
+#include "server/flows.h"
+#include "server/inside.h"
+#include "server/lifecycle.h"
+#include "util/log.h"
+#include "util/point.h"
+
+typedef struct making {
+    request *rq;
+    server *srv;
+    const bough_project_row *project;
+    const branch_wish *wish;
+    bough_pg pg;
+    bough_branch_row look, branch;
+    bough_endpoint_row look_endpoint, endpoint;
+    bough_operation_row operations[2];
+    bool has_look, has_files;
+} making;
+
+static int tick(void *context, pid_t pid) {
+    (void)pid;
+    return flow_check(context, NULL) != BOUGH_OK;
+}
+
+/* ---- the look ---- */
+
+static int open_look(making *m, bough_error *err) {
+    char uuid[BOUGH_ID_SIZE], name[BOUGH_ID_SIZE + 16];
+    clock_moment now;
+    request *rq = m->rq;
+    branch_wish wish = {.name = name,
+                        .parent = m->wish->parent,
+                        .moment = m->wish->moment,
+                        .with_endpoint = true,
+                        .is_look = true,
+                        .ttl_seconds = BOUGH_LOOK_SECONDS};
+    int rc = bough_ids_uuid(uuid, err);
+    if (!rc) rc = clock_begin(&now, m->srv->clock, err);
+    if (rc) return rc;
+    (void)snprintf(name, sizeof name, "tmp-look-%s", uuid);
+    wish.expires_ms = now.latest_ms + (int64_t)BOUGH_LOOK_SECONDS * 1000;
+    rc = flow_branch_create(rq, m->project, &wish, err);
+    json_decref(rq->answer);
+    rq->answer = NULL;
+    if (!rc) rc = bough_branches_find(&m->look, m->srv->cat, m->project->id, name, err);
+    m->has_look = rc == BOUGH_OK;
+    return rc ? rc : bough_endpoints_of_branch(&m->look_endpoint, m->srv->cat, m->look.id, err);
+}
+
+static void close_look(making *m) {
+    bough_operation_row operation;
+    bough_error err;
+    bool is_refused;
+    if (m->has_look && flow_branch_delete(&is_refused, &operation, m->srv, m->project, m->look.id,
+                                          true, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "a look remains until it expires", "branch", m->look.id, "error",
+                  err.message, NULL);
+}
+
+/* ---- the schema ---- */
+
+static int copy(making *m, const char *from, const char *into, const char *database, int what,
+                bool is_there, bough_error *err) {
+    char *sql;
+    bough_schema_source source = {.socket_dir = from,
+                                  .database = database,
+                                  .major = m->pg.major,
+                                  .what = what,
+                                  .tick = tick,
+                                  .context = m->rq};
+    int rc = bough_schema_dump(&sql, &source, err);
+    if (rc) return rc;
+    source.socket_dir = into;
+    if (!is_there) source.database = "template1"; /* what is run connects to where it belongs */
+    rc = bough_schema_load(sql, &source, err);
+    explicit_bzero(sql, strlen(sql)); /* roles have their passwords' verifiers in it */
+    free(sql);
+    return rc;
+}
+
+static int copy_all(making *m, bough_error *err) {
+    char from[BOUGH_PATH_MAX], into[BOUGH_PATH_MAX];
+    PGconn *conn = NULL;
+    PGresult *names = NULL;
+    int rc = computes_socket_dir(from, m->srv, m->look_endpoint.id, err);
+    if (!rc) rc = computes_socket_dir(into, m->srv, m->endpoint.id, err);
+    if (!rc) rc = inside_connect(&conn, m->srv, m->look_endpoint.id, NULL, err);
+    if (!rc)
+        rc = bough_sql_query(&names, conn,
+                             "SELECT datname, datname = 'postgres' FROM pg_database WHERE"
+                             " datallowconn AND NOT datistemplate ORDER BY datname",
+                             0, NULL, err);
+    PQfinish(conn);
+    if (!rc) rc = copy(m, from, into, "template1", BOUGH_SCHEMA_GLOBALS, true, err);
+    for (int i = 0; !rc && i < PQntuples(names); i++) {
+        bool is_there = *PQgetvalue(names, i, 1) == 't';
+        rc = copy(m, from, into, PQgetvalue(names, i, 0),
+                  is_there ? BOUGH_SCHEMA_CONTENT : BOUGH_SCHEMA_CREATE, is_there, err);
+        if (rc) (void)bough_context(err, "database \"%s\"", PQgetvalue(names, i, 0));
+    }
+    PQclear(names);
+    return rc;
+}
+
+/* ---- the branch ---- */
+
+static int init_rows(making *m, bough_error *err) {
+    const branch_wish *w = m->wish;
+    bough_branch_row *b = &m->branch;
+    bough_endpoint_row *e = &m->endpoint;
+    int rc = bough_ids_new(b->id, m->srv->cat, "br-", err);
+    if (!rc) rc = bough_ids_new(e->id, m->srv->cat, "ep-", err);
+    b->created_ms = b->updated_ms = e->created_ms = e->updated_ms = bough_now_epoch_ms();
+    (void)snprintf(b->project_id, sizeof b->project_id, "%s", m->project->id);
+    (void)snprintf(b->name, sizeof b->name, "%s", w->name);
+    (void)snprintf(b->state, sizeof b->state, "ready");
+    b->is_protected = w->is_protected;
+    b->expires_ms = w->expires_ms;
+    b->ttl_seconds = w->ttl_seconds;
+    b->expiry_cascades = w->expiry_cascades;
+    (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
+    (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
+    e->suspend_timeout_seconds = w->suspend_timeout_seconds;
+    return rc;
+}
+
+/* In the transaction. */
+static int insert_rows(making *m, bough_error *err) {
+    bough_catalogue *cat = m->srv->cat;
+    size_t n = m->wish->with_endpoint ? 2 : 1;
+    int rc = bough_branches_insert(cat, &m->branch, err);
+    if (!rc && n == 2) rc = bough_endpoints_insert(cat, &m->endpoint, err);
+    if (!rc) rc = bough_branches_copy_contents(cat, m->look.id, m->branch.id, err);
+    if (!rc && m->wish->annotation)
+        rc = bough_annotations_insert(cat, m->branch.id, m->wish->annotation, err);
+    for (size_t i = 0; i < n && !rc; i++) rc = bough_operations_insert(cat, &m->operations[i], err);
+    return rc;
+}
+
+static int commit(making *m, bough_error *err) {
+    double received_ms = m->rq->received_ms;
+    int rc = flow_operation(&m->operations[0], "apply_schema_from_branch", m->project->id,
+                            m->branch.id, NULL, received_ms, err);
+    if (!rc)
+        rc = flow_operation(&m->operations[1], "start_compute", m->project->id, m->branch.id,
+                            m->endpoint.id, received_ms, err);
+    if (!rc) rc = flow_check(m->rq, err);
+    if (!rc) rc = bough_catalogue_begin(m->srv->cat, err);
+    if (!rc) rc = bough_catalogue_end(m->srv->cat, insert_rows(m, err), err);
+    if (rc == BOUGH_E_CONFLICT) m->rq->slug = "BRANCH_ALREADY_EXISTS";
+    return rc;
+}
+
+/* (locked) Its compute runs, in which the schema is made. */
+static int make_locked(making *m, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX], **carried = NULL;
+    bough_branch_row taken;
+    server *srv = m->srv;
+    int rc = BOUGH_OK;
+    if (bough_branches_find(&taken, srv->cat, m->project->id, m->wish->name, NULL) == BOUGH_OK) {
+        m->rq->slug = "BRANCH_ALREADY_EXISTS";
+        return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
+                          m->wish->name);
+    }
+    rc = bough_store_pgdata(pgdata, srv->store, m->look.id, err);
+    if (!rc && bough_conf_carried(&carried, pgdata, err) == BOUGH_E_NOTFOUND)
+        bough_error_clear(err);
+    if (!rc)
+        rc = computes_begin(srv, &m->branch, &m->endpoint, m->pg.major,
+                            (const char *const *)carried, err);
+    flow_free_carried(carried);
+    if (!rc) rc = computes_wait(srv, m->branch.id, "the branch was created", err);
+    if (!rc) rc = copy_all(m, err);
+    BOUGH_POINT(rc, "schema.copied");
+    if (!rc && !m->wish->with_endpoint) {
+        rc = computes_stop(srv, m->branch.id, false, "it was asked for without one", err);
+        if (!rc) rc = computes_socket_dir(socket_dir, srv, m->endpoint.id, err);
+        if (!rc) rc = bough_rmtree(socket_dir, err);
+    }
+    if (!rc) rc = commit(m, err);
+    BOUGH_POINT(rc, "schema.committed");
+    return rc;
+}
+
+static int answer(making *m, bough_error *err) {
+    server *srv = m->srv;
+    json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
+    if (m->wish->with_endpoint)
+        (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
+    int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
+    if (!rc && m->wish->with_endpoint)
+        rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
+    m->rq->status = 201;
+    if (!rc)
+        m->rq->answer = json_pack("{s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b}", "branch",
+                                  answer_branch(srv, &m->branch, false), "endpoints", endpoints,
+                                  "databases", databases, "roles", roles, "operations",
+                                  answer_operations(m->operations, m->wish->with_endpoint ? 2 : 1),
+                                  "connection_uris", uris, "existing", 0);
+    json_decref(databases);
+    json_decref(roles);
+    json_decref(uris);
+    json_decref(endpoints);
+    return rc;
+}
+
+int flow_schema_branch_create(request *rq, const bough_project_row *project,
+                              const branch_wish *wish, bough_error *err) {
+    char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
+    bough_branch_row taken;
+    making *m = calloc(1, sizeof *m);
+    if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    *m = (making){.rq = rq, .srv = rq->srv, .project = project, .wish = wish};
+    int rc = BOUGH_OK;
+    if (bough_branches_find(&taken, rq->srv->cat, project->id, wish->name, NULL) == BOUGH_OK) {
+        rq->slug = "BRANCH_ALREADY_EXISTS";
+        rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
+                        wish->name);
+    }
+    if (!rc) rc = bough_pg_find(&m->pg, project->pg_major, err);
+    if (!rc) rc = init_rows(m, err);
+    if (!rc) rc = open_look(m, err);
+    compute_hold hold;
+    bool is_held = !rc && computes_hold(&hold, rq->srv, NULL, m->look.id);
+    if (!rc) rc = flow_fork_template(rq, &m->pg, m->branch.id, err);
+    m->has_files = rc == BOUGH_OK;
+    if (!rc) {
+        (void)snprintf(name_lock, sizeof name_lock, "branch-name:%s/%s", project->id, wish->name);
+        const char *const names[] = {name_lock, m->branch.id};
+        rc = locks_take(rq->srv->locks, names, 2, LOCK_WAIT_MS, err);
+        if (!rc) {
+            rc = make_locked(m, err);
+            if (rc) flow_remove_files(rq->srv, m->branch.id, m->endpoint.id);
+            m->has_files = rc == BOUGH_OK;
+            locks_drop(rq->srv->locks, names, 2);
+        }
+    }
+    if (rc && m->has_files) flow_remove_files(rq->srv, m->branch.id, m->endpoint.id);
+    if (is_held) computes_release(rq->srv, m->look.id);
+    close_look(m);
+    if (!rc) rc = answer(m, err);
+    if (!rc && m->branch.expires_ms) lifecycle_wake(rq->srv);
+    if (!rc)
+        bough_log(BOUGH_LOG_INFO, "branch created with a schema alone", "branch", m->branch.id,
+                  "parent", wish->parent, "request", rq->id, NULL);
+    free(m);
+    return rc;
+}
