@@ -159,10 +159,22 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_TMP_NAME);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
-    /* the layer: its files, then its index */
+    /* the branch's directory, under another name, with a stack that names the layer before there is
+     * one: who collects layers meanwhile must find it referenced */
+    char suffixed[80];
+    (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
+    if (!rc) rc = child_path(temp, store, suffixed, "", err);
+    if (!rc) rc = bough_rmtree(temp, err);
+    if (!rc) rc = bough_mkdirs(temp, 0700, err);
     if (!rc) rc = bough_path(dir, sizeof dir, err, "%s/%08u", branch, 1U);
+    if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &none, err);
+    /* the layer: its files, then its index */
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s/data", store->dir, dir);
-    if (!rc) rc = bough_mkdirs(path, 0700, err);
+    if (!rc) {
+        pthread_mutex_lock(&store->places); /* or the group's directory is removed while empty */
+        rc = bough_mkdirs(path, 0700, err);
+        pthread_mutex_unlock(&store->places);
+    }
     for (size_t i = 0; !rc && i < BOUGH_LAYERED_COUNT; i++) {
         char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
         rc = bough_path(from, sizeof from, err, "%s/%s", pgdata, bough_layered_dirs[i]);
@@ -178,17 +190,10 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     if (!rc) rc = bough_fsync_tree(path, err);
     if (!rc) rc = bough_layer_set_durable(store, dir, err);
     BOUGH_POINT(rc, "adopt.layer-durable");
-    /* the branch's directory: complete under another name, then renamed */
-    if (!rc) rc = child_path(temp, store, branch, ".new~", err);
-    if (!rc) rc = bough_rmtree(temp, err);
-    if (!rc) rc = bough_mkdirs(temp, 0700, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pgdata", temp);
     if (!rc && rename(pgdata, path) != 0)
         rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
     BOUGH_POINT(rc, "adopt.pgdata-moved");
-    char suffixed[80];
-    (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
-    if (!rc) rc = bough_layers_write(store, suffixed, "stack", dir, &none, err);
     if (!rc) rc = bough_layers_read(&one, store, suffixed, err);
     if (!rc) rc = bough_child_settle(store, suffixed, m, &one, err);
     bough_layers_free(&one);

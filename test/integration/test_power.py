@@ -14,7 +14,7 @@ import pytest
 from test_kill import assert_nothing_left
 
 sys.path.insert(0, os.path.join(h.ROOT, "test/power"))
-from disk import Disk, differences, read_log  # noqa: E402
+from disk import LINK, NOTE, RENAME, SYNC_END, SYNCFS_END, UNLINK, Disk, differences, read_log  # noqa: E402
 from workload import Recording, Told, Work, prepare  # noqa: E402
 
 SEED = int(os.environ.get("BOUGH_POWER_SEED") or random.randrange(10**6))
@@ -66,9 +66,14 @@ class Case:
         return self
 
 
+# Most records are writes: half of the cuts are where something has become durable, or got its name.
+TURNS = {SYNC_END, SYNCFS_END, RENAME, LINK, UNLINK, NOTE}
+
+
 def cases(log, count, chance, styles=STYLES):
-    moments = [r.seq for r in read_log(log)]
-    picked = sorted(chance.choice(moments) for _ in range(count))
+    records = [(r.seq, r.op in TURNS) for r in read_log(log)]
+    moments, turns = [seq for seq, _ in records], [seq for seq, turns in records if turns]
+    picked = sorted(chance.choice(turns if i % 2 else moments) for i in range(count))
     return [Case(i, seq, chance.randrange(10**9), styles[i % len(styles)]) for i, seq in enumerate(picked)]
 
 

@@ -94,13 +94,13 @@ class Work:
 
     def step(self):
         actions = [(self.make, 5), (self.write, 6), (self.table, 4), (self.drop_table, 1), (self.checkpoint, 2),
-                   (self.suspend, 2), (self.delete, 1), (self.rewrite, 2)]
+                   (self.suspend, 2), (self.delete, 1), (self.rewrite, 2), (self.hurry, 4)]
         action = self.chance.choices([a for a, _ in actions], [w for _, w in actions])[0]
         action(self.chance.choice(self.branches))
 
     def make(self, parent):
         if len(self.branches) >= MOST:
-            self.delete(self.chance.choice(self.branches[1:]))
+            self.delete(self.chance.choice([b for b in self.branches if b not in ("main", parent)]))
             return
         self.counter += 1
         name = f"n{self.counter}"
@@ -108,6 +108,22 @@ class Work:
         self.p.branch(name, parent)
         self.recording.note(k="made", branch=name)
         self.branches.append(name)
+
+    def hurry(self, parent):
+        """A branch, and checkpoints of its parent before the new layer can have been made durable."""
+        made = threading.Event()
+
+        def checkpoints():
+            with contextlib.closing(self.p.admin(parent)) as c:
+                while not made.is_set():
+                    c.run("CHECKPOINT")
+        t = threading.Thread(target=checkpoints, daemon=True)
+        t.start()
+        try:
+            self.make(parent)
+        finally:
+            made.set()
+            t.join(30)
 
     def delete(self, branch):
         if branch == "main" or len(self.branches) < 3:
