@@ -92,12 +92,19 @@ def wait_for(condition, what, limit=30.0, pause=0.02):
         time.sleep(pause)
 
 
+_given_ports = set()
+
+
 def free_port():
+    """One that nobody listens on, and that was not given to another test of this run."""
     for _ in range(200):
         port = random.randrange(10000, 32000)
+        if port in _given_ports:
+            continue
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
+                _given_ports.add(port)
                 return port
             except OSError:
                 continue
