@@ -193,10 +193,15 @@ def _idle(rig, project, main, n):
     doors = []
     for _ in range(n):
         made = rig.branch(project, main)
-        doors.append(Door(rig, project, made["branch"]["id"]))
+        door = Door(rig, project, made["branch"]["id"])
+        rig.api.call("PATCH", f"/projects/{project}/endpoints/{door.endpoint}",
+                     {"endpoint": {"autoscaling_limit_max_cu": 0.25}})
+        door.suspend()
+        select_once(**door.clear())
+        doors.append(door)
     pids = _below(rig)
     pss = sum(_pss(pid) for pid in pids)
-    yield (f"{n} awake idle computes: memory (PSS)", f"{1024 * n // 100} MiB",
+    yield (f"{n} awake idle computes of 0.25 units: memory (PSS)", f"{1024 * n // 100} MiB",
            f"{pss:.0f} MiB in {len(pids)} processes", pss <= 1024 * n / 100)
     for d in doors:
         d.suspend()

@@ -67,7 +67,15 @@ BOUGH_API BOUGH_CHECK int bough_endpoint_suspend(bough_endpoint **endpoint, boug
                                                  const char *project, const char *id,
                                                  bough_error *err);
 
-/** Stop the compute and start it again. The same parameters. */
+/**
+ * Say how large the compute is from its next start on. The same parameters, and:
+ * @param least, most  Compute units, multiples of 0.25 up to 16.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_resize(bough_endpoint **endpoint, bough_client *client,
+                                                const char *project, const char *id, double least,
+                                                double most, bough_error *err);
+
+/** Stop the compute and start it again. The same parameters as bough_endpoint_start(). */
 BOUGH_API BOUGH_CHECK int bough_endpoint_restart(bough_endpoint **endpoint, bough_client *client,
                                                  const char *project, const char *id,
                                                  bough_error *err);

@@ -279,6 +279,7 @@ int cmd_endpoint_get(const cli_args *args, bough_error *err);
 int cmd_endpoint_start(const cli_args *args, bough_error *err);
 int cmd_endpoint_suspend(const cli_args *args, bough_error *err);
 int cmd_endpoint_restart(const cli_args *args, bough_error *err);
+int cmd_endpoint_resize(const cli_args *args, bough_error *err);
 int cmd_endpoint_why(const cli_args *args, bough_error *err);
 int cmd_ip_allow_list(const cli_args *args, bough_error *err);
 int cmd_ip_allow_add(const cli_args *args, bough_error *err);

@@ -130,6 +130,39 @@ int cmd_endpoint_suspend(const cli_args *args, bough_error *err) {
     return change(args, bough_endpoint_suspend, "idle", err);
 }
 
+/* "2", or "0.25-2". */
+static int read_units(double *least, double *most, const char *text, bough_error *err) {
+    char *end;
+    *least = *most = strtod(text, &end);
+    if (end != text && *end == '-') {
+        const char *second = end + 1;
+        *most = strtod(second, &end);
+        if (end == second) end = NULL;
+    }
+    if (end && end != text && !*end && *least > 0) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_USAGE, "\"%.60s\" is no size; say for example 2 or 0.25-2",
+                      text);
+}
+
+int cmd_endpoint_resize(const cli_args *args, bough_error *err) {
+    subject s = {NULL, NULL, NULL, NULL};
+    bough_endpoint *changed = NULL;
+    double least, most;
+    int rc = read_units(&least, &most, args->words[1], err);
+    if (!rc) rc = subject_find(&s, args, err);
+    if (!rc)
+        rc = bough_endpoint_resize(&changed, s.client, s.project->id, s.endpoint->id, least, most,
+                                   err);
+    if (!rc && args->json)
+        rc = cli_print_json(cli_json(changed->json), err);
+    else if (!rc)
+        cli_say(args, "Compute of branch %s has %s units%s", s.branch->name, args->words[1],
+                strcmp(s.endpoint->state, "active") == 0 ? " from its next start on" : "");
+    bough_endpoint_free(changed);
+    subject_free(&s);
+    return rc;
+}
+
 int cmd_endpoint_restart(const cli_args *args, bough_error *err) {
     return change(args, bough_endpoint_restart, "active", err);
 }

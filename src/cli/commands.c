@@ -536,6 +536,22 @@ static const cli_command endpoint_commands[] = {
      .run = cmd_endpoint_restart,
      .details = OF_ENDPOINT "Its connections end.",
      .examples = "bough endpoint restart main"},
+    {.name = "resize",
+     .summary = "Say how large a branch's compute is",
+     .words = "ENDPOINT UNITS",
+     .min_words = 2,
+     .max_words = 2,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_resize,
+     .details = OF_ENDPOINT
+     "UNITS is a number of compute units, or the least and the most as in 0.25-2: multiples of "
+     "0.25 "
+     "up to 16; the most counts. One unit is 128MB of shared_buffers, 4GB of effective_cache_size, "
+     "work_mem of 4MB and 100 connections; less than one keeps work_mem and half of the "
+     "connections. "
+     "It takes effect at the next start.",
+     .examples = "bough endpoint resize main 2 && bough endpoint restart main"},
     {.name = "why",
      .summary = "Tell why a compute is awake or asleep",
      .words = "ENDPOINT",

@@ -103,6 +103,22 @@ int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client, cons
     return rc ? rc : change(endpoint, client, path, err);
 }
 
+int bough_endpoint_resize(bough_endpoint **endpoint, bough_client *client, const char *project,
+                          const char *id, double least, double most, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *answer = NULL,
+           *body = json_pack("{s:{s:f,s:f}}", "endpoint", "autoscaling_limit_min_cu", least,
+                             "autoscaling_limit_max_cu", most);
+    *endpoint = NULL;
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s", project, id);
+    bough_request request = {.method = "PATCH", .path = path, .body = body};
+    if (!rc) rc = bough_request_send(&answer, client, &request, err);
+    if (!rc) rc = boxed(endpoint, json_object_get(answer, "endpoint"), err);
+    json_decref(body);
+    json_decref(answer);
+    return rc;
+}
+
 int bough_endpoint_restart(bough_endpoint **endpoint, bough_client *client, const char *project,
                            const char *id, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];

@@ -112,6 +112,8 @@ static const char *const migrations[] = {
     "ALTER TABLE branches ADD COLUMN is_look INTEGER NOT NULL DEFAULT 0;",
     "CREATE TABLE annotations (branch_id TEXT PRIMARY KEY REFERENCES branches ON DELETE CASCADE,"
     " value TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT;",
+    "ALTER TABLE endpoints ADD COLUMN least_quarters INTEGER NOT NULL DEFAULT 4;"
+    "ALTER TABLE endpoints ADD COLUMN most_quarters INTEGER NOT NULL DEFAULT 4;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -208,6 +208,9 @@ BOUGH_CHECK int bough_endpoints_list_live(bough_endpoint_row **rows, size_t *n,
                                           bough_error *err);
 BOUGH_CHECK int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int seconds,
                                             bough_error *err);
+/** In quarters of a compute unit. */
+BOUGH_CHECK int bough_endpoints_set_size(bough_catalogue *cat, const char *id, int least_quarters,
+                                         int most_quarters, bough_error *err);
 BOUGH_CHECK int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message,
                                           bough_error *err);
 BOUGH_CHECK int bough_endpoints_delete(bough_catalogue *cat, const char *id, bough_error *err);

@@ -1,8 +1,10 @@
 /* Table endpoints. Whether one is active is the supervisor's knowledge, not a column. */
 #include "model/query.h"
+#include "model/rules.h"
 
 #define COLUMNS                                                                                    \
-    "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms"
+    "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms,"      \
+    " least_quarters, most_quarters"
 
 /* Not of a deleted branch. */
 #define OF_LIVE "(SELECT deleted_ms FROM branches b WHERE b.id = endpoints.branch_id) IS NULL"
@@ -16,13 +18,17 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     bough_query_text(row->last_error, sizeof row->last_error, stmt, 4);
     row->created_ms = sqlite3_column_int64(stmt, 5);
     row->updated_ms = sqlite3_column_int64(stmt, 6);
+    row->least_quarters = sqlite3_column_int(stmt, 7);
+    row->most_quarters = sqlite3_column_int(stmt, 8);
 }
 
 int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, bough_error *err) {
     int rc = bough_query_run(
-        NULL, cat, err, "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)",
-        "sssitii", row->id, row->project_id, row->branch_id, (int64_t)row->suspend_timeout_seconds,
-        row->last_error, row->created_ms, row->updated_ms);
+        NULL, cat, err, "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "sssitiiii", row->id, row->project_id, row->branch_id,
+        (int64_t)row->suspend_timeout_seconds, row->last_error, row->created_ms, row->updated_ms,
+        (int64_t)(row->least_quarters ? row->least_quarters : BOUGH_SIZE_QUARTERS),
+        (int64_t)(row->most_quarters ? row->most_quarters : BOUGH_SIZE_QUARTERS));
     if (rc == BOUGH_E_CONFLICT)
         (void)bough_fail(err, rc, "read_write endpoint already exists for branch \"%s\"",
                          row->branch_id);
@@ -88,6 +94,15 @@ int bough_endpoints_set_timeout(bough_catalogue *cat, const char *id, int second
         NULL, cat, err,
         "UPDATE endpoints SET suspend_timeout_seconds = ?, updated_ms = ? WHERE id = ?", "iis",
         (int64_t)seconds, bough_now_epoch_ms(), id);
+}
+
+int bough_endpoints_set_size(bough_catalogue *cat, const char *id, int least_quarters,
+                             int most_quarters, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE endpoints SET least_quarters = ?, most_quarters = ?,"
+                           " updated_ms = ? WHERE id = ?",
+                           "iiis", (int64_t)least_quarters, (int64_t)most_quarters,
+                           bough_now_epoch_ms(), id);
 }
 
 int bough_endpoints_set_error(bough_catalogue *cat, const char *id, const char *message,

@@ -95,7 +95,9 @@ typedef struct bough_endpoint_row {
     char project_id[BOUGH_ID_SIZE];
     char branch_id[BOUGH_ID_SIZE];
     int suspend_timeout_seconds; /**< above 0: suspended after so long without a session */
-    char last_error[512];        /**< why its compute ended unexpectedly; "" when it did not */
+    int least_quarters,
+        most_quarters;    /**< its size: quarters of a compute unit; 0: BOUGH_SIZE_QUARTERS */
+    char last_error[512]; /**< why its compute ended unexpectedly; "" when it did not */
     int64_t created_ms, updated_ms;
 } bough_endpoint_row;
 

@@ -76,6 +76,16 @@ int bough_rule_suspend_timeout(long long seconds, int least, bough_error *err) {
         seconds);
 }
 
+int bough_rule_size(int least_quarters, int most_quarters, bough_error *err) {
+    if (least_quarters < 1 || most_quarters > BOUGH_SIZE_MOST_QUARTERS)
+        return bough_fail(err, BOUGH_E_INVALID, "a size is 0.25 to %d compute units",
+                          BOUGH_SIZE_MOST_QUARTERS / 4);
+    if (least_quarters > most_quarters)
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "autoscaling_limit_min_cu is above autoscaling_limit_max_cu");
+    return BOUGH_OK;
+}
+
 int bough_rule_retention(long long seconds, bough_error *err) {
     enum { MOST = 35 * 86400 };
     if (seconds >= 0 && seconds <= MOST) return BOUGH_OK;

@@ -23,6 +23,14 @@ BOUGH_CHECK int bough_rule_pg_name(const char *kind, const char *name, bough_err
 /** suspend_timeout_seconds: -1, 0, or `least` to 604800. */
 BOUGH_CHECK int bough_rule_suspend_timeout(long long seconds, int least, bough_error *err);
 
+enum {
+    BOUGH_SIZE_QUARTERS = 4, /**< of a compute unit: the size of endpoints of which none is said */
+    BOUGH_SIZE_MOST_QUARTERS = 64 /**< 16 compute units */
+};
+
+/** Sizes: each a quarter of a unit to 16 units, and the least not above the most. */
+BOUGH_CHECK int bough_rule_size(int least_quarters, int most_quarters, bough_error *err);
+
 /** history_retention_seconds of a project: 0 to 35 days. */
 BOUGH_CHECK int bough_rule_retention(long long seconds, bough_error *err);
 

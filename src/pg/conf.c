@@ -450,7 +450,6 @@ static const setting insisted[] = {
     {0, "synchronous_standby_names", ""},
     {0, "max_logical_replication_workers", "0"},
     /* memory that the confinement allows */
-    {0, "shared_buffers", "128MB"},
     {0, "huge_pages", "off"},
     {0, "shared_memory_type", "mmap"},
     {0, "dynamic_shared_memory_type", "mmap"},
@@ -474,6 +473,25 @@ static void add_settings(text *t, const setting *list, size_t n, int major) {
         if (major >= list[i].since) add_setting(t, list[i].name, list[i].value);
 }
 
+/* What follows the size; one compute unit is what PostgreSQL has by default. */
+static void add_size(text *t, int quarters, bool insists) {
+    char number[32];
+    int least = quarters > 4 ? quarters : 4;
+    if (insists) {
+        (void)snprintf(number, sizeof number, "%dMB", 32 * quarters);
+        add_setting(t, "shared_buffers", number);
+        return;
+    }
+    (void)snprintf(number, sizeof number, "%dMB", 1024 * quarters);
+    add_setting(t, "effective_cache_size", number);
+    (void)snprintf(number, sizeof number, "%dMB", least);
+    add_setting(t, "work_mem", number);
+    (void)snprintf(number, sizeof number, "%dMB", 16 * least);
+    add_setting(t, "maintenance_work_mem", number);
+    (void)snprintf(number, sizeof number, "%d", quarters > 2 ? 25 * quarters : 50);
+    add_setting(t, "max_connections", number);
+}
+
 static void add_sockets(text *t, const bough_conf *conf) {
     text list = {.data = NULL};
     add_string(&list, conf->socket_dir);
@@ -492,12 +510,15 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     text t = {.data = NULL};
     add_string(&t, "# Written by Bough before every start; changes are lost. Use ALTER DATABASE or "
                    "ALTER ROLE ... SET.\n");
+    int quarters = conf->quarters ? conf->quarters : 4;
     add_settings(&t, defaults, sizeof defaults / sizeof *defaults, conf->major);
+    add_size(&t, quarters, false);
     char path[BOUGH_PATH_MAX];
     if (!bough_path(path, sizeof path, NULL, "%s/%s", pgdata, carried_name) &&
         access(path, R_OK) == 0)
         add_string(&t, "include = 'bough_carried.conf'\n");
     add_settings(&t, insisted, sizeof insisted / sizeof *insisted, conf->major);
+    add_size(&t, quarters, true);
     /* full-page images are most of the WAL of a young branch */
     if (conf->has_lz4) add_setting(&t, "wal_compression", "lz4");
     add_sockets(&t, conf);

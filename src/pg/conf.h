@@ -17,6 +17,7 @@
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
     int major;               /**< of the PostgreSQL that will run */
+    int quarters;            /**< its size in quarters of a compute unit; 0: one unit */
     bool has_lz4;            /**< as in bough_pg */
     const char *socket_dir;  /**< absolute */
     const char *handoff_dir; /**< absolute: a second, private directory of sockets; NULL: none */

@@ -9,6 +9,7 @@
 #include <event2/http.h>
 
 #include "model/expiry.h"
+#include "model/rules.h"
 #include "model/snapshots.h"
 #include "server/computes.h"
 #include "server/door.h"
@@ -208,20 +209,26 @@ static const char *host_of(char *out, size_t size, const door_address *address) 
     return out;
 }
 
+/* Compute units, of quarters. */
+static json_t *units(int quarters) {
+    if (!quarters) quarters = BOUGH_SIZE_QUARTERS;
+    return quarters % 4 ? json_real(quarters / 4.0) : json_integer(quarters / 4);
+}
+
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
     door_address address;
     char host[352];
     int64_t started_ms = computes_started_ms(srv, row->branch_id);
     door_address_of(&address, srv->door, row->id);
-    json_t *e =
-        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}",
-                  "id", row->id, "project_id", row->project_id, "branch_id", row->branch_id, "host",
-                  host_of(host, sizeof host, &address), "type", "read_write", "current_state",
-                  started_ms ? "active" : "idle", "disabled", 0, "suspend_timeout_seconds",
-                  row->suspend_timeout_seconds, "autoscaling_limit_min_cu", 1,
-                  "autoscaling_limit_max_cu", 1, "region_id", "local", "pooler_mode", "transaction",
-                  "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source",
-                  "bough", "proxy_host", "localhost", "provisioner", "bough");
+    json_t *e = json_pack(
+        "{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:o,s:o,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}", "id", row->id,
+        "project_id", row->project_id, "branch_id", row->branch_id, "host",
+        host_of(host, sizeof host, &address), "type", "read_write", "current_state",
+        started_ms ? "active" : "idle", "disabled", 0, "suspend_timeout_seconds",
+        row->suspend_timeout_seconds, "autoscaling_limit_min_cu", units(row->least_quarters),
+        "autoscaling_limit_max_cu", units(row->most_quarters), "region_id", "local", "pooler_mode",
+        "transaction", "pooler_enabled", 0, "settings", "passwordless_access", 0, "creation_source",
+        "bough", "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
     if (*row->last_error) (void)json_object_set_new(e, "last_error", json_string(row->last_error));

@@ -120,6 +120,13 @@ BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const
                                   bough_error *err);
 /** Put the settings of a row into the catalogue and into effect. */
 BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bough_error *err);
+/** Refuse a type of endpoints. */
+BOUGH_CHECK int api_refuse_type(const char *type, bough_error *err);
+/**
+ * Take an endpoint's size from a body, in quarters of a compute unit.
+ * @param[in,out] least, most  What they are where the body does not say.
+ */
+BOUGH_CHECK int api_read_size(int *least, int *most, const json_t *endpoint, bough_error *err);
 /** A query parameter that is true or false; false where it is missing. */
 BOUGH_CHECK int api_query_bool(bool *out, const request *rq, const char *name, bough_error *err);
 /** A numeric query parameter within bounds. */

@@ -235,13 +235,13 @@ static int read_endpoints(branch_wish *wish, const request *rq, bough_error *err
         return bough_fail(err, BOUGH_E_INVALID, "an endpoint must be an object");
     int rc = body_check(one, "endpoints", known, err);
     if (!rc) rc = body_text(&type, one, "type", err);
-    if (!rc && type && strcmp(type, "read_write") != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
-                        type);
+    if (!rc && type && strcmp(type, "read_write") != 0) rc = api_refuse_type(type, err);
     if (!rc)
         rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) rc = body_int(&seconds, one, "suspend_timeout_seconds", 0, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    wish->least_quarters = wish->most_quarters = BOUGH_SIZE_QUARTERS;
+    if (!rc) rc = api_read_size(&wish->least_quarters, &wish->most_quarters, one, err);
     wish->with_endpoint = true;
     wish->suspend_timeout_seconds = (int)seconds;
     return rc;

@@ -75,20 +75,50 @@ static const char *const fields[] = {"branch_id",
                                      "settings",
                                      NULL};
 
+int api_refuse_type(const char *type, bough_error *err) {
+    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
+                     type);
+    return bough_hint(err,
+                      "For queries apart from a branch's own compute, make a branch of it: that "
+                      "is a copy of this moment which costs nothing.");
+}
+
 /* What would act and does not is refused. */
 static int check_fields(json_t *endpoint, bough_error *err) {
     const char *type = NULL;
     int rc = body_check(endpoint, "endpoint", fields, err);
     if (!rc) rc = body_refuse(endpoint, "disabled", "endpoints cannot be disabled yet", err);
-    if (!rc) rc = body_refuse(endpoint, "pooler_enabled", "there is no pooler yet", err);
+    if (!rc)
+        rc = body_refuse(endpoint, "pooler_enabled",
+                         "the pooler is reached by its own host, ID-pooler, always", err);
     if (!rc)
         rc =
             body_refuse(endpoint, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) rc = body_text(&type, endpoint, "type", err);
-    if (!rc && type && strcmp(type, "read_write") != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
-                        type);
+    if (!rc && type && strcmp(type, "read_write") != 0) rc = api_refuse_type(type, err);
     return rc;
+}
+
+/* A size in compute units, a multiple of a quarter. */
+static int read_units(int *quarters, const json_t *object, const char *name, bough_error *err) {
+    const json_t *value = json_object_get(object, name);
+    if (!value || json_is_null(value)) return BOUGH_OK;
+    double units = json_number_value(value) * 4;
+    if (!json_is_number(value) || units < 0 || units > 1e6 || units != (double)(int)units)
+        return bough_fail(err, BOUGH_E_INVALID, "\"%s\" must be a multiple of 0.25", name);
+    *quarters = (int)units;
+    return BOUGH_OK;
+}
+
+int api_read_size(int *least, int *most, const json_t *endpoint, bough_error *err) {
+    int given_least = 0, given_most = 0;
+    int rc = read_units(&given_least, endpoint, "autoscaling_limit_min_cu", err);
+    if (!rc) rc = read_units(&given_most, endpoint, "autoscaling_limit_max_cu", err);
+    if (given_least && !given_most && given_least > *most) given_most = given_least;
+    if (given_most && !given_least && given_most < *least) given_least = given_most;
+    if (given_least) *least = given_least;
+    if (given_most) *most = given_most;
+    return rc ? rc : bough_rule_size(*least, *most, err);
 }
 
 /* Make the row, with the branch's lock held. */
@@ -114,7 +144,8 @@ int api_endpoint_create(request *rq, bough_error *err) {
     static const char *const known[] = {"endpoint", NULL};
     bough_project_row project;
     bough_branch_row branch;
-    bough_endpoint_row row = {0};
+    bough_endpoint_row row = {.least_quarters = BOUGH_SIZE_QUARTERS,
+                              .most_quarters = BOUGH_SIZE_QUARTERS};
     json_t *endpoint = NULL, *keep = NULL;
     const char *branch_id = NULL;
     long long seconds = 0;
@@ -127,6 +158,7 @@ int api_endpoint_create(request *rq, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
     if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    if (!rc) rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
     if (!rc) rc = access_branch(rq, branch_id, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
     if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);
@@ -166,6 +198,10 @@ int api_endpoint_update(request *rq, bough_error *err) {
         rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds,
                       err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    if (!rc) rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
+    if (!rc)
+        rc = bough_endpoints_set_size(rq->srv->cat, row.id, row.least_quarters, row.most_quarters,
+                                      err);
     if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row.id, (int)seconds, err);
     if (!rc) rc = bough_endpoints_get(&row, rq->srv->cat, row.project_id, row.id, err);
     if (!rc) rc = answer_with_operation(rq, &row, NULL, err);

@@ -391,12 +391,13 @@ static int dirs_of(socket_dirs *dirs, const server *srv, const char *endpoint, b
                            COMPUTE_HANDOFF_DIR);
 }
 
-static bough_conf conf_of(const server *srv, int major, const socket_dirs *dirs,
+static bough_conf conf_of(const server *srv, int major, int quarters, const socket_dirs *dirs,
                           const tls_files *tls, const bough_branch_row *branch,
                           const char *const *carried) {
     bough_pg pg = {.has_lz4 = false};
     bough_ignore(bough_pg_find(&pg, major, NULL));
     return (bough_conf){.major = major,
+                        .quarters = quarters,
                         .has_lz4 = pg.has_lz4,
                         .socket_dir = dirs->all,
                         .handoff_dir = dirs->handoff,
@@ -588,7 +589,8 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
         rc = tls_prepare(&tls, srv, address.name, err);
     }
     if (!rc) {
-        bough_conf conf = conf_of(srv, major, &dirs, &tls, branch, carried);
+        bough_conf conf =
+            conf_of(srv, major, endpoint->most_quarters, &dirs, &tls, branch, carried);
         conf.is_closed = is_closed;
         rc = bough_conf_write(pgdata, &conf, err);
     }
@@ -649,7 +651,8 @@ int computes_open(server *srv, const char *branch, bough_error *err) {
     if (!rc) rc = tls_files_of(&tls, srv, branch, err);
     if (!rc) rc = load_time(before, sizeof before, dirs.all, err);
     if (rc) return rc;
-    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, &e->branch, NULL);
+    bough_conf conf =
+        conf_of(srv, e->major, e->endpoint.most_quarters, &dirs, &tls, &e->branch, NULL);
     rc = bough_conf_rewrite(pgdata, &conf, bough_compute_pid(e->compute), err);
     /* the postmaster reads pg_hba.conf after its settings and before it forks another session */
     for (double until = bough_now_ms() + OPEN_MS; !rc;) {
@@ -868,7 +871,8 @@ static int sync_branch(server *srv, const char *branch, bough_error *err) {
     if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
     if (!rc) rc = tls_files_of(&tls, srv, branch, err);
     if (rc) return rc;
-    bough_conf conf = conf_of(srv, e->major, &dirs, &tls, &e->branch, NULL);
+    bough_conf conf =
+        conf_of(srv, e->major, e->endpoint.most_quarters, &dirs, &tls, &e->branch, NULL);
     conf.hold_wal = false;
     return bough_conf_release_wal(pgdata, &conf, bough_compute_pid(e->compute), err);
 }

@@ -13,6 +13,7 @@
 
 #include "model/ids.h"
 #include "model/snapshots.h"
+#include "model/rules.h"
 #include "pg/conf.h"
 #include "server/answer.h"
 #include "server/computes.h"
@@ -133,6 +134,8 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
+    e->least_quarters = wish->least_quarters ? wish->least_quarters : BOUGH_SIZE_QUARTERS;
+    e->most_quarters = wish->most_quarters ? wish->most_quarters : BOUGH_SIZE_QUARTERS;
     m->wish = wish;
     m->with_endpoint = wish->with_endpoint;
     (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id,

@@ -35,6 +35,7 @@ typedef struct branch_wish {
     bough_target moment;  /**< of the parent's past; all zero: its present */
     bool with_endpoint;
     int suspend_timeout_seconds;
+    int least_quarters, most_quarters; /**< the endpoint's size; 0: the usual */
     bool if_exists_return;
     bool is_protected;
     bool is_look;                    /**< as in bough_branch_row */

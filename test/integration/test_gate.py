@@ -99,3 +99,21 @@ def test_nothing_that_names_no_endpoint_wakes_one(project):
                  struct.pack("!IIII", 16, 80877102, 1, 1)):
         told(door, data)
     assert door.state() == "idle"
+
+
+def test_sizes_take_effect_at_the_next_start(project):
+    sql = ("SELECT current_setting('shared_buffers'), current_setting('max_connections'),"
+           " current_setting('work_mem'), current_setting('effective_cache_size')")
+    door = t.Door(project)
+    assert project.one("main", sql) == ("128MB", "100", "4MB", "4GB")
+    made = project.json("endpoint", "resize", "main", "0.25-2")
+    assert (made["autoscaling_limit_min_cu"], made["autoscaling_limit_max_cu"]) == (0.25, 2)
+    assert project.one("main", sql) == ("128MB", "100", "4MB", "4GB")
+    project.suspend()
+    with door.connect(door.clear()) as c:
+        assert c.one(sql) == ("256MB", "200", "8MB", "8GB")
+    project.json("endpoint", "resize", "main", "0.25")
+    project.bough("endpoint", "restart", "main")
+    assert project.one("main", sql) == ("32MB", "50", "4MB", "1GB")
+    for bad in ("0", "17", "0.3", "2-1", "x", "-1"):
+        project.refused("endpoint", "resize", "main", bad, status=("invalid", "usage"))
