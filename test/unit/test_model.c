@@ -76,7 +76,11 @@ static bough_branch_row branch_row(const char *id, const char *project, const ch
 }
 
 static bough_endpoint_row endpoint_row(const char *id, const char *project, const char *branch) {
-    bough_endpoint_row row = {.suspend_timeout_seconds = 300, .created_ms = 1, .updated_ms = 1};
+    bough_endpoint_row row = {.suspend_timeout_seconds = 300,
+                              .least_quarters = 1,
+                              .most_quarters = 8,
+                              .created_ms = 1,
+                              .updated_ms = 1};
     (void)snprintf(row.id, sizeof row.id, "%s", id);
     (void)snprintf(row.project_id, sizeof row.project_id, "%s", project);
     (void)snprintf(row.branch_id, sizeof row.branch_id, "%s", branch);
@@ -516,6 +520,11 @@ static void a_branch_has_one_endpoint(void **state) {
     assert_memory_equal(&back, &row, sizeof row);
     assert_int_equal(bough_endpoints_get(&back, cat, "q", "ep-x", NULL), BOUGH_E_NOTFOUND);
     assert_int_equal(bough_endpoints_set_timeout(cat, "ep-x", 60, NULL), BOUGH_OK);
+    assert_int_equal(bough_endpoints_set_size(cat, "ep-x", 2, 64, NULL), BOUGH_OK);
+    assert_int_equal(bough_rule_size(2, 64, NULL), BOUGH_OK);
+    assert_int_not_equal(bough_rule_size(2, 65, NULL), BOUGH_OK);
+    assert_int_not_equal(bough_rule_size(3, 2, NULL), BOUGH_OK);
+    assert_int_not_equal(bough_rule_size(0, 2, NULL), BOUGH_OK);
     assert_int_equal(bough_endpoints_set_error(cat, "ep-x", "it broke", NULL), BOUGH_OK);
     assert_int_equal(bough_endpoints_of_branch(&back, cat, "br-main", NULL), BOUGH_OK);
     assert_int_equal(back.suspend_timeout_seconds, 60);
