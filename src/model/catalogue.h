@@ -175,7 +175,8 @@ BOUGH_CHECK int bough_branches_subtree(bough_id_list *ids, size_t *n, bough_cata
 /** The next moment after `now_ms` at which any of the above changes; 0: none. */
 BOUGH_CHECK int bough_branches_next_event(int64_t *at_ms, bough_catalogue *cat, int64_t now_ms,
                                           bough_error *err);
-/** Whether any branch, snapshot or schedule waits for a time. */
+/** Whether anything waits for a time: a branch, a snapshot, a schedule, or history that is to be
+ * forgotten. */
 BOUGH_CHECK int bough_branches_any_timed(bool *any, bough_catalogue *cat, bough_error *err);
 
 /** @retval BOUGH_E_NOTFOUND  Nothing was recorded yet. */

@@ -144,7 +144,8 @@ int bough_branches_any_timed(bool *any, bough_catalogue *cat, bough_error *err) 
         "SELECT EXISTS (SELECT 1 FROM branches WHERE expires_ms IS NOT NULL)"
         " OR EXISTS (SELECT 1 FROM branches WHERE deleted_ms IS NOT NULL AND NOT is_snapshot)"
         " OR EXISTS (SELECT 1 FROM snapshots WHERE expires_ms IS NOT NULL)"
-        " OR EXISTS (SELECT 1 FROM schedules)",
+        " OR EXISTS (SELECT 1 FROM schedules)"
+        " OR EXISTS (SELECT 1 FROM projects WHERE history_retention_seconds > 0)",
         "");
     *any = n != 0;
     return rc;

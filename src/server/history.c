@@ -7,18 +7,13 @@
 #include <string.h>
 
 #include "model/rules.h"
+#include "model/thinning.h"
 #include "server/answer.h"
+#include "server/clock.h"
 #include "server/computes.h"
 #include "server/inside.h"
 #include "util/log.h"
 
-/**
- * A restore point after so much WAL: what lies between two of them is replayed by a branch of a
- * moment, at about 2 ms a MiB. Each adds a layer, so the distance doubles with every
- * POINTS_PER_STEP of them.
- */
-#define POINT_BYTES ((uint64_t)128 << 20)
-#define POINTS_PER_STEP 16U
 /** Even a quiet branch gets one as its history moves on: WAL is forgotten from point to point. */
 #define POINTS_PER_RETENTION 8
 
@@ -177,12 +172,11 @@ static void complain(const char *what, const char *branch, const bough_error *er
 }
 
 /* Whether it is time for a restore point. */
-static bool is_due(const bough_point *points, size_t n, uint64_t wal_end,
+static bool is_due(const server *srv, const bough_point *points, size_t n, uint64_t wal_end,
                    const bough_project_row *project) {
     if (n == 0) return true;
     const bough_point *last = &points[n - 1];
-    uint64_t distance = POINT_BYTES << (n / POINTS_PER_STEP < 20 ? n / POINTS_PER_STEP : 20);
-    if (wal_end > last->lsn && wal_end - last->lsn >= distance) return true;
+    if (wal_end > last->lsn && wal_end - last->lsn >= srv->point_bytes) return true;
     int64_t age_ms = bough_now_epoch_ms() - last->time_ms;
     return wal_end > last->lsn &&
            age_ms > project->history_retention_seconds * 1000 / POINTS_PER_RETENTION;
@@ -203,7 +197,7 @@ static int make_point(server *srv, const bough_project_row *project, const bough
     if (!rc && lost)
         bough_log(BOUGH_LOG_ERROR, "the history of a branch has a gap: WAL could not be kept",
                   "branch", branch->id, NULL);
-    if (!rc && wal_end && is_due(points, n, wal_end, project)) {
+    if (!rc && wal_end && is_due(srv, points, n, wal_end, project)) {
         bough_fork_result made;
         rc = bough_store_point(&made, srv->store, branch->id, live, err);
         if (!rc && made.sealed) computes_sync_later(srv, branch);
@@ -217,15 +211,36 @@ static int make_point(server *srv, const bough_project_row *project, const bough
     return rc;
 }
 
-/* (locked) Restore points that are due, and what is older than the window. */
+/* (locked) Older restore points become fewer. The oldest stays, for the history begins there. */
+static int thin(server *srv, const bough_project_row *project, const char *branch,
+                bough_error *err) {
+    bough_point *points;
+    size_t n;
+    int rc = bough_store_points(&points, &n, srv->store, branch, err);
+    bool *keep = rc || n < 3 ? NULL : calloc(n, sizeof *keep);
+    if (keep)
+        bough_thinning_choose(keep, points, n, srv->point_bytes,
+                              project->history_retention_seconds * 1000 / POINTS_PER_RETENTION);
+    for (size_t i = 0; keep && !rc && i < n; i++)
+        if (!keep[i]) rc = bough_store_point_forget(srv->store, branch, points[i].name, err);
+    free(keep);
+    free(points);
+    return rc;
+}
+
+/* (locked) Restore points that are due, and what is older than the window. No jump of the clock
+ * makes history old. */
 static void keep_one(server *srv, const bough_project_row *project,
                      const bough_branch_row *branch) {
     bough_error err = {0};
-    int64_t from_ms = bough_now_epoch_ms() - project->history_retention_seconds * 1000;
+    clock_moment moment;
+    clock_look(&moment, srv->clock);
+    int64_t from_ms = moment.now_ms - project->history_retention_seconds * 1000;
     if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
         make_point(srv, project, branch, &err) != BOUGH_OK)
         complain("no restore point", branch->id, &err);
-    if (bough_store_prune(srv->store, branch->id, from_ms, &err) != BOUGH_OK)
+    if (thin(srv, project, branch->id, &err) != BOUGH_OK ||
+        bough_store_prune(srv->store, branch->id, from_ms, &err) != BOUGH_OK)
         complain("could not forget old history", branch->id, &err);
 }
 

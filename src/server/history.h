@@ -6,6 +6,12 @@
 
 #include "server/server.h"
 
+/**
+ * A restore point after so much WAL: what lies between two of them is replayed by a branch of a
+ * moment, at about 2 ms a MiB.
+ */
+#define HISTORY_POINT_BYTES ((uint64_t)128 << 20)
+
 /** Whether a target names a moment; none is the present. */
 static inline bool history_is_wanted(const bough_target *target) {
     return target->lsn || target->time_us;

@@ -25,6 +25,7 @@ typedef struct server_options {
     int port;                    /**< 0: 7117, or any free one */
     int ready_fd;                /**< or -1 */
     const char *test_clock_file; /**< see server/clock.h; NULL: the machine's clocks */
+    int test_point_kib;          /**< WAL between two restore points; 0: see server/history.h */
     bool log_json;
     bool foreground; /**< it always stays there */
     const char
@@ -51,6 +52,7 @@ typedef struct server {
     struct tls_authority *authority; /**< NULL where a certificate was given */
     char *given_cert, *given_key;    /**< what --tls-cert and --tls-key named, until it is used */
     int max_awake;                   /**< computes; 0: no limit */
+    uint64_t point_bytes;            /**< of WAL between two restore points; tests have less */
     int least_suspend_seconds;       /**< 60; tests have less */
     bool is_announced;               /**< run/server.json is ours */
     bough_store *store;

@@ -18,6 +18,7 @@
 #include "server/door.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
+#include "server/history.h"
 #include "server/http.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
@@ -289,6 +290,8 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
     const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
     srv->max_awake = options->max_awake;
+    srv->point_bytes =
+        options->test_point_kib ? (uint64_t)options->test_point_kib << 10 : HISTORY_POINT_BYTES;
     srv->api_rate = options->api_rate < 0 ? KEYS_PER_MINUTE : options->api_rate;
     srv->api_burst = options->api_burst < 0 ? KEYS_PER_SECOND : options->api_burst;
     srv->limits_local_key = options->limits_local_key;

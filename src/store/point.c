@@ -408,6 +408,11 @@ static int remove_point(const bough_store *store, const char *branch, const char
     return rc ? rc : bough_rmtree(to, err);
 }
 
+int bough_store_point_forget(bough_store *store, const char *branch, const char *name,
+                             bough_error *err) {
+    return remove_point(store, branch, name, err);
+}
+
 /* Remove segments that end before `redo`, the oldest point's. */
 static int prune_wal(const bough_store *store, const char *branch, uint64_t redo,
                      bough_error *err) {

@@ -234,6 +234,11 @@ BOUGH_CHECK int bough_store_exchange(bough_store *store, const char *branch, con
                                      const char *mark, bough_error *err);
 bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark);
 
+/** (the branch's lock) Forget one restore point; its WAL stays. Its name is that of
+ * bough_store_points(). */
+BOUGH_CHECK int bough_store_point_forget(bough_store *store, const char *branch, const char *name,
+                                         bough_error *err);
+
 /**
  * Forget what is older than a time: restore points but the newest at or before it, and WAL that
  * only they need.

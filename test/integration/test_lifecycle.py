@@ -34,11 +34,11 @@ class Clock:
         os.chmod(self.path + ".new", 0o644)
         os.rename(self.path + ".new", self.path)
 
-    def wrapper(self):
+    def wrapper(self, options=""):
         """A boughd that reads it."""
         path = self.path + "-boughd"
         with open(path, "w", encoding="ascii") as f:
-            f.write(f'#!/bin/sh\nexec "{h.BUILD}/src/server/boughd" "$@" --test-clock-file "{self.path}"\n')
+            f.write(f'#!/bin/sh\nexec "{h.BUILD}/src/server/boughd" "$@" --test-clock-file "{self.path}" {options}\n')
         os.chmod(path, stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
         return path
 
@@ -727,3 +727,22 @@ def test_a_look_goes_when_nobody_has_used_it_for_a_while(p, clock):
     clock.passes(601)
     gone(p, look)
     assert not deleted(p) and not actions(p, "branch_expiring")
+
+
+def test_no_jump_of_the_clock_makes_history_old(clock, make_server):
+    clock.wall = int(h.datetime.datetime.now().timestamp())  # what restore points are made at is not a test's
+    clock.write()
+    server = make_server(up=False)
+    server.env["BOUGH_BOUGHD"] = clock.wrapper("--test-point-kib 64")  # restore points after little WAL
+    p = server.up().project("p")
+    points = f"{os.path.dirname(p.pgdata())}/points"
+    p.sql("main", "CREATE TABLE t AS SELECT generate_series(1, 20000) AS id")
+    h.wait_for(lambda: len(os.listdir(points)) > 1, "a restore point is made")
+    before = sorted(os.listdir(points))
+    clock.jumps(30 * DAY)
+    h.wait_for(lambda: server.status()["clock_held"], "the jump is seen")
+    p.bough("project", "update", p.id, "--history-retention", "6d")  # forgets at once what is too old
+    assert sorted(os.listdir(points))[:len(before)] == before
+    server.bough("server", "confirm-clock")
+    p.bough("project", "update", p.id, "--history-retention", "5d")
+    h.wait_for(lambda: before[0] not in os.listdir(points), "history is old by a clock that is right")

@@ -14,6 +14,7 @@
 #include "model/catalogue.h"
 #include "model/expiry.h"
 #include "model/snapshots.h"
+#include "model/thinning.h"
 #include "util/fs.h"
 #include "util/when.h"
 
@@ -542,6 +543,50 @@ static void a_catalogue_of_version_1_is_brought_up_to_date(void **state) {
     assert_int_equal(bough_branches_find(&row, cat, "p", "ci-old", NULL), BOUGH_OK);
 }
 
+/* Restore points as they are made one after the other, and thinned each time. */
+static void restore_points_are_kept_densely_near_and_sparsely_far(void **state) {
+    enum { MADE = 20000, MOST = 400 };
+    const uint64_t apart = UINT64_C(128) << 20;
+    static bough_point points[MOST];
+    bool keep[MOST];
+    size_t n = 0;
+    (void)state;
+    for (uint64_t i = 0; i < MADE; i++) {
+        assert_true(n < MOST);
+        points[n++] = (bough_point){.lsn = i * apart + i % 7, .time_ms = (int64_t)i};
+        bough_thinning_choose(keep, points, n, apart, 10 * DAY);
+        assert_true(keep[0] && keep[n - 1]);
+        size_t left = 0;
+        for (size_t k = 0; k < n; k++)
+            if (keep[k]) points[left++] = points[k];
+        n = left;
+        uint64_t now = points[n - 1].lsn;
+        for (size_t k = 1; k < n; k++) {
+            uint64_t gap = points[k].lsn - points[k - 1].lsn, far = now - points[k - 1].lsn;
+            /* nobody replays more than a sixteenth of the way back, or one distance */
+            assert_true(gap <= apart + 7 || gap <= far / BOUGH_POINTS_PER_DISTANCE);
+        }
+    }
+    assert_true(points[0].lsn == 0);
+    assert_true(n > 40 && n < 250);
+    uint64_t now = points[n - 1].lsn;
+    size_t recent = 0;
+    for (size_t k = 0; k < n; k++) recent += now - points[k].lsn <= 16 * apart;
+    assert_true(recent >= 16);
+}
+
+static void restore_points_of_a_quiet_branch_are_kept_by_time(void **state) {
+    bough_point points[8];
+    bool keep[8];
+    (void)state;
+    for (size_t i = 0; i < 8; i++)
+        points[i] = (bough_point){.lsn = 1000 + i, .time_ms = (int64_t)i * DAY};
+    bough_thinning_choose(keep, points, 8, UINT64_C(128) << 20, DAY);
+    for (size_t i = 0; i < 8; i++) assert_true(keep[i]);
+    bough_thinning_choose(keep, points, 8, UINT64_C(128) << 20, 2 * DAY);
+    for (size_t i = 0; i < 8; i++) assert_int_equal(keep[i], i == 0 || i % 2);
+}
+
 #define WITH(test) cmocka_unit_test_setup_teardown(test, open_catalogue, close_catalogue)
 
 int main(void) {
@@ -555,6 +600,8 @@ int main(void) {
         cmocka_unit_test(protected_and_default_branches_do_not_expire),
         cmocka_unit_test(what_is_protected_default_or_a_parent_is_not_deleted),
         cmocka_unit_test(warnings_come_a_day_and_an_hour_before_or_sooner_for_short_lives),
+        cmocka_unit_test(restore_points_are_kept_densely_near_and_sparsely_far),
+        cmocka_unit_test(restore_points_of_a_quiet_branch_are_kept_by_time),
         WITH(a_buried_branch_frees_its_name_and_can_come_back),
         WITH(a_project_has_one_default_branch),
         WITH(what_is_due_waits_for_its_children_or_takes_them),
