@@ -5,8 +5,10 @@
  * and "stack.next", which names the layer of a seal that is under way before that layer's directory
  * is there. So the layers are listed first and the references after them; stack.next is read before
  * the stack that it becomes. A new reference always comes from one that is there (a child has its
- * parent's layers), so a layer that was found without any stays so; but a merged layer gets its
- * first one after its name (merged.c). Neither that nor a change of places happens meanwhile.
+ * parent's layers), so a layer that was found without any stays so. Two have no such one: of a
+ * cluster that is adopted, whose branch in the making names the layer before that is there
+ * (fork.c), and a merged layer, which gets its first one after its name (merged.c). Neither the
+ * latter nor a change of names or places happens meanwhile.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -31,6 +31,16 @@ int bough_child_check(const bough_store *store, const char *branch, bough_error 
     return rc;
 }
 
+int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = child_path(path, store, branch, "", err);
+    if (rc) return rc;
+    pthread_mutex_lock(&store->places);
+    if (rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    pthread_mutex_unlock(&store->places);
+    return rc;
+}
+
 /* ---- layers that are not durable yet
  * ---------------------------------------------------------------- */
 
@@ -199,9 +209,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     bough_layers_free(&one);
     if (!rc) rc = bough_fsync_tree(temp, err);
     BOUGH_POINT(rc, "adopt.stacked");
-    if (!rc) rc = child_path(path, store, branch, "", err);
-    if (!rc && rename(temp, path) != 0)
-        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    if (!rc) rc = bough_child_name(store, temp, branch, err);
     BOUGH_POINT(rc, "adopt.named");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
     if (!rc) rc = bough_fsync_path(path, err);
@@ -295,9 +303,7 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     if (!rc) rc = bough_child_settle(t->store, suffixed, &t->moment, &layers, err);
     bough_layers_free(&layers);
     BOUGH_POINT(rc, "fork.pending-written");
-    if (!rc) rc = child_path(path, t->store, child, "", err);
-    if (!rc && rename(t->temp, path) != 0)
-        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", t->temp);
+    if (!rc) rc = bough_child_name(t->store, t->temp, child, err);
     BOUGH_POINT(rc, "fork.child-named");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", t->store->dir);
     return rc ? rc : bough_fsync_path(path, err);

@@ -16,7 +16,7 @@ struct bough_store {
     char dir[1024];
     int lock_fd;
     pthread_mutex_t
-        places;            /* held while branches change places, and while references are counted */
+        places; /* held while branches change names or places, and while references are counted */
     pthread_mutex_t mutex; /* guards what follows */
     char **verified;       /* layers whose index has been checked in full by this process */
     size_t n_verified;
@@ -199,6 +199,11 @@ int bough_child_check(const bough_store *store, const char *branch, bough_error 
 /* Give BRANCHES/DIR, a child in the making with its pgdata, a stack and its first restore point. */
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
                        const bough_layers *layers, bough_error *err);
+/*
+ * Give the directory TEMP, which has its stack, the name of a branch. Not while references are
+ * counted: who reads one name after the other would see it under neither.
+ */
+int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err);
 int bough_pending_settle(bough_store *store, const char *branch, bough_error *err);
 
 #endif

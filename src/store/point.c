@@ -355,9 +355,7 @@ static int make_child(at *a, bough_error *err) {
     if (!rc) rc = bough_layers_read(&layers, a->store, point, err);
     if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, err);
     bough_layers_free(&layers);
-    if (!rc) rc = branch_path(path, a->store, a->child, "", err);
-    if (!rc && rename(a->temp, path) != 0)
-        rc = bough_fail_sys(err, errno, "could not rename \"%s\"", a->temp);
+    if (!rc) rc = bough_child_name(a->store, a->temp, a->child, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", a->store->dir);
     return rc ? rc : bough_fsync_path(path, err);
 }

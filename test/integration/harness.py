@@ -244,6 +244,8 @@ class Bough:
                     if not k.startswith(("PG", "BOUGH_"))} | {"LC_ALL": "C.UTF-8"}
         if pg_path:
             self.env["BOUGH_PG_PATH"] = pg_path
+        if "BOUGH_TEST_PRELOAD" in os.environ:  # a server with a sanitizer, computes without
+            self.env["BOUGH_PRELOAD"] = os.environ["BOUGH_TEST_PRELOAD"]
 
     def bough(self, *args, check=True, timeout=120, **kw):
         argv = [BOUGH, *args]

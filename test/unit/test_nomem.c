@@ -6,8 +6,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +217,58 @@ static void the_store_survives_the_failure_of_any_allocation(void **unused) {
     bough_store_close(store);
 }
 
+/* ---- others at the same time ---- */
+
+static atomic_bool is_over;
+
+static void *collect_all_the_time(void *unused) {
+    (void)unused;
+    bough_error err;
+    int rc = BOUGH_OK;
+    while (!rc && !atomic_load(&is_over)) rc = bough_store_collect_all(store, &err);
+    return rc ? store : NULL;
+}
+
+/* The layer of the cluster that a branch stands on is there. */
+static void assert_whole(const char *adopted) {
+    char path[BOUGH_PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/collected/layers/%s/00000001/data/base/1/1000", dir,
+                   adopted);
+    if (access(path, F_OK) != 0) fail_msg("%s is gone", path);
+}
+
+static void a_branch_in_the_making_keeps_its_layers_while_others_are_collected(void **unused) {
+    (void)unused;
+    char path[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX], a[16], b[16];
+    bough_error err;
+    pthread_t thread;
+    void *failed;
+    (void)snprintf(path, sizeof path, "%s/collected", dir);
+    (void)snprintf(pgdata, sizeof pgdata, "%s/cluster", dir);
+    assert_int_equal(bough_store_open(&store, path, &err), 0);
+    assert_int_equal(pthread_create(&thread, NULL, collect_all_the_time, NULL), 0);
+    for (int i = 0; i < 40; i++) {
+        (void)snprintf(a, sizeof a, "a%d", i);
+        (void)snprintf(b, sizeof b, "b%d", i);
+        make_cluster();
+        if (bough_store_adopt(store, a, pgdata, &err)) fail_msg("adopting: %s", err.message);
+        assert_whole(a);
+        if (bough_store_fork(NULL, store, a, b, NULL, &err)) fail_msg("forking: %s", err.message);
+        /* the layer is the child's alone now */
+        assert_int_equal(bough_store_delete(store, a, &err), 0);
+        assert_whole(a);
+        if (i < 8) continue;
+        (void)snprintf(a, sizeof a, "a%d", i - 8);
+        (void)snprintf(b, sizeof b, "b%d", i - 8);
+        assert_whole(a);
+        assert_int_equal(bough_store_delete(store, b, &err), 0);
+    }
+    atomic_store(&is_over, true);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    bough_store_close(store);
+}
+
 /* ---- parsers ---- */
 
 static int scan_dump(bough_error *err) {
@@ -265,6 +319,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_store_survives_the_failure_of_any_allocation),
+        cmocka_unit_test(a_branch_in_the_making_keeps_its_layers_while_others_are_collected),
         cmocka_unit_test(the_parsers_survive_the_failure_of_any_allocation),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
