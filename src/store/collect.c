@@ -87,9 +87,10 @@ static int list_groups(char ***groups, const bough_store *store, bough_error *er
 /* The directory of a group whose branch is gone, when it is empty. A compute of the branch may only
  * read the one that was there at its start. */
 static void remove_group(const bough_store *store, const char *group) {
-    char branch[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    char branch[BOUGH_PATH_MAX], coming[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
     if (bough_path(branch, sizeof branch, NULL, "%s/branches/%s", store->dir, group) == 0 &&
-        access(branch, F_OK) != 0 &&
+        bough_path(coming, sizeof coming, NULL, "%s.new~", branch) == 0 &&
+        access(coming, F_OK) != 0 && access(branch, F_OK) != 0 &&
         bough_path(path, sizeof path, NULL, "%s/layers/%s/.last", store->dir, group) == 0) {
         (void)unlink(path); /* nothing is sealed into it any more */
         *strrchr(path, '/') = '\0';
