@@ -83,7 +83,7 @@ def test_a_branch_of_a_moment_has_what_was_committed_by_then_and_nothing_else(p)
             c.run("CHECKPOINT")
         h.wait_for(lambda: len(w.seen) > 1000, "more rows are written")
         first, last = w.seen[0][1], now()
-        for i in range(h.times(8, 200)):
+        for i in range(h.times(20, 200)):
             when = first + (last - first) * chance.random()
             p.bough("branch", "create", f"b{i}", "--at", when.isoformat())
             check_moment(p, f"b{i}", when, list(w.seen))
