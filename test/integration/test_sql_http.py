@@ -244,6 +244,15 @@ def test_explain_takes_neons_own_option_and_leaves_it_out(sql, options):
     assert sql("EXPLAIN (FILECACHES) SELECT 1", status=400)["code"] == "42601"
 
 
+def test_a_pooler_host_leads_through_the_pooler(sql):
+    uri = sql.make_uri(host=f"{sql.shop.endpoint}-pooler.localhost")
+    assert values(sql("SELECT current_user::text, $1::int", 7, uri=uri)) == [["neondb_owner", 7]]
+    status, _, answer = sql.request({"queries": [{"query": "CREATE TEMP TABLE t (n int)"}, {"query": "SELECT * FROM t"}]},
+                                    uri=uri)
+    assert status == 200 and answer["results"][1]["rows"] == []
+    assert sql("SELECT 1", status=400, uri=uri.replace(sql.password, "wrong"))["message"]
+
+
 def test_copy_is_refused_and_the_server_goes_on(sql):
     sql("CREATE TABLE copied (n int)")
     for statement in ("COPY (SELECT 1) TO STDOUT", "COPY copied FROM STDIN"):

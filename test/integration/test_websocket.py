@@ -167,12 +167,13 @@ def test_startup_password_and_query_in_one_frame_are_answered_and_wake_the_branc
 
 @pytest.mark.parametrize("how", [{}, {"host": "localhost", "path": "/v2?address=ENDPOINT.localhost%3A5432"},
                                  {"host": "127.0.0.1", "options": "endpoint=ENDPOINT"},
-                                 {"options": "-c geqo=off"}])
+                                 {"options": "-c geqo=off"}, {"host": "ENDPOINT-pooler.localhost"}])
 def test_the_endpoint_is_named_by_host_address_or_option(edge, how):
     s = edge.session(**{k: v.replace("ENDPOINT", edge.shop.endpoint) for k, v in how.items()})
     s.until((b"Z",))
     assert s.rows("SHOW geqo") == ["off" if "geqo" in how.get("options", "") else "on"]
-    assert s.rows("SELECT current_setting('application_name')") == [""]
+    if "pooler" not in how.get("host", ""):  # PgBouncer adds its own words
+        assert s.rows("SELECT current_setting('application_name')") == [""]
     s.ws.close()
 
 
