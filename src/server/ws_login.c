@@ -206,12 +206,18 @@ typedef struct exchange {
     Gsasl_session *session;
 } exchange;
 
-/* A message of type 'p'. */
+/* A message of type 'p', in one piece: PgBouncer takes no half ones before a session begins. */
 static int send_password(exchange *x, const void *data, size_t size, bough_error *err) {
     uint8_t head[5] = {'p'};
+    ws_bytes message = {0};
     put32(head + 1, (uint32_t)size + 4);
-    int rc = write_all(x->fd, head, 5, x->limit, err);
-    return rc ? rc : write_all(x->fd, data, size, x->limit, err);
+    int rc = ws_bytes_add(&message, head, 5, WS_MESSAGE_MAX) ||
+                     ws_bytes_add(&message, data, size, WS_MESSAGE_MAX)
+                 ? bough_fail(err, BOUGH_E_NOMEM, "out of memory")
+                 : write_all(x->fd, message.data, message.size, x->limit, err);
+    if (message.data) explicit_bzero(message.data, message.size);
+    free(message.data);
+    return rc;
 }
 
 static int fail_scram(int code, bough_error *err) {

@@ -247,8 +247,8 @@ def test_explain_takes_neons_own_option_and_leaves_it_out(sql, options):
 def test_a_pooler_host_leads_through_the_pooler(sql):
     uri = sql.make_uri(host=f"{sql.shop.endpoint}-pooler.localhost")
     assert values(sql("SELECT current_user::text, $1::int", 7, uri=uri)) == [["neondb_owner", 7]]
-    status, _, answer = sql.request({"queries": [{"query": "CREATE TEMP TABLE t (n int)"}, {"query": "SELECT * FROM t"}]},
-                                    uri=uri)
+    batch = {"queries": [{"query": "CREATE TEMP TABLE t (n int)"}, {"query": "SELECT * FROM t"}]}
+    status, _, answer = sql.request(batch, uri=uri)
     assert status == 200 and answer["results"][1]["rows"] == []
     assert sql("SELECT 1", status=400, uri=uri.replace(sql.password, "wrong"))["message"]
 

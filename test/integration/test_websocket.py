@@ -170,7 +170,8 @@ def test_startup_password_and_query_in_one_frame_are_answered_and_wake_the_branc
                                  {"options": "-c geqo=off"}, {"host": "ENDPOINT-pooler.localhost"}])
 def test_the_endpoint_is_named_by_host_address_or_option(edge, how):
     s = edge.session(**{k: v.replace("ENDPOINT", edge.shop.endpoint) for k, v in how.items()})
-    s.until((b"Z",))
+    seen = s.until((b"Z", b"E"))
+    assert seen[-1][0] == b"Z", seen[-1]
     assert s.rows("SHOW geqo") == ["off" if "geqo" in how.get("options", "") else "on"]
     if "pooler" not in how.get("host", ""):  # PgBouncer adds its own words
         assert s.rows("SELECT current_setting('application_name')") == [""]
@@ -228,6 +229,10 @@ def test_a_query_is_cancelled_over_another_socket(edge):
     s = edge.session()
     key = [m[1] for m in s.until((b"Z",)) if m[0] == b"K"][0]
     s.ws.send(message(b"Q", b"SELECT pg_sleep(600)\0"))
+    watcher = edge.session()
+    watcher.until((b"Z",))
+    h.wait_for(lambda: watcher.rows("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ="
+                                    " 'SELECT pg_sleep(600)'") == ["1"], "the query runs")
     other = edge.open()
     other.send(struct.pack("!II", 16, 80877102) + key)
     assert [m for m in s.until((b"Z",)) if m[0] == b"E" and b"C57014\0" in m[1]]
