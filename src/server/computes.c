@@ -44,6 +44,8 @@ enum { RESTARTS = 3, RESTARTS_MS = 60000, ROOM_WAIT_MS = 2000 };
 /* How long a postmaster may take to read its configuration. */
 enum { OPEN_MS = 30000 };
 enum { CHAINS = 1024 };
+/* After the end of a pooler. */
+enum { LOOKS = 20, LOOK_MS = 50 };
 
 typedef struct watch {
     server *srv;
@@ -271,7 +273,7 @@ static void let_go(server *srv, entry *e) {
     char pgdata[BOUGH_PATH_MAX];
     bough_error err;
     give_slot(srv, e);
-    pools_stop(srv, e->endpoint.id);
+    (void)pools_stop(srv, e->endpoint.id);
     if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
         if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
             bough_dynshm_end(pgdata, e->branch.id);
@@ -443,6 +445,20 @@ static bool close_door(server *srv, entry *e) {
     return is_free;
 }
 
+/* What goes on inside. The connections that an idle pooler keeps are none: it ends first, and the
+ * backends notice soon. */
+static int look_inside(char *busy, size_t size, server *srv, const char *endpoint,
+                       bough_error *err) {
+    bool had_pooler = pools_stop(srv, endpoint);
+    int rc = inside_activity(busy, size, srv, endpoint, err);
+    for (int i = 0; !rc && *busy && had_pooler && i < LOOKS; i++) {
+        struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
+        (void)nanosleep(&pause, NULL);
+        rc = inside_activity(busy, size, srv, endpoint, err);
+    }
+    return rc;
+}
+
 /* (locked) Look inside; where nothing goes on, stop it. */
 static void suspend_unused(server *srv, entry *e, const char *cause) {
     bough_error err = {0};
@@ -453,9 +469,8 @@ static void suspend_unused(server *srv, entry *e, const char *cause) {
     if (pooled)
         (void)snprintf(busy, sizeof busy, "%d client session%s by the pooler", pooled,
                        pooled == 1 ? "" : "s");
-    else /* its own connections are not a use */
-        pools_stop(srv, e->endpoint.id);
-    if (!pooled) rc = inside_activity(busy, sizeof busy, srv, e->endpoint.id, &err);
+    else
+        rc = look_inside(busy, sizeof busy, srv, e->endpoint.id, &err);
     if (!rc) note_use(srv, e, busy);
     if (!rc && !*busy && close_door(srv, e)) {
         bough_log(BOUGH_LOG_INFO, "suspending an unused compute", "branch", e->branch.id, "why",
@@ -700,7 +715,7 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     rc = bough_compute_adopt(&e->compute, pgdata, err);
     if (rc == BOUGH_E_NOTFOUND) {
-        pools_stop(srv, endpoint->id); /* it cannot wake what it is in front of */
+        (void)pools_stop(srv, endpoint->id); /* it cannot wake what it is in front of */
         bough_error_clear(err);
         return BOUGH_OK;
     }

@@ -28,7 +28,14 @@
 #include "util/fs.h"
 #include "util/log.h"
 
-enum { READY_MS = 10000, END_MS = 5000, POLL_MS = 5, PIDFILE_MAX = 64, CONFIG_MAX = 8192 };
+enum {
+    READY_MS = 10000,
+    END_MS = 5000,
+    POLL_MS = 5,
+    PIDFILE_MAX = 64,
+    CONFIG_MAX = 8192,
+    PIPES_MAX = 8192
+};
 
 typedef struct pool_paths {
     char dir[BOUGH_PATH_MAX], config[BOUGH_PATH_MAX], users[BOUGH_PATH_MAX], hba[BOUGH_PATH_MAX],
@@ -95,10 +102,11 @@ static bool takes_clients(const pool_paths *p) {
     return takes;
 }
 
-static void end(const pool_paths *p) {
+/* Whether there was one. */
+static bool end(const pool_paths *p) {
     pid_t pid = pid_of(p);
     int fd = pid ? pidfd_open(pid, 0) : -1;
-    if (fd < 0) return;
+    if (fd < 0) return false;
     struct pollfd gone = {.fd = fd, .events = POLLIN};
     if (pid_of(p) == pid) { /* it is still the one that the descriptor is of */
         (void)pidfd_send_signal(fd, SIGTERM, NULL, 0);
@@ -108,36 +116,55 @@ static void end(const pool_paths *p) {
         }
     }
     close(fd);
+    return true;
 }
 
-void pools_stop(const server *srv, const char *endpoint) {
+bool pools_stop(const server *srv, const char *endpoint) {
     pool_paths p;
-    if (paths_of(&p, srv, endpoint, NULL) == BOUGH_OK) end(&p);
+    return paths_of(&p, srv, endpoint, NULL) == BOUGH_OK && end(&p);
 }
 
 void pools_remove(const char *dir) {
     pool_paths p;
     bough_error err;
-    if (paths_in(&p, dir, NULL) == BOUGH_OK) end(&p);
+    if (paths_in(&p, dir, NULL) == BOUGH_OK) (void)end(&p);
     if (bough_rmtree(dir, &err) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not remove what a pooler left", "error", err.message,
                   NULL);
 }
 
-/* Each client is one end of a pipe (preload/pool.c); PgBouncer has no other pipes. */
+static int by_number(const void *a, const void *b) {
+    unsigned long long x = *(const unsigned long long *)a, y = *(const unsigned long long *)b;
+    return (x > y) - (x < y);
+}
+
+/* Pipes of which a process has one end. */
+static int count_ends(DIR *dir) {
+    unsigned long long *pipes = calloc(PIPES_MAX, sizeof *pipes);
+    size_t n = 0;
+    int ends = 0;
+    for (struct dirent *d; pipes && n < PIPES_MAX && (d = readdir(dir));) {
+        char target[32] = "";
+        if (readlinkat(dirfd(dir), d->d_name, target, sizeof target - 1) > 0 &&
+            sscanf(target, "pipe:[%llu]", &pipes[n]) == 1)
+            n++;
+    }
+    if (n > 1) qsort(pipes, n, sizeof *pipes, by_number);
+    for (size_t i = 0; i < n; i++)
+        ends += (i == 0 || pipes[i - 1] != pipes[i]) && (i + 1 == n || pipes[i + 1] != pipes[i]);
+    free(pipes);
+    return ends;
+}
+
+/* Each client is one end of a pipe (preload/pool.c); of its own pipes, PgBouncer has both. */
 int pools_clients(const server *srv, const char *endpoint) {
     pool_paths p;
     char path[64];
-    int n = 0;
     pid_t pid = paths_of(&p, srv, endpoint, NULL) == BOUGH_OK ? pid_of(&p) : 0;
     if (!pid) return 0;
     (void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
     DIR *dir = opendir(path);
-    for (struct dirent *d; dir && (d = readdir(dir));) {
-        char target[32] = "";
-        if (readlinkat(dirfd(dir), d->d_name, target, sizeof target - 1) > 0)
-            n += strncmp(target, "pipe:", 5) == 0;
-    }
+    int n = dir ? count_ends(dir) : 0;
     if (dir) closedir(dir);
     return n;
 }
@@ -273,7 +300,7 @@ int pools_use(server *srv, const char *endpoint, bough_error *err) {
     int rc = paths_of(&p, srv, endpoint, err);
     if (rc) return rc;
     if (pid_of(&p) && takes_clients(&p)) return BOUGH_OK;
-    end(&p);
+    (void)end(&p);
     (void)unlink(p.pidfile);
     (void)snprintf(id, sizeof id, "%s" POOL_SUFFIX, endpoint);
     door_address_of(&address, srv->door, id);

@@ -28,8 +28,8 @@ BOUGH_CHECK int pools_use(server *srv, const char *endpoint, bough_error *err);
 /** How many clients it has; 0 when it does not run. */
 int pools_clients(const server *srv, const char *endpoint);
 
-/** End it at once; one that does not run is success. */
-void pools_stop(const server *srv, const char *endpoint);
+/** End it at once. @return Whether it ran. */
+bool pools_stop(const server *srv, const char *endpoint);
 
 /** End the one of a directory, whose endpoint is gone, and remove that. */
 void pools_remove(const char *dir);

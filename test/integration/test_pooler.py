@@ -99,6 +99,32 @@ def test_an_open_client_keeps_it_awake_and_none_does_not(pooler):
     assert pooler.state() == "idle" and pooler.pid() is None
 
 
+def test_an_unused_branch_is_suspended_though_its_pooler_keeps_connections(make_server):
+    server = make_server(up=False)
+    server.env["BOUGH_LEAST_SUSPEND_SECONDS"] = "1"
+    server.up()
+    pooler = Pooler(server.project("p"))
+    status, _, _ = server.api("PATCH", f"/projects/{pooler.project.id}/endpoints/{pooler.direct}",
+                              {"endpoint": {"suspend_timeout_seconds": 1}})
+    assert status == 200
+    pooler.project.branch("other")
+    other = t.Door(pooler.project, "other")
+    status, _, _ = server.api("PATCH", f"/projects/{pooler.project.id}/endpoints/{other.endpoint}",
+                              {"endpoint": {"suspend_timeout_seconds": 1}})
+    assert status == 200
+    used = pooler.pooled(pooler.clear())
+    assert used.one("SELECT 1") == 1
+    server.kill()
+    server.up()  # which has not seen this client come
+    h.wait_for(lambda: other.state() == "idle", "the other one, which nobody uses, is suspended")
+    assert used.one("SELECT 2") == 2 and pooler.state() == "active"
+    used.close()
+    h.wait_for(lambda: pooler.state() == "idle", "it is suspended when nobody uses it")
+    assert pooler.pid() is None and "nobody used it" in pooler.why()["cause"]
+    with pooler.pooled(pooler.tls()) as c:
+        assert c.one("SELECT 3") == 3
+
+
 def test_a_pooler_that_was_killed_starts_again(pooler):
     with pooler.pooled(pooler.clear()) as c:
         assert c.one("SELECT 1") == 1
