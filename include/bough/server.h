@@ -76,6 +76,26 @@ BOUGH_API BOUGH_CHECK int bough_server_shutdown(bough_client *client, int stop_c
 /** Say that the machine's clock is right after it has jumped: branches expire by it again. */
 BOUGH_API BOUGH_CHECK int bough_server_confirm_clock(bough_client *client, bough_error *err);
 
+/**
+ * Whose the bytes of the store are.
+ *
+ * @param[out] json  {"branches": [...], "shared_bytes", ..., "total_bytes"} as the API has it
+ *                   (GET /bough/store/usage). Free with bough_server_text_free().
+ */
+BOUGH_API BOUGH_CHECK int bough_server_usage(char **json, bough_client *client, bough_error *err);
+
+/**
+ * Let go of what nothing needs any more, or only say what that is and what names each layer.
+ *
+ * @param[out] json  Of GET or POST /bough/store/gc. Free with bough_server_text_free().
+ * @param dry_run    Non-zero: nothing is removed.
+ */
+BOUGH_API BOUGH_CHECK int bough_server_gc(char **json, bough_client *client, int dry_run,
+                                          bough_error *err);
+
+/** Free. NULL is allowed. */
+BOUGH_API void bough_server_text_free(char *json);
+
 #ifdef __cplusplus
 }
 #endif

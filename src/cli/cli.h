@@ -300,6 +300,8 @@ int cmd_snapshot_delete(const cli_args *args, bough_error *err);
 int cmd_snapshot_restore(const cli_args *args, bough_error *err);
 int cmd_snapshot_finalize(const cli_args *args, bough_error *err);
 int cmd_snapshot_schedule(const cli_args *args, bough_error *err);
+int cmd_store_usage(const cli_args *args, bough_error *err);
+int cmd_store_gc(const cli_args *args, bough_error *err);
 int cmd_version(const cli_args *args, bough_error *err);
 int cmd_help(const cli_args *args, bough_error *err);
 int cmd_completion(const cli_args *args, bough_error *err);

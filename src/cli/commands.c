@@ -38,6 +38,9 @@ static const cli_option up_options[] = {
     {"allow-cleartext", 0, NULL, "Let other machines connect without TLS", 0, 0},
     {0}};
 
+static const cli_option store_gc_options[] = {
+    {"dry-run", 0, NULL, "Only say what would go, and what each layer stays for", 0, 0}, {0}};
+
 static const cli_option down_options[] = {
     {"keep-computes", 0, NULL, "Leave running computes to the next server", 0, 0}, {0}};
 
@@ -490,6 +493,29 @@ static const cli_command server_commands[] = {
      .examples = "date && bough server confirm-clock"},
     {0}};
 
+static const cli_command store_commands[] = {
+    {.name = "usage",
+     .summary = "Show whose the bytes of the store are",
+     .uses = STORE,
+     .run = cmd_store_usage,
+     .details =
+         "OWN is what only the branch needs, HISTORY what only its past needs. With what branches "
+         "share, what nothing needs and the rest it adds up to what du says of the store. All "
+         "files are looked at, which takes a while in a large store.",
+     .examples = "bough store usage\nbough store usage --json"},
+    {.name = "gc",
+     .summary = "Remove what nothing needs any more",
+     .uses = STORE,
+     .options = store_gc_options,
+     .run = cmd_store_gc,
+     .details =
+         "The server does so by itself: this is for now, and for seeing why something stays. A "
+         "layer goes when no branch, restore point or snapshot names it, restore points and WAL "
+         "when they are older than the history of their project, and the trash in any case. "
+         "Deleted branches that can be recovered keep what they need.",
+     .examples = "bough store gc --dry-run\nbough store gc"},
+    {0}};
+
 static const cli_command endpoint_commands[] = {
     {.name = "list",
      .summary = "List endpoints and the state of their computes",
@@ -708,6 +734,7 @@ const cli_command cli_commands[] = {
      .summary = "Snapshots: moments that are kept",
      .children = snapshot_commands},
     {.name = "server", .summary = "Server: its clock", .children = server_commands},
+    {.name = "store", .summary = "Store: its bytes", .children = store_commands},
     {.name = "psql",
      .summary = "Open psql on a branch",
      .words = "[BRANCH]",

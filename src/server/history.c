@@ -228,46 +228,67 @@ static int thin(server *srv, const bough_project_row *project, const char *branc
     return rc;
 }
 
-/* (locked) Restore points that are due, and what is older than the window. No jump of the clock
- * makes history old. */
-static void keep_one(server *srv, const bough_project_row *project,
-                     const bough_branch_row *branch) {
-    bough_error err = {0};
+int64_t history_keep_from(server *srv, const bough_project_row *project) {
     clock_moment moment;
     clock_look(&moment, srv->clock);
-    int64_t from_ms = moment.now_ms - project->history_retention_seconds * 1000;
-    if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
-        make_point(srv, project, branch, &err) != BOUGH_OK)
-        complain("no restore point", branch->id, &err);
-    if (thin(srv, project, branch->id, &err) != BOUGH_OK ||
-        bough_store_prune(srv->store, branch->id, from_ms, &err) != BOUGH_OK)
+    return moment.now_ms - project->history_retention_seconds * 1000;
+}
+
+/* (locked) What is older than the window. */
+static void forget_one(server *srv, const bough_project_row *project,
+                       const bough_branch_row *branch) {
+    bough_error err = {0};
+    if (bough_store_prune(srv->store, branch->id, history_keep_from(srv, project), &err) !=
+        BOUGH_OK)
         complain("could not forget old history", branch->id, &err);
 }
 
-static void each_branch(server *srv, const char *project_id,
-                        void (*call)(server *, const bough_project_row *,
-                                     const bough_branch_row *)) {
+/* (locked) Restore points that are due, and what is older than the window. */
+static void keep_one(server *srv, const bough_project_row *project,
+                     const bough_branch_row *branch) {
+    bough_error err = {0};
+    if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
+        make_point(srv, project, branch, &err) != BOUGH_OK)
+        complain("no restore point", branch->id, &err);
+    if (thin(srv, project, branch->id, &err) != BOUGH_OK)
+        complain("could not make restore points fewer", branch->id, &err);
+    forget_one(srv, project, branch);
+}
+
+/* Returns how many were in use. */
+static unsigned each_branch(server *srv, const char *project_id,
+                            void (*call)(server *, const bough_project_row *,
+                                         const bough_branch_row *)) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
+    unsigned busy = 0;
     bough_project_row project = {0};
     bough_error err;
     if (bough_branches_list(&rows, &n, srv->cat, project_id, &err) != BOUGH_OK) {
         complain("could not look after history", "", &err);
-        return;
+        return 0;
     }
     for (size_t i = 0; i < n && !atomic_load(&srv->stopping); i++) {
         if (strcmp(project.id, rows[i].project_id) != 0 &&
             bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) != BOUGH_OK)
             continue;
-        if (lock_take(srv->locks, rows[i].id, 0, NULL) != BOUGH_OK) continue; /* the next time */
+        if (lock_take(srv->locks, rows[i].id, 0, NULL) != BOUGH_OK) { /* the next time */
+            busy++;
+            continue;
+        }
         if (bough_store_has_branch(srv->store, rows[i].id)) call(srv, &project, &rows[i]);
         lock_drop(srv->locks, rows[i].id);
     }
     free(rows);
+    return busy;
 }
 
 void history_tick(server *srv) {
-    each_branch(srv, NULL, keep_one);
+    (void)each_branch(srv, NULL, keep_one);
+}
+
+unsigned history_forget(server *srv) {
+    return each_branch(srv, NULL, forget_one);
 }
 
 static void apply_one(server *srv, const bough_project_row *project,
@@ -279,5 +300,5 @@ static void apply_one(server *srv, const bough_project_row *project,
 }
 
 void history_changed(server *srv, const bough_project_row *project) {
-    each_branch(srv, project->id, apply_one);
+    (void)each_branch(srv, project->id, apply_one);
 }

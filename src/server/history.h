@@ -56,6 +56,16 @@ bool history_is_kept(server *srv, const bough_branch_row *branch);
 /** A project's retention has changed: computes that run learn it, and what is too old goes. */
 void history_changed(server *srv, const bough_project_row *project);
 
+/** From when on the branches of a project keep their past, milliseconds since 1970; by the guarded
+ * clock: no jump makes history old. */
+int64_t history_keep_from(server *srv, const bough_project_row *project);
+
+/**
+ * Forget now what is older, of all branches.
+ * @return How many were in use meanwhile and were passed over.
+ */
+unsigned history_forget(server *srv);
+
 /** Called by the clock: restore points by WAL volume, forgetting. */
 void history_tick(server *srv);
 

@@ -3,6 +3,7 @@
 #define BOUGH_STORE_INTERNAL_H
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "preload/stack.h"
 #include "preload/table.h"
@@ -160,6 +161,10 @@ typedef struct bough_moment {
     uint64_t segment_bytes;
     int64_t time_ms; /* since 1970: when it was read */
 } bough_moment;
+/* Where the segment of this name begins; false where it is no name of one. */
+bool bough_wal_start(uint64_t *start, const char *name, uint64_t segment_bytes);
+/* Of one WAL segment in pg_wal, how much lies before the redo point. */
+uint64_t bough_wal_past_bytes(const bough_moment *moment, const char *name, const struct stat *st);
 /* The name under which the last segment waits in pg_wal for bough_moment_finish(). */
 #define BOUGH_LAST_SEGMENT "last-segment"
 /* Read pg_control and where the WAL ends. Under the gate when running. `live` may be NULL. */

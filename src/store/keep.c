@@ -96,15 +96,18 @@ int bough_store_purge(bough_store *store, bough_error *err) {
  * -----------------------------------------------------------------------------------------------
  */
 
-/* Of one WAL segment in pg_wal, how much lies before the redo point. */
-static uint64_t past_bytes(const bough_moment *m, const char *name, const struct stat *st) {
+bool bough_wal_start(uint64_t *start, const char *name, uint64_t segment_bytes) {
     unsigned tli, log, seg;
-    uint64_t bytes = (uint64_t)st->st_blocks * 512U, size = (uint64_t)st->st_size;
-    if (!m->segment_bytes || size != m->segment_bytes ||
-        !bough_parse_wal_name(name, &tli, &log, &seg))
+    if (!bough_parse_wal_name(name, &tli, &log, &seg)) return false;
+    *start = ((uint64_t)log << 32) + seg * segment_bytes;
+    return true;
+}
+
+uint64_t bough_wal_past_bytes(const bough_moment *m, const char *name, const struct stat *st) {
+    uint64_t bytes = (uint64_t)st->st_blocks * 512U, size = (uint64_t)st->st_size, start;
+    if (!m->segment_bytes || size != m->segment_bytes || !bough_wal_start(&start, name, size) ||
+        start >= m->redo)
         return 0;
-    uint64_t start = ((uint64_t)log << 32) + seg * size;
-    if (start >= m->redo) return 0;
     return m->redo - start < bytes ? m->redo - start : bytes;
 }
 
@@ -123,7 +126,7 @@ static int directory_bytes(bough_usage *usage, const char *path, const bough_mom
         if (strncmp(below, "/history", 8) == 0 || strncmp(below, "/points", 7) == 0)
             past = bytes;
         else if (strncmp(below, "/pgdata/pg_wal/", 15) == 0 && e->fts_info == FTS_F)
-            past = past_bytes(m, below + 15, e->fts_statp);
+            past = bough_wal_past_bytes(m, below + 15, e->fts_statp);
         if (e->fts_info == FTS_F && e->fts_statp->st_nlink > 1) {
             usage->shared_bytes += bytes;
             continue;

@@ -424,11 +424,10 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
                                : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     const struct dirent *d;
     while (!rc && (d = readdir(dir)) != NULL) {
-        unsigned tli, log, seg;
-        if (!bough_parse_wal_name(d->d_name, &tli, &log, &seg) ||
-            fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        uint64_t start;
+        if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !bough_wal_start(&start, d->d_name, (uint64_t)st.st_size))
             continue;
-        uint64_t start = ((uint64_t)log << 32) + (uint64_t)seg * (uint64_t)st.st_size;
         if (start + (uint64_t)st.st_size <= redo && unlinkat(dirfd(dir), d->d_name, 0) != 0)
             rc = bough_fail_sys(err, errno, "could not remove \"%s/%s\"", path, d->d_name);
     }
@@ -436,13 +435,19 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
     return rc;
 }
 
+size_t bough_points_kept(const bough_point *points, size_t n, int64_t keep_from_ms) {
+    size_t keep = 0;
+    while (keep + 1 < n && points[keep + 1].time_ms <= keep_from_ms) keep++;
+    return keep;
+}
+
 int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
                       bough_error *err) {
     bough_point *points;
-    size_t n, keep = 0;
+    size_t n;
     int rc = bough_store_points(&points, &n, store, branch, err);
     if (rc || n == 0) return rc;
-    while (keep + 1 < n && points[keep + 1].time_ms <= keep_from_ms) keep++;
+    size_t keep = bough_points_kept(points, n, keep_from_ms);
     /* the WAL last: until then every point has its own */
     for (size_t i = 0; !rc && i < keep; i++) rc = remove_point(store, branch, points[i].name, err);
     if (!rc) rc = prune_wal(store, branch, points[keep].redo, err);

@@ -13,4 +13,7 @@
 int bough_point_write(const bough_store *store, const char *dir, const bough_moment *moment,
                       const char *state_from, bough_error *err);
 
+/* The oldest of `n` points that history from a time on needs; those before it are to go. n > 0. */
+size_t bough_points_kept(const bough_point *points, size_t n, int64_t keep_from_ms);
+
 #endif

@@ -141,6 +141,7 @@ def test_a_body_of_a_mebibyte_is_read(api, shop):
 
 UNKNOWN_FIELDS = [
     ("POST", "/bough/shutdown", {"x": 1}), ("POST", "/bough/clock/confirm", {"x": 1}),
+    ("POST", "/bough/store/gc", {"x": 1}),
     ("POST", "/projects", {"x": 1}), ("POST", "B/recover", {"x": 1}),
     ("POST", "/projects", {"project": {"x": 1}}),
     ("POST", "/projects", {"project": {"branch": {"x": 1}}}), ("PATCH", "P", {"x": 1}),
