@@ -1,5 +1,6 @@
 """Fixtures. Servers and directories of a test end with it, whatever happened."""
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness as h  # noqa: E402
 from api import Api, Shop  # noqa: E402
+
+# which points are killed at in this run: all worker processes must choose the same
+os.environ.setdefault("BOUGH_POINTS_SEED", str(random.randrange(10**6)))
 
 
 def pytest_collection_modifyitems(items):

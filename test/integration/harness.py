@@ -93,12 +93,16 @@ def wait_for(condition, what, limit=30.0, pause=0.02):
 
 
 _given_ports = set()
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def free_port():
-    """One that nobody listens on, and that was not given to another test of this run."""
+    """One that nobody listens on, and that was not given to another test of this run: each worker process has
+    ports of its own."""
+    span = 22000 // _WORKERS
     for _ in range(200):
-        port = random.randrange(10000, 32000)
+        port = 10000 + _WORKER * span + random.randrange(span)
         if port in _given_ports:
             continue
         with socket.socket() as s:
