@@ -24,6 +24,8 @@ typedef struct bough_snapshot {
     const char *expires_at; /**< RFC 3339; "" where it does not expire */
     const char *frequency;  /**< of the schedule that took it; "": somebody did */
     const char *json;       /**< the server's whole object as JSON text */
+    uint64_t own_bytes;     /**< allocated for it alone */
+    uint64_t shared_bytes;  /**< in what branches use, too */
 } bough_snapshot;
 
 /** Several snapshots. */

@@ -67,13 +67,13 @@ int cmd_snapshot_create(const cli_args *args, bough_error *err) {
 }
 
 static int print_list(const bough_snapshot_list *list, bough_error *err) {
-    static const char *const headings[] = {"NAME",    "ID",       "BRANCH", "MOMENT",
-                                           "EXPIRES", "TAKEN BY", NULL};
+    static const char *const headings[] = {"NAME",    "ID",       "BRANCH",     "MOMENT",
+                                           "EXPIRES", "TAKEN BY", ">OWN BYTES", NULL};
     cli_table *table = cli_table_new(headings);
     if (!table) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (size_t i = 0; i < list->count; i++) {
         const bough_snapshot *s = list->items[i];
-        char moment[40], expires[40];
+        char moment[40], expires[40], own[16];
         cli_format_time(moment, sizeof moment, s->moment);
         cli_format_time(expires, sizeof expires, s->expires_at);
         cli_table_add(table, s->name);
@@ -82,6 +82,8 @@ static int print_list(const bough_snapshot_list *list, bough_error *err) {
         cli_table_add(table, moment);
         cli_table_add(table, *expires ? expires : "-");
         cli_table_add(table, *s->frequency ? s->frequency : "-");
+        cli_format_bytes(own, sizeof own, s->own_bytes);
+        cli_table_add(table, own);
     }
     int rc = cli_table_print(table, err);
     cli_table_free(table);
@@ -125,6 +127,8 @@ int cmd_snapshot_get(const cli_args *args, bough_error *err) {
         cli_format_time(time, sizeof time, s->expires_at);
         cli_say(args, "expires   %s", *time ? time : "-");
         cli_say(args, "taken by  %s", *s->frequency ? s->frequency : "-");
+        cli_format_bytes(time, sizeof time, s->own_bytes);
+        cli_say(args, "bytes     %s of its own", time);
     }
     end(&c);
     return rc;

@@ -24,6 +24,8 @@ static void fill(void *item, void *box, const json_t *object) {
     s->expires_at = bough_json_text(object, "expires_at");
     s->frequency = bough_json_text(object, "frequency");
     s->json = bough_box_text(box, object);
+    s->own_bytes = bough_json_count(object, "own_bytes");
+    s->shared_bytes = bough_json_count(object, "shared_bytes");
 }
 
 static int boxed(bough_snapshot **snapshot, json_t *object, bough_error *err) {

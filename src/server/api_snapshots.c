@@ -11,6 +11,7 @@
 #include "server/flow_snapshot.h"
 #include "server/flows.h"
 #include "server/lifecycle.h"
+#include "server/usages.h"
 #include "util/when.h"
 
 static json_t *answer_snapshot(server *srv, const bough_snapshot_row *row) {
@@ -26,6 +27,12 @@ static json_t *answer_snapshot(server *srv, const bough_snapshot_row *row) {
     if (*row->frequency) (void)json_object_set_new(s, "frequency", json_string(row->frequency));
     if (bough_branches_get(&branch, srv->cat, row->project_id, row->source_id, NULL) == BOUGH_OK)
         (void)json_object_set_new(s, "source_branch_name", json_string(branch.name));
+    bough_usage usage;
+    if (usage_get(&usage, srv, row->id, USAGE_LISTED_MS)) {
+        (void)json_object_set_new(
+            s, "own_bytes", json_integer((json_int_t)(usage.own_bytes + usage.history_bytes)));
+        (void)json_object_set_new(s, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
+    }
     if (row->expires_ms) {
         answer_time(expires, sizeof expires, row->expires_ms);
         (void)json_object_set_new(s, "expires_at", json_string(expires));

@@ -136,6 +136,9 @@ def test_a_snapshot_outlives_history_its_branch_and_what_was_merged(server):
     p.suspend("dev")
     asleep = take(p, "dev", "--name", "asleep")
     assert past["lsn"] and present["lsn"] and asleep["lsn"]
+    assert all(s["own_bytes"] > 0 for s in p.json("snapshot", "list"))
+    assert "of its own" in p.bough("snapshot", "get", "past").stdout
+    assert "OWN BYTES" in p.bough("snapshot", "list").stdout
     assert "postmaster.pid" not in os.listdir(p.pgdata("dev")), "it was woken"
     # history goes, then the branch
     status, _, answer = server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 0}})
