@@ -28,6 +28,8 @@ def pytest_generate_tests(metafunc):
         majors = [h.PG]
         if 18 not in majors and (h.LONG or metafunc.definition.get_closest_marker("every_version")):
             majors.append(18)
+        if h.LONG and h.PG17 and 17 not in majors:
+            majors.append(17)
         metafunc.parametrize("major", majors, ids=[f"pg{m}" for m in majors], scope="session")
 
 
@@ -42,18 +44,23 @@ def session_dir():
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def pg18(session_dir):
-    """bin directory of PostgreSQL 18 where user postgres can read it, or None."""
-    bindir = os.environ.get("BOUGH_TEST_PG18")
+def readable(bindir, session_dir, name):
+    """A bin directory that user postgres can read, or None."""
     if not bindir:
         return None
     probe = subprocess.run(h.as_server([f"{bindir}/postgres", "--version"]), capture_output=True, check=False)
     if probe.returncode:
-        copy = os.path.join(session_dir, "postgresql-18")
+        copy = os.path.join(session_dir, name)
         shutil.copytree(os.path.dirname(bindir), copy, symlinks=True)
         bindir = os.path.join(copy, "bin")
     return bindir
+
+
+@pytest.fixture(scope="session")
+def pg18(session_dir):
+    """bin directory of PostgreSQL 18 where user postgres can read it, or None; that of 17 is made readable, too."""
+    h.PG17 = readable(h.PG17, session_dir, "postgresql-17")
+    return readable(os.environ.get("BOUGH_TEST_PG18"), session_dir, "postgresql-18")
 
 
 @pytest.fixture

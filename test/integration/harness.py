@@ -177,6 +177,7 @@ def newest_complete_pg():
 
 PG = newest_complete_pg()
 PG_BIN = find_pg(PG) if PG else None
+PG17 = os.environ.get("BOUGH_TEST_PG17")  # bin directory of a third version, for ./check --long
 
 
 def tool(name):
@@ -246,8 +247,8 @@ class Bough:
         self.door = free_port()
         self.env = {k: v for k, v in os.environ.items()
                     if not k.startswith(("PG", "BOUGH_"))} | {"LC_ALL": "C.UTF-8"}
-        if pg_path:
-            self.env["BOUGH_PG_PATH"] = pg_path
+        if pg_path or PG17:
+            self.env["BOUGH_PG_PATH"] = ":".join(d for d in (pg_path, PG17) if d)
         if "BOUGH_TEST_PRELOAD" in os.environ:  # a server with a sanitizer, computes without
             self.env["BOUGH_PRELOAD"] = os.environ["BOUGH_TEST_PRELOAD"]
 

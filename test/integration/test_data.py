@@ -3,6 +3,7 @@ import os
 import random
 import socket
 
+import harness
 import pytest
 
 from harness import IS_ROOT, OS_USER, PG, Bank, Bough, Ledger, Stock, allocated, assert_clean, digest, times, \
@@ -35,7 +36,7 @@ def fixture_p(server, major, pg18):
 
 def bindir(p, pg18):
     """Of a stock PostgreSQL of the project's version; None: the installed one."""
-    return None if p.major == PG else pg18
+    return {PG: None, 17: harness.PG17}.get(p.major, pg18)
 
 
 @pytest.mark.every_version

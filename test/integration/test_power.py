@@ -66,14 +66,20 @@ class Case:
         return self
 
 
-# Most records are writes: half of the cuts are where something has become durable, or got its name.
+# Most records are writes: most cuts are where something became durable or got its name, or a branch was acknowledged.
 TURNS = {SYNC_END, SYNCFS_END, RENAME, LINK, UNLINK, NOTE}
 
 
 def cases(log, count, chance, styles=STYLES):
-    records = [(r.seq, r.op in TURNS) for r in read_log(log)]
-    moments, turns = [seq for seq, _ in records], [seq for seq, turns in records if turns]
-    picked = sorted(chance.choice(turns if i % 2 else moments) for i in range(count))
+    moments, turns, made = [], [], []
+    for r in read_log(log):
+        moments.append(r.seq)
+        if r.op in TURNS:
+            turns.append(r.seq)
+        if r.op == NOTE and b'"made"' in r.data[0][r.data[1]:r.data[1] + r.data[2]]:
+            made.append(r.seq)  # the layer below the child may not be durable yet
+    kinds = [moments, turns, made or turns, turns]
+    picked = sorted(chance.choice(kinds[i % len(kinds)]) for i in range(count))
     return [Case(i, seq, chance.randrange(10**9), styles[i % len(styles)]) for i, seq in enumerate(picked)]
 
 
