@@ -41,6 +41,7 @@ def session_dir():
     os.chmod(path, 0o755)
     yield path
     h.kill_below(path)
+    h.forget_memory(path)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -72,6 +73,7 @@ def directory(session_dir, request):
     h.kill_below(path)
     if getattr(request.node, "failed", False):
         _show_logs(path)
+    h.forget_memory(path)
     if os.environ.get("BOUGH_TEST_KEEP") != "1":
         shutil.rmtree(path, ignore_errors=True)
 

@@ -92,6 +92,14 @@ def wait_for(condition, what, limit=30.0, pause=0.02):
         time.sleep(pause)
 
 
+def forget_memory(path):
+    """The dynamic shared memory of computes below a directory that were killed: their next start would remove it."""
+    link = "store/branches/*/pgdata/pg_dynshmem"
+    for link in glob.glob(f"{glob.escape(path)}/*/{link}") + glob.glob(f"{glob.escape(path)}/*/*/{link}"):
+        if os.path.islink(link) and os.readlink(link).startswith("/dev/shm/bough-"):
+            shutil.rmtree(os.readlink(link), ignore_errors=True)
+
+
 _given_ports = set()
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
