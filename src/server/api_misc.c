@@ -211,6 +211,10 @@ int api_status(request *rq, bough_error *err) {
         (void)json_array_append_new(
             warnings, json_string("the clock has jumped: no branch expires by it until it has been "
                                   "synchronised for an hour, or `bough server confirm-clock`"));
+    if (atomic_load(&srv->is_disk_low))
+        (void)json_array_append_new(
+            warnings, json_string("the disk is nearly full: the oldest history is dropped, and no "
+                                  "restore point is made until there is room"));
     door_counts door = door_count(srv->door);
     rq->answer = json_pack(
         "{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version",

@@ -12,6 +12,7 @@
 #include "server/clock.h"
 #include "server/computes.h"
 #include "server/inside.h"
+#include "server/space.h"
 #include "util/log.h"
 
 /** Even a quiet branch gets one as its history moves on: WAL is forgotten from point to point. */
@@ -248,7 +249,7 @@ static void keep_one(server *srv, const bough_project_row *project,
                      const bough_branch_row *branch) {
     bough_error err = {0};
     if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
-        make_point(srv, project, branch, &err) != BOUGH_OK)
+        !atomic_load(&srv->is_disk_low) && make_point(srv, project, branch, &err) != BOUGH_OK)
         complain("no restore point", branch->id, &err);
     if (thin(srv, project, branch->id, &err) != BOUGH_OK)
         complain("could not make restore points fewer", branch->id, &err);
@@ -284,6 +285,7 @@ static unsigned each_branch(server *srv, const char *project_id,
 }
 
 void history_tick(server *srv) {
+    space_tick(srv);
     (void)each_branch(srv, NULL, keep_one);
 }
 

@@ -76,13 +76,14 @@ typedef struct server {
     struct event_base *loop;
     struct http *http;
     struct websockets *websockets;
-    struct door *door;     /**< where PostgreSQL's clients come in */
-    job_pool *sqls;        /**< POST /sql */
-    int sql_seconds;       /**< that one may take */
-    job_pool *lookups;     /**< of the door: which endpoint is meant */
-    job_pool *wakes;       /**< of the door: starts of computes */
-    atomic_bool has_lists; /**< some project says who may connect */
-    atomic_bool stopping;  /**< long work ends early */
+    struct door *door;       /**< where PostgreSQL's clients come in */
+    job_pool *sqls;          /**< POST /sql */
+    int sql_seconds;         /**< that one may take */
+    job_pool *lookups;       /**< of the door: which endpoint is meant */
+    job_pool *wakes;         /**< of the door: starts of computes */
+    atomic_bool has_lists;   /**< some project says who may connect */
+    atomic_bool is_disk_low; /**< see space.h */
+    atomic_bool stopping;    /**< long work ends early */
     atomic_bool stop_computes;
 } server;
 

@@ -455,6 +455,20 @@ int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_
     return rc;
 }
 
+int bough_store_forget_oldest(bough_store *store, const char *branch, bough_error *err) {
+    bough_point *points;
+    char path[BOUGH_PATH_MAX];
+    size_t n;
+    int rc = bough_store_points(&points, &n, store, branch, err);
+    if (rc) return rc;
+    if (n) rc = remove_point(store, branch, points[0].name, err);
+    if (!rc) rc = prune_wal(store, branch, n > 1 ? points[1].redo : UINT64_MAX, err);
+    free(points);
+    if (!rc) rc = branch_path(path, store, branch, "/history", err);
+    /* a journal gives blocks back when it is written */
+    return rc || access(path, F_OK) != 0 ? rc : bough_fsync_path(path, err);
+}
+
 /* ---- changing places ---- */
 
 int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,

@@ -247,6 +247,12 @@ BOUGH_CHECK int bough_store_prune(bough_store *store, const char *branch, int64_
                                   bough_error *err);
 
 /**
+ * Let go of the oldest restore point and the WAL that only it needs, for room; with the last one
+ * all history goes. Freed when this returns.
+ */
+BOUGH_CHECK int bough_store_forget_oldest(bough_store *store, const char *branch, bough_error *err);
+
+/**
  * Move a branch and the layers that nothing else stands on to the trash. Its compute must be
  * stopped.
  */

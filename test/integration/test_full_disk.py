@@ -128,3 +128,30 @@ def test_what_is_made_on_a_full_disk_is_refused_and_leaves_nothing(p, disk, make
     p.purge("b")
     h.wait_for(lambda: h.allocated(f"{disk}/store") < before + (40 << 20), "nothing is left")
     h.assert_clean(p)
+
+
+def test_history_ends_before_a_branch_does(p, disk):
+    p.bough("project", "update", p.name, "--history-retention", "1d")
+    p.sql("main", "CREATE TABLE w (fill text)")
+    early = h.now()
+    with p.connect() as c:
+        for _ in range(5):
+            c.run("INSERT INTO w SELECT repeat(md5(g::text), 20) FROM generate_series(1, 20000) g")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+    h.wait_for(lambda: p.get()["history_bytes"] > 40 << 20, "there is history")
+    with ballast(disk, 40 << 20):
+        h.wait_for(lambda: any("disk is nearly full" in w for w in p.server.status()["warnings"]), "it is told")
+        h.wait_for(lambda: free_bytes(disk) > 64 << 20, "there is room again")
+        with p.connect() as c:
+            for _ in range(2):
+                c.run("INSERT INTO w SELECT repeat(md5(g::text), 20) FROM generate_series(1, 20000) g")
+        p.refused("branch", "create", "old", "--at", early, says="does not reach back")
+    h.wait_for(lambda: not p.server.status()["warnings"], "the warning has ended")
+    h.wait_for(lambda: "ok" if at_now(p) else None, "history begins again", 60)
+    assert p.one("again", "SELECT count(*) FROM w") == 140000
+    h.assert_clean(p)
+
+
+def at_now(p):
+    return p.bough("branch", "create", "again", "--at", h.now(), check=False).returncode == 0
