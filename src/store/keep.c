@@ -157,6 +157,50 @@ static int is_shared(bool *shared, const bough_store *store, const char *branch,
     return BOUGH_OK;
 }
 
+/* Layers that no present stack has, but restore points of this branch. */
+typedef struct past_layers {
+    const bough_store *store;
+    const char *branch;
+    char *const *names;
+    const bough_layers *present;
+    bough_layers found;
+    uint64_t bytes;
+} past_layers;
+
+static bool has_layer(const bough_layers *layers, const char *dir) {
+    for (size_t i = 0; i < layers->n; i++)
+        if (strcmp(layers->dir[i], dir) == 0) return true;
+    return false;
+}
+
+static int note_past(void *context, const char *of, const bough_layers *layers, bough_error *err) {
+    past_layers *p = context;
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && strchr(of, '/') && i < layers->n; i++) {
+        const char *dir = layers->dir[i];
+        bool shared = false;
+        uint64_t bytes = 0;
+        if (has_layer(p->present, dir) || has_layer(&p->found, dir)) continue;
+        char(*more)[100] = realloc(p->found.dir, (p->found.n + 1) * sizeof *more);
+        if (!more) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        p->found.dir = more;
+        memcpy(more[p->found.n++], dir, sizeof *more);
+        rc = is_shared(&shared, p->store, p->branch, p->names, dir, err);
+        if (!rc && !shared) rc = bough_layer_bytes(&bytes, p->store, dir, err);
+        p->bytes += bytes;
+    }
+    return rc;
+}
+
+static int past_layer_bytes(uint64_t *bytes, const bough_store *store, const char *branch,
+                            char *const *names, const bough_layers *present, bough_error *err) {
+    past_layers p = {.store = store, .branch = branch, .names = names, .present = present};
+    int rc = bough_stacks_of(store, branch, note_past, &p, err);
+    *bytes = p.bytes;
+    bough_layers_free(&p.found);
+    return rc;
+}
+
 int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch,
                       bough_error *err) {
     char path[BOUGH_PATH_MAX], **names = NULL;
@@ -184,6 +228,9 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
         else
             usage->own_bytes += bytes;
     }
+    uint64_t past = 0;
+    if (!rc) rc = past_layer_bytes(&past, store, branch, names, &layers, err);
+    usage->history_bytes += past;
     usage->depth = (unsigned)layers.n;
     bough_store_free_list(names);
     bough_layers_free(&layers);

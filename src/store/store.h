@@ -33,7 +33,7 @@ typedef struct bough_shm bough_shm;
 /** Bytes on disk, from real allocation (st_blocks). */
 typedef struct bough_usage {
     uint64_t own_bytes; /**< the branch's directory and the layers that no other branch stands on */
-    uint64_t history_bytes; /**< of the directory, what only its past needs; not in own_bytes */
+    uint64_t history_bytes; /**< what only its past needs, layers too; not in own_bytes */
     uint64_t shared_bytes;  /**< layers below it that other branches stand on too */
     unsigned depth;         /**< layers below the head */
 } bough_usage;

@@ -1,6 +1,7 @@
 """Whose the bytes of a store are, and what of them is needless: it adds up to what du says, and gc tells the truth."""
 import concurrent.futures
 import os
+import shutil
 import subprocess
 import threading
 
@@ -71,6 +72,34 @@ def test_the_bytes_of_branches_points_snapshots_and_deleted_ones_add_up_to_what_
     after = adds_up(p.server)
     assert {b["name"] for b in after["branches"] if b["kind"] != "template"} == {"main", "a", "b", "kept"}
     assert after["trash_bytes"] < 1 << 20
+
+
+def test_what_one_branch_is_said_to_need_is_what_the_store_has_of_it(p):
+    """The quick form looks at one branch; also at a layer that merging has left to its restore points alone."""
+    p.bough("project", "update", p.name, "--history-retention", "1d")
+    p.branch("b")
+    p.purge("b")
+    p.suspend()
+    store, group = p.server.store, p.get()["id"]
+    with open(f"{store}/branches/{group}/stack", encoding="ascii") as f:
+        top = next(line.strip() for line in f if line.startswith(f"{group}/"))
+    point = sorted(os.listdir(f"{store}/branches/{group}/points"))[-1]
+    path = f"{store}/branches/{group}/points/{point}/stack"
+    with open(path, encoding="ascii") as f:
+        lines = f.read().split("\n")
+    lines.insert(1, f"{group}/00000999")
+    with h.server_user():
+        with open(f"{path}.new", "w", encoding="ascii") as f:
+            f.write("\n".join(lines))
+        shutil.copytree(f"{store}/layers/{top}", f"{store}/layers/{group}/00000999", copy_function=shutil.copy)
+        os.rename(f"{path}.new", path)
+    with p.connect() as c:
+        c.run("UPDATE t SET fill = '' WHERE id = 1")
+    p.suspend()  # it is measured again
+    whole, one = by_name(adds_up(p.server))["main"], p.get()
+    assert one["history_bytes"] > 4 << 20
+    for kind in ("own_bytes", "history_bytes"):
+        assert abs(one[kind] - whole[kind]) < whole[kind] / 20, (one, whole)
 
 
 def layers(plan, going):
