@@ -65,7 +65,7 @@ int uri_split(char **bare, char **password, const char *uri, bough_error *err) {
     *password = NULL;
     *bare = NULL;
     const char *begins = strstr(uri, "://");
-    if (!begins || strncmp(uri, "postgres", 8) != 0)
+    if (!begins || (strncmp(uri, "postgres://", 11) != 0 && strncmp(uri, "postgresql://", 13) != 0))
         return bough_fail(err, BOUGH_E_INTERNAL, "the server's connection URI makes no sense");
     *bare = strdup(uri);
     if (!*bare) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");

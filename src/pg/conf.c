@@ -294,7 +294,7 @@ static int parse_line(char **out, const char *line, size_t n) {
     while (i < n && line[i] != '=' && line[i] != '#' && !isspace((unsigned char)line[i]))
         made[w++] = line[i++];
     while (i < n && (isspace((unsigned char)line[i]) || line[i] == '=')) i++;
-    if (w == 0 || i >= n || line[i] != '\'') {
+    if (w == 0 || i >= n || line[i] != '\'' || memchr(line, '\0', n)) {
         free(made);
         return 0;
     }

@@ -52,12 +52,40 @@ uint32_t bough_crc32c(uint32_t crc, const void *data, size_t bytes) {
 /* Whether every offset of the header lies inside the file, so that a damaged index cannot lead
  * outside. */
 static bool sane(const bough_index_header *h, uint64_t bytes) {
-    uint64_t records_end = sizeof *h + (uint64_t)h->records * sizeof(bough_record);
     if (h->magic != BOUGH_INDEX_MAGIC || h->bytes != bytes) return false;
     if (bough_crc32c(0, h, offsetof(bough_index_header, header_crc)) != h->header_crc) return false;
     if (h->slots == 0 || (h->slots & (h->slots - 1)) || h->slots <= h->records) return false;
-    return h->hash_at >= records_end && h->names_at >= h->hash_at + (uint64_t)h->slots * 4 &&
-           h->bitmaps_at >= h->names_at && h->bitmaps_at <= bytes;
+    uint64_t records_end = sizeof *h + (uint64_t)h->records * sizeof(bough_record);
+    uint64_t hash_bytes = (uint64_t)h->slots * 4;
+    return h->hash_at >= records_end && h->hash_at <= bytes && h->hash_at % 4 == 0 &&
+           hash_bytes <= bytes - h->hash_at && h->names_at >= h->hash_at + hash_bytes &&
+           h->names_at <= h->bitmaps_at && h->bitmaps_at <= bytes;
+}
+
+/* Whether a record's name and bitmap lie where those are. */
+static bool is_sound(const bough_index *index, const bough_record *r) {
+    const bough_index_header *h = index->header;
+    uint64_t names = h->bitmaps_at - h->names_at, bitmaps = h->bytes - h->bitmaps_at;
+    if (r->name >= names || r->length >= names - r->name) return false;
+    const char *name = bough_index_name(index, r);
+    if (name[r->length] != '\0' || strlen(name) != r->length) return false;
+    if (r->kind != BOUGH_RECORD_PAGES || r->full) return true;
+    uint64_t bytes =
+        ((r->size >> BOUGH_BLOCK_SHIFT) + ((r->size & (BOUGH_BLOCK - 1)) != 0) + 7) / 8;
+    return r->bitmap <= bitmaps && bytes <= bitmaps - r->bitmap;
+}
+
+/* The same of the body, whose checksum is right: what looks at it relies on all of this. */
+static bool is_whole(const bough_index *index) {
+    const bough_index_header *h = index->header;
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < h->records; i++)
+        if (!is_sound(index, &index->records[i])) return false;
+    for (uint32_t i = 0; i < h->slots; i++) {
+        if (index->slots[i] > h->records) return false;
+        used += index->slots[i] != 0;
+    }
+    return used < h->slots; /* a search ends at a free one */
 }
 
 int bough_index_map(bough_index *index, const char *path, bool verify) {
@@ -77,19 +105,22 @@ int bough_index_map(bough_index *index, const char *path, bool verify) {
     const bough_index_header *h = map;
     const char *base = map;
     size_t bytes = (size_t)st.st_size;
-    if (!sane(h, bytes) ||
-        (verify && bough_crc32c(0, base + sizeof *h, bytes - sizeof *h) != h->crc)) {
-        munmap(map, bytes);
-        errno = EUCLEAN;
-        return -1;
+    bool is_good = sane(h, bytes) &&
+                   (!verify || bough_crc32c(0, base + sizeof *h, bytes - sizeof *h) == h->crc);
+    if (is_good) {
+        index->header = h;
+        index->records = (const void *)(base + sizeof *h);
+        index->slots = (const void *)(base + h->hash_at);
+        index->names = base + h->names_at;
+        index->bitmaps = (const uint8_t *)base + h->bitmaps_at;
+        index->bytes = bytes;
+        is_good = !verify || is_whole(index);
     }
-    index->header = h;
-    index->records = (const void *)(base + sizeof *h);
-    index->slots = (const void *)(base + h->hash_at);
-    index->names = base + h->names_at;
-    index->bitmaps = (const uint8_t *)base + h->bitmaps_at;
-    index->bytes = bytes;
-    return 0;
+    if (is_good) return 0;
+    munmap(map, bytes);
+    memset(index, 0, sizeof *index);
+    errno = EUCLEAN;
+    return -1;
 }
 
 void bough_index_unmap(bough_index *index) {

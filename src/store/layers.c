@@ -54,6 +54,8 @@ int bough_layers_load(bough_layers *layers, const char *path, bough_error *err) 
         if (!whole) break;
         (void)snprintf(layers->dir[layers->n++], sizeof layers->dir[0], "%s", line);
     }
+    /* no NUL, empty line or "end" in between: that would be a stack with some of its layers */
+    whole = whole && line == text + n - 4 && lines == layers->n + 2;
     if (!rc && !whole) rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
     free(text);
     if (rc) bough_layers_free(layers);
