@@ -18,6 +18,9 @@
 /** Even a quiet branch gets one as its history moves on: WAL is forgotten from point to point. */
 #define POINTS_PER_RETENTION 8
 
+/** Of PostgreSQL's WAL, XLOG_BLCKSZ. */
+#define WAL_PAGE 8192
+
 enum { MOST_GENERATIONS = 1024 };
 
 int history_check(const bough_project_row *project, const bough_target *target, bough_error *err) {
@@ -179,7 +182,8 @@ static bool is_due(const server *srv, const bough_point *points, size_t n, uint6
     const bough_point *last = &points[n - 1];
     if (wal_end > last->lsn && wal_end - last->lsn >= srv->point_bytes) return true;
     int64_t age_ms = bough_now_epoch_ms() - last->time_ms;
-    return wal_end > last->lsn &&
+    /* the point is exact, the end of the WAL is that of a page */
+    return wal_end > (last->lsn + WAL_PAGE - 1) / WAL_PAGE * WAL_PAGE &&
            age_ms > project->history_retention_seconds * 1000 / POINTS_PER_RETENTION;
 }
 

@@ -286,7 +286,7 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
     if (!rc) rc = child_path(pgdata, store, dir, "/pgdata", err);
     if (!rc) rc = bough_layers_write(store, dir, "stack", NULL, layers, err);
     BOUGH_POINT(rc, "fork.stack-written");
-    if (!rc) rc = bough_point_write(store, dir, moment, pgdata, err);
+    if (!rc) rc = bough_point_write_first(store, dir, moment, pgdata, err);
     if (!rc) rc = child_path(path, store, dir, "", err);
     if (!rc && !all_durable(store, layers)) rc = pending_write(moment, path, err);
     return rc;

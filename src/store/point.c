@@ -68,11 +68,10 @@ static int write_state(const char *from, const char *dest, bough_error *err) {
     return rc;
 }
 
-int bough_point_write(const bough_store *store, const char *dir, const bough_moment *m,
-                      const char *state_from, bough_error *err) {
+static int write_point(const bough_store *store, const char *dir, const bough_moment *m,
+                       uint64_t lsn, const char *state_from, bough_error *err) {
     char points[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], temp[BOUGH_PATH_MAX], from[BOUGH_PATH_MAX],
         to[BOUGH_PATH_MAX], text[256];
-    uint64_t lsn = bough_moment_lsn(m);
     int rc = branch_path(points, store, dir, "/points", err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%016" PRIx64, points, lsn);
     if (rc || access(path, F_OK) == 0) return rc; /* nothing has happened since */
@@ -94,6 +93,35 @@ int bough_point_write(const bough_store *store, const char *dir, const bough_mom
     if (!rc && rename(temp, path) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
     return rc ? rc : bough_fsync_path(points, err);
+}
+
+int bough_point_write(const bough_store *store, const char *dir, const bough_moment *m,
+                      const char *state_from, bough_error *err) {
+    return write_point(store, dir, m, bough_moment_lsn(m), state_from, err);
+}
+
+typedef struct first {
+    const bough_moment *moment;
+    const char *pgdata;
+} first;
+
+static int open_first(void *context, uint32_t tli, uint64_t number) {
+    const first *f = context;
+    char name[32], path[BOUGH_PATH_MAX];
+    (void)tli;
+    bough_moment_segment_name(name, sizeof name, f->moment, number);
+    if (bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", f->pgdata, name) != BOUGH_OK) return -1;
+    return open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+int bough_point_write_first(const bough_store *store, const char *dir, const bough_moment *m,
+                            const char *pgdata, bough_error *err) {
+    first f = {m, pgdata};
+    bough_wal_source source = {
+        .tli = m->tli, .segment_bytes = m->segment_bytes, .open = open_first, .context = &f};
+    uint64_t lsn = bough_moment_lsn(m);
+    if (!m->clean) lsn = bough_wal_last_end(&source, lsn);
+    return write_point(store, dir, m, lsn, pgdata, err);
 }
 
 typedef struct making {

@@ -12,6 +12,12 @@
  */
 int bough_point_write(const bough_store *store, const char *dir, const bough_moment *moment,
                       const char *state_from, bough_error *err);
+/*
+ * The same for the first point of a branch that is being made, whose PGDATA has its WAL. From there
+ * on an LSN means something else in the branch than in its parent, so the place is exact.
+ */
+int bough_point_write_first(const bough_store *store, const char *dir, const bough_moment *moment,
+                            const char *pgdata, bough_error *err);
 
 /* The oldest of `n` points that history from a time on needs; those before it are to go. n > 0. */
 size_t bough_points_kept(const bough_point *points, size_t n, int64_t keep_from_ms);

@@ -35,7 +35,7 @@ int bough_stacks_of(const bough_store *store, const char *branch, bough_stack_vi
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches/%s/points", store->dir, branch);
     if (rc || access(path, F_OK) != 0) return rc;
     rc = bough_list_names(&points, path, err);
-    if (rc == BOUGH_E_NOTFOUND) { /* deleted meanwhile */
+    if (rc && access(path, F_OK) != 0) { /* deleted meanwhile */
         bough_error_clear(err);
         return BOUGH_OK;
     }

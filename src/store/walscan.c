@@ -240,3 +240,21 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
     return bough_fail(err, BOUGH_E_NOTFOUND, "there is no WAL record at %s",
                       BOUGH_LSN_TEXT(rec.at));
 }
+
+uint64_t bough_wal_last_end(const bough_wal_source *source, uint64_t limit) {
+    uint64_t page = limit - PAGE, first = limit;
+    reader r = {.source = source, .fd = -1};
+    bough_wal_found found;
+    if (limit < PAGE || limit % PAGE || !(r.buffer = malloc(BUFFER))) return limit;
+    const unsigned char *p = get_page(&r, page);
+    if (p) {
+        first = page + header_bytes(&r, page);
+        if ((p[2] | (unsigned)p[3] << 8) & FIRST_IS_CONTRECORD)
+            first = align8(first + get32(p + 16)); /* xlp_rem_len */
+    }
+    if (r.fd >= 0) close(r.fd);
+    free(r.buffer);
+    if (first >= limit) return limit;
+    bough_wal_wish wish = {.start = first, .not_before = first + 1, .end = limit};
+    return bough_wal_scan(&found, source, &wish, NULL) == BOUGH_OK ? found.cut : first;
+}

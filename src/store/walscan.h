@@ -54,4 +54,13 @@ typedef struct bough_wal_found {
 BOUGH_CHECK int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
                                const bough_wal_wish *wish, bough_error *err);
 
+/**
+ * Where the last record ends on the page that ends at `limit`: PostgreSQL writes whole pages, so
+ * that their end says less than could be known.
+ *
+ * @param limit  End of what was written.
+ * @return       `limit` where the page cannot be read, or a record goes on behind it.
+ */
+uint64_t bough_wal_last_end(const bough_wal_source *source, uint64_t limit);
+
 #endif

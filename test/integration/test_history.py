@@ -290,3 +290,18 @@ def test_a_look_goes_with_bough_that_is_ended(p, by):
         psql.send_signal(by)
         assert psql.wait(30) != 0
     assert set(p.branches()) == {"main"}
+
+
+def test_an_lsn_right_behind_a_fork_is_the_branchs_own(project):
+    """WAL is written in whole pages: the fork lies within one, and parent and child go on from there."""
+    project.sql("main", "CREATE TABLE m (n int)")
+    project.branch("a")
+    project.branch("b", "a")
+    for n in (1, 2, 3):
+        project.sql("a", "INSERT INTO m VALUES (%s)", n)
+    project.branch("c", "b")
+    project.sql("c", "INSERT INTO m VALUES (10)")
+    lsn = project.one("c", "SELECT pg_current_wal_flush_lsn()::text")
+    project.sql("c", "INSERT INTO m VALUES (11)")
+    project.bough("branch", "create", "then", "--parent", "c", "--at", lsn)
+    assert project.rows("then", "SELECT n FROM m") == [(10,)]

@@ -226,6 +226,7 @@ static void *collect_all_the_time(void *unused) {
     bough_error err;
     int rc = BOUGH_OK;
     while (!rc && !atomic_load(&is_over)) rc = bough_store_collect_all(store, &err);
+    if (rc) print_error("collecting: %s\n", err.message);
     return rc ? store : NULL;
 }
 

@@ -1,0 +1,271 @@
+"""Random operations on a project under load, and what must hold whatever their order.
+
+Each branch has a set of marks that were acknowledged; a child, a restore and a snapshot have those of their moment.
+The seed is printed and makes the same operations again: BOUGH_SOAK_SEED=N, BOUGH_SOAK_SECONDS=N.
+"""
+import os
+import random
+import time
+
+import psycopg2
+import pytest
+
+import harness as h
+
+SECONDS = int(os.environ.get("BOUGH_SOAK_SECONDS", h.times(15, 300)))
+MOST_BRANCHES = 9
+
+
+class Soak:
+    """The project, and what is known of it."""
+
+    def __init__(self, project, seed):
+        self.p, self.random = project, random.Random(seed)
+        self.marks = {"main": set()}    # branch: acknowledged marks
+        self.parent = {"main": None}
+        self.deleted = {}               # branch: its marks and parent; it can be brought back
+        self.snapshots = {}             # name: marks
+        self.banks = {"main"}           # branches that have pgbench's tables
+        self.protected = set()
+        self.count, self.done, self.next_mark = 0, {}, 0
+
+    # what to work on
+
+    def name(self, kind="b"):
+        self.count += 1
+        return f"{kind}{self.count}"
+
+    def any(self, among=None):
+        chosen = self.random.choice(sorted(self.marks if among is None else among))
+        self.note(f"  {chosen}")
+        return chosen
+
+    def note(self, text):
+        """What was done, for the report of a failure."""
+        print(text, f"(mark {self.next_mark})")
+
+    def leaves(self):
+        return [b for b in self.marks if b != "main" and b not in self.parent.values()]
+
+    def dead_parents(self):
+        """Branches whose deleted children could come back: their deletion is not tried."""
+        return {parent for _, parent in self.deleted.values()}
+
+    # operations: each returns False where there is nothing that it could work on
+
+    def mark(self, branch=None):
+        branch = branch or self.any()
+        self.next_mark += 1
+        self.p.sql(branch, "INSERT INTO marks VALUES (%s)", self.next_mark)
+        self.marks[branch].add(self.next_mark)
+
+    def create(self):
+        if len(self.marks) >= MOST_BRANCHES:
+            return False
+        parent, name = self.any(), self.name()
+        self.p.branch(name, parent)
+        self.marks[name], self.parent[name] = set(self.marks[parent]), parent
+        if parent in self.banks:
+            self.banks.add(name)
+
+    def create_at(self):
+        if len(self.marks) >= MOST_BRANCHES:
+            return False
+        parent, name = self.any(), self.name("at")
+        known = set(self.marks[parent])
+        lsn = self.p.one(parent, "SELECT pg_current_wal_flush_lsn()::text")
+        self.mark(parent)
+        self.p.bough("branch", "create", name, "--parent", parent, "--at", lsn)
+        self.marks[name], self.parent[name] = known, parent
+        if parent in self.banks:
+            self.banks.add(name)
+
+    def delete(self):
+        among = set(self.leaves()) - self.protected - self.dead_parents()
+        if not among:
+            return False
+        branch = self.any(among)
+        self.p.delete(branch)
+        self.deleted[branch] = self.marks.pop(branch), self.parent.pop(branch)
+
+    def purge(self):
+        among = set(self.leaves()) - self.protected - self.dead_parents()
+        if len(self.marks) < 5 or not among:
+            return False
+        branch = self.any(among)
+        self.p.purge(branch)
+        del self.marks[branch], self.parent[branch]
+
+    def undelete(self):
+        among = [b for b, (_, parent) in self.deleted.items() if parent in self.marks]
+        if not among:
+            return False
+        branch = self.any(among)
+        self.p.bough("branch", "undelete", branch)
+        self.marks[branch], self.parent[branch] = self.deleted.pop(branch)
+
+    def reset(self):
+        among = set(self.leaves()) - self.protected - self.dead_parents()
+        if not among:
+            return False
+        branch = self.any(among)
+        self.p.bough("branch", "reset", branch)
+        self.marks[branch] = set(self.marks[self.parent[branch]])
+
+    def rename(self):
+        among = set(self.leaves()) - self.dead_parents()
+        if not among:
+            return False
+        branch, name = self.any(among), self.name("r")
+        self.p.bough("branch", "rename", branch, name)
+        for known in (self.marks, self.parent):
+            known[name] = known.pop(branch)
+        for known in (self.banks, self.protected):
+            if branch in known:
+                known.remove(branch)
+                known.add(name)
+
+    def protect(self):
+        among = [b for b in self.leaves() if b not in self.protected]
+        if len(self.protected) > 1 or not among:
+            return self.unprotect()
+        branch = self.any(among)
+        self.p.bough("branch", "protect", branch)
+        self.protected.add(branch)
+
+    def unprotect(self):
+        if not self.protected:
+            return False
+        branch = self.any(self.protected)
+        self.p.bough("branch", "unprotect", branch)
+        self.protected.remove(branch)
+
+    def snapshot(self):
+        if len(self.snapshots) > 3:
+            name = self.any(self.snapshots)
+            self.p.bough("snapshot", "delete", name)
+            del self.snapshots[name]
+            return None
+        branch, name = self.any(), self.name("s")
+        self.p.bough("snapshot", "create", branch, "--name", name)
+        self.snapshots[name] = set(self.marks[branch])
+
+    def suspend(self):
+        self.p.suspend(self.any())
+
+    def start(self):
+        self.p.start(self.any())
+
+    def restart(self):
+        self.p.bough("endpoint", "restart", self.any())
+
+    def crash(self):
+        branch = self.any()
+        self.p.start(branch)
+        self.p.crash(branch)
+
+    def kill_server(self):
+        self.p.server.kill()
+        self.p.server.up()
+
+    def look(self):
+        branch = self.any()
+        assert self.p.get(branch)["name"] == branch
+        self.p.json("endpoint", "list")
+        self.p.json("operation", "list")
+        self.p.json("snapshot", "list")
+
+    def sql(self):
+        branch, name = self.any(), self.name("db")
+        with self.p.connect(branch) as c:
+            c.run(f"CREATE DATABASE {name}")
+            c.run(f"DROP DATABASE {name}")
+
+    OPERATIONS = {"mark": 10, "create": 6, "create_at": 2, "delete": 3, "purge": 3, "undelete": 2, "reset": 2,
+                  "rename": 2, "protect": 1, "snapshot": 2, "suspend": 3, "start": 2, "restart": 2, "crash": 1,
+                  "kill_server": 1, "look": 2, "sql": 1}
+
+    def step(self):
+        verb = self.random.choices(list(self.OPERATIONS), list(self.OPERATIONS.values()))[0]
+        self.note(verb)
+        if getattr(self, verb)() is not False:
+            self.done[verb] = self.done.get(verb, 0) + 1
+        self.check_names()
+
+    # what must hold
+
+    def check_names(self):
+        assert set(self.p.branches()) == set(self.marks)
+
+    def check_branch(self, branch):
+        with self.p.connect(branch) as c:
+            found = {n for (n,) in c.rows("SELECT n FROM marks")}
+            assert found == self.marks[branch], \
+                f"{branch}: lost {self.marks[branch] - found}, too many {found - self.marks[branch]}"
+            if branch in self.banks:
+                h.Bank.check(c)
+
+    def check_all(self):
+        for branch in sorted(self.marks):
+            self.check_branch(branch)
+
+    def check_files(self):
+        """Directories and processes are those of the catalogue."""
+        store = self.p.server.store
+        live = {b["id"] for b in self.p.branches().values()}
+        made = {d for d in os.listdir(f"{store}/branches") if not d.startswith("pg")}
+        gone = {b["id"] for b in self.p.json("branch", "list", "--deleted")} if self.deleted else set()
+        assert live <= made, f"without files: {live - made}"
+        kept = len(self.snapshots)  # a snapshot keeps its moment in a directory of its own
+        assert len(made - live - gone) <= kept, f"of no branch: {made - live - gone}"
+        running = {os.readlink(f"/proc/{pid}/cwd").split("/")[-2]
+                   for pid in h.processes_below(f"{store}/branches") if h.is_alive(pid)}
+        assert running <= live, f"computes of no branch: {running - live}"
+
+
+def resources(pid):
+    with open(f"/proc/{pid}/statm", encoding="ascii") as f:
+        pages = int(f.read().split()[1])
+    return len(os.listdir(f"/proc/{pid}/fd")), pages * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("BOUGH_SOAK_SEED", random.randrange(10**6)))])
+def test_random_operations_under_load_lose_nothing_and_leave_nothing(project, seed):
+    print(f"BOUGH_SOAK_SEED={seed} BOUGH_SOAK_SECONDS={SECONDS}")
+    soak, server = Soak(project, seed), project.server
+    h.Bank(project).init()
+    project.sql("main", "CREATE TABLE marks (n int)")
+    soak.mark("main")
+    until, load = time.monotonic() + SECONDS, None
+    try:
+        while time.monotonic() < until:
+            if load is None or load.poll() is not None:  # its compute was stopped
+                load = h.subprocess.Popen(
+                    [h.tool("pgbench"), "-n", "-T", "3600", "-c", "2", "--rate", "50", project.uri("main")],
+                    stdin=h.subprocess.DEVNULL, stdout=h.subprocess.DEVNULL, stderr=h.subprocess.DEVNULL)
+            try:
+                soak.step()
+            except psycopg2.Error as e:
+                raise AssertionError(f"a client was refused: {e}\n{soak.done}") from e
+    finally:
+        if load:
+            load.kill()
+            load.wait()
+    print(soak.done)
+    assert sum(soak.done.values()) >= 10, soak.done
+    soak.check_all()
+    soak.check_files()
+    # what is made and deleted again costs no descriptor and no memory that stays
+    def round_trip():
+        name = soak.name("leak")
+        project.branch(name)
+        project.sql(name, "SELECT 1")
+        project.purge(name)
+    for _ in range(2):
+        round_trip()
+    before = resources(server.pid())
+    for _ in range(h.times(4, 40)):
+        round_trip()
+    after = h.wait_for(lambda: (r := resources(server.pid()))[0] <= before[0] + 2 and r, "descriptors are closed")
+    assert after[1] < before[1] + (24 << 20), f"memory grew from {before[1]} to {after[1]}"
+    soak.check_files()
