@@ -59,7 +59,7 @@ bool bough_layer_outlived_boot(const bough_store *store, const char *dir);
 int bough_layer_verify(bough_store *store, const char *dir, bough_error *err);
 int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err);
 /* The names in a directory but those that begin with a dot; NULL-terminated,
- * bough_store_free_list(). */
+ * bough_store_free_list(). BOUGH_E_NOTFOUND where it is not there (any more). */
 int bough_list_names(char ***names, const char *path, bough_error *err);
 /* Every branch directory of the store; NULL-terminated, bough_store_free_list(). */
 int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err);

@@ -205,6 +205,8 @@ int bough_branch_dirs(char ***names, const bough_store *store, bough_error *err)
 int bough_list_names(char ***names, const char *path, bough_error *err) {
     *names = NULL;
     DIR *dir = opendir(path);
+    if (!dir && errno == ENOENT)
+        return bough_fail(err, BOUGH_E_NOTFOUND, "\"%s\" does not exist", path);
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     size_t n = 0, room = 16;
     char **list = calloc(room, sizeof *list);
