@@ -87,11 +87,7 @@ def _calls(pid):
 def rows(directory, quick):
     """Yields (figure, target, measured, is_reached)."""
     few, many, rounds = (5, 60, 3) if quick else (10, 1000, 15)
-    os.environ["BOUGH_BOUGHD"] = _wrapper(directory)
-    try:
-        rig = Rig(directory)
-    finally:
-        del os.environ["BOUGH_BOUGHD"]
+    rig = Rig(directory, boughd=_wrapper(directory))
     try:
         a, b = Past(rig, "few", few), Past(rig, "many", many)
         start_a, start_b = interleave(rounds, a.start, b.start)

@@ -113,9 +113,12 @@ class Api:
 class Rig:
     """A server on a store of its own, with one project."""
 
-    def __init__(self, directory, store=None):
+    def __init__(self, directory, store=None, boughd=None):
         self.dir = directory
-        self.server = Bough(directory, store=store).up()
+        self.server = Bough(directory, store=store)
+        if boughd:
+            self.server.env["BOUGH_BOUGHD"] = boughd
+        self.server.up()
         self.api = Api(self.server)
         self.made = 0
 
