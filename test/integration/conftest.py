@@ -12,8 +12,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness as h  # noqa: E402
 from api import Api, Shop  # noqa: E402
 
-# which points are killed at in this run: all worker processes must choose the same
-os.environ.setdefault("BOUGH_POINTS_SEED", str(random.randrange(10**6)))
+# what is chosen by chance when tests are collected: all worker processes must choose the same
+for seed in ("BOUGH_POINTS_SEED", "BOUGH_POWER_SEED", "BOUGH_SOAK_SEED"):
+    os.environ.setdefault(seed, str(random.randrange(10**6)))
 
 
 def pytest_collection_modifyitems(items):
