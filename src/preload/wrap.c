@@ -19,8 +19,33 @@
 /* ---- opening and closing ------------------------------------------------------------------------
  */
 
+/* What was looked up may have been moved by a seal, or merged, before it was opened: look again. */
+static bool is_moved(uint32_t epoch) {
+    return errno == ENOENT && atomic_load(&bough.shm->epoch) != epoch;
+}
+
+static int open_dir(const char *key, int flags, mode_t mode) {
+    char real[2048];
+    for (;;) {
+        uint32_t epoch = bough_gate_epoch(bough.shm);
+        if (bough_real_path(real, sizeof real, key) != 0) return -1;
+        int fd = sys_open(real, flags & ~O_CREAT, mode);
+        if (fd >= 0 || !is_moved(epoch)) return fd;
+    }
+}
+
+static FILE *fopen_layered(const char *key, const char *mode) {
+    char real[2048];
+    for (;;) {
+        uint32_t epoch = bough_gate_epoch(bough.shm);
+        if (bough_real_path(real, sizeof real, key) != 0) return NULL;
+        FILE *f = real_fopen(real, mode);
+        if (f || !is_moved(epoch)) return f;
+    }
+}
+
 static int open_any(const char *path, int flags, mode_t mode) {
-    char key[KEY_MAX], real[2048];
+    char key[KEY_MAX];
     bough_path_class class = bough_classify(path, key, sizeof key);
     switch (class) {
     case BOUGH_PATH_PAGES:
@@ -28,8 +53,7 @@ static int open_any(const char *path, int flags, mode_t mode) {
     case BOUGH_PATH_WHOLE:
         return bough_open_whole(key, flags, mode);
     case BOUGH_PATH_DIR:
-        if (bough_real_path(real, sizeof real, key) != 0) return -1;
-        return sys_open(real, flags & ~O_CREAT, mode);
+        return open_dir(key, flags, mode);
     case BOUGH_PATH_PLAIN:
     case BOUGH_PATH_MOVED:
         return bough_open_real(class, path, key, flags, mode);
@@ -119,12 +143,12 @@ EXPORT FILE *fopen(const char *path, const char *mode) {
             if (fd < 0) return NULL;
             close(fd);
         }
-        if (bough_real_path(real, sizeof real, key) != 0) return NULL;
         if (class == BOUGH_PATH_PAGES) {
-            errno = EOPNOTSUPP; /* no server of 13 to 18 reads a relation by stdio */
+            /* no server of 13 to 18 reads a relation by stdio */
+            if (bough_real_path(real, sizeof real, key) == 0) errno = EOPNOTSUPP;
             return NULL;
         }
-        return real_fopen(real, mode);
+        return fopen_layered(key, mode);
     }
     return real_fopen(path, mode);
 }
