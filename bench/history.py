@@ -93,17 +93,5 @@ def rows(directory, quick):
         yield ("TPS with history / without, TPC-B", "0.95",
                f"{median(pairs):.2f} ({percentile(pairs, 25):.2f} to {percentile(pairs, 75):.2f}, n={rounds})",
                median(pairs) >= 0.95)
-        note("restore in place")
-        rig.api.call("PATCH", f"/projects/{project}", {"project": {"history_retention_seconds": 604800}})
-        restores = []
-        for i in range(3 if quick else 10):
-            before = time.perf_counter()
-            rig.api.call("POST", f"/projects/{project}/branches/{rig.branches(project)['main']['id']}/restore",
-                         {"source_branch_id": main, "preserve_under_name": f"kept{i}",
-                          "source_timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat()})
-            restores.append(time.perf_counter() - before)
-        yield ("restore in place to a moment ago, PostgreSQL's stop and start in it, median", "1 s",
-               f"{median(restores):.2f} s ({percentile(restores, 25):.2f} to {percentile(restores, 75):.2f}, "
-               f"n={len(restores)})", median(restores) <= 1)
     finally:
         rig.close()
