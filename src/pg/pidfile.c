@@ -66,6 +66,8 @@ static void repair(const char *path, const char *pgdata) {
     char line[64];
     pid_t pid = line_of(line, sizeof line, data, PID_LINE) == 0 ? (pid_t)strtol(line, NULL, 10) : 0;
     if (pid < 0) pid = -pid;
+    /* a postmaster writes its number before all else: what has none was spoiled by a power cut */
+    if (atoi(data) == 0) (void)unlink(path);
     bool taken = pid > 0 && pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
     if (taken && !bough_pidfile_process_is(pid, pgdata)) {
         char text[FILE_MAX + 64];

@@ -25,7 +25,8 @@ bool bough_pidfile_process_is(pid_t pid, const char *pgdata);
  * After a restart of the machine another program may have the number of a dead postmaster, and
  * postgres would refuse to start. Where that is certain, put our own number there: postgres takes
  * its parent's number for stale, and still makes its other checks (shared memory of surviving
- * backends).
+ * backends). A file without any number, which postgres refuses too, is removed: a power cut left
+ * it. The caller knows that no postmaster runs there.
  */
 void bough_pidfile_repair(const char *pgdata, const char *socket_dir);
 

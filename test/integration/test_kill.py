@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import subprocess
 
+import pytest
+
 import harness as h
 
 
@@ -135,3 +137,17 @@ def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server):
     assert p.one("second", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
     assert 0 < p.one("second", "SELECT count(*) FROM t WHERE n = 0") < 500
     h.assert_clean(p, "second")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(512)], ids=["empty", "zeros"])
+def test_lock_files_that_a_power_cut_spoiled_keep_no_branch_asleep(server, content):
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    sockets = p.socket()["host"]
+    p.suspend()
+    for path in (f"{sockets}/.s.PGSQL.5432.lock", f"{sockets}/d/.s.PGSQL.5432.lock", f"{p.pgdata()}/postmaster.pid"):
+        with open(path, "wb") as f:
+            f.write(content)
+        if h.IS_ROOT:
+            os.chown(path, h.OS_USER.pw_uid, h.OS_USER.pw_gid)
+    assert p.one("main", "SELECT id FROM t") == 1
