@@ -16,7 +16,8 @@ def rows(directory, quick):
         main = rig.branches(project)["main"]["id"]
         # the WAL of the rows is no part of what is measured
         rig.api.call("PATCH", f"/projects/{project}", {"project": {"history_retention_seconds": 0}})
-        rig.admin_sql(project, main, "CREATE TABLE big (id int, fill text STORAGE PLAIN)")
+        rig.admin_sql(project, main, "CREATE TABLE big (id int, fill text)",
+                      "ALTER TABLE big ALTER fill SET STORAGE PLAIN")
         for i in range(gib):
             rig.admin_sql(project, main, "INSERT INTO big SELECT g, repeat(md5(g::text), 240) FROM generate_series("
                           f"{i * ROWS_PER_GIB}, {(i + 1) * ROWS_PER_GIB - 1}) g")

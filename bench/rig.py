@@ -101,8 +101,13 @@ class Api:
         self.c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
 
     def call(self, method, path, body=None):
-        self.c.request(method, "/api/v2" + path, json.dumps(body) if body is not None else None,
-                       {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"})
+        args = (method, "/api/v2" + path, json.dumps(body) if body is not None else None,
+                {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"})
+        try:
+            self.c.request(*args)
+        except (BrokenPipeError, ConnectionResetError):  # idle for long: the server has closed it
+            self.c.close()
+            self.c.request(*args)
         answer = self.c.getresponse()
         text = answer.read()
         if answer.status >= 300:
