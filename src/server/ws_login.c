@@ -202,7 +202,7 @@ typedef struct exchange {
     int fd;
     const char *password;
     const ws_limit *limit;
-    Gsasl *library;
+    Gsasl *gsasl;
     Gsasl_session *session;
 } exchange;
 
@@ -232,8 +232,8 @@ static int begin_scram(exchange *x, const uint8_t *list, size_t size, bough_erro
         offered |= strncmp((const char *)list + at, name, size - at) == 0;
     if (!offered || x->session)
         return bough_fail(err, BOUGH_E_AUTH, "the server does not offer %s", name);
-    int code = gsasl_init(&x->library);
-    if (code == GSASL_OK) code = gsasl_client_start(x->library, name, &x->session);
+    int code = gsasl_init(&x->gsasl);
+    if (code == GSASL_OK) code = gsasl_client_start(x->gsasl, name, &x->session);
     /* PostgreSQL takes the role from the StartupMessage alone */
     if (code == GSASL_OK) code = gsasl_property_set(x->session, GSASL_AUTHID, "bough");
     if (code == GSASL_OK) code = gsasl_property_set(x->session, GSASL_PASSWORD, x->password);
@@ -317,6 +317,6 @@ int ws_login(ws_bytes *answer, int fd, const ws_bytes *startup, const char *pass
     int rc = write_all(fd, startup->data, startup->size, limit, err);
     if (!rc) rc = run(&x, answer, err);
     if (x.session) gsasl_finish(x.session);
-    if (x.library) gsasl_done(x.library);
+    if (x.gsasl) gsasl_done(x.gsasl);
     return rc;
 }
