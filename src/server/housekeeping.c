@@ -52,7 +52,8 @@ static int commit(size_t *layers, server *srv, bough_merge *merge, const char *b
     return rc ? rc : bough_tidy_commit(layers, merge, live, err);
 }
 
-static void merge_one(server *srv, bough_tidy *tidy, const char *branch) {
+/* Whether there may be more. */
+static bool merge_one(server *srv, bough_tidy *tidy, const char *branch) {
     bough_error err = {0};
     bough_merge *merge;
     size_t layers = 0;
@@ -69,6 +70,7 @@ static void merge_one(server *srv, bough_tidy *tidy, const char *branch) {
         complain("could not merge layers", branch, &err);
     else if (layers)
         bough_log(BOUGH_LOG_INFO, "layers merged", "branch", branch, "layers", text, NULL);
+    return layers > 0;
 }
 
 static void round_job(void *arg) {
@@ -82,12 +84,15 @@ static void round_job(void *arg) {
     if (!rc) rc = bough_tidy_begin(&tidy, srv->store, &err);
     if (!rc) rc = bough_branches_list(&rows, &n, srv->cat, NULL, &err);
     for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) apply_one(srv, tidy, rows[i].id);
-    for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) merge_one(srv, tidy, rows[i].id);
+    bool is_more = false;
+    for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++)
+        is_more |= merge_one(srv, tidy, rows[i].id);
     bough_tidy_end(tidy);
     free(rows);
     if (rc) complain("could not look after layers", "", &err);
     bool is_test = srv->least_suspend_seconds < BOUGH_SUSPEND_LEAST_SECONDS; /* which cannot wait */
-    srv->next_round_ms = bough_now_ms() + (is_test ? 0 : ROUND_MS);
+    /* a branch has one run merged in a round: while there are more, the next follows at once */
+    srv->next_round_ms = bough_now_ms() + (is_test || is_more ? 0 : ROUND_MS);
     atomic_store(&srv->is_housekeeping, false);
 }
 
