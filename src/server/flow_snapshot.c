@@ -353,7 +353,7 @@ static int take_scheduled(server *srv, const bough_schedule_row *line, const clo
     return flow_snapshot_create(&row, &operation, srv, &project, &wish, 0, err);
 }
 
-int flow_snapshots_tick(int *done, server *srv, const clock_moment *moment, int most,
+int flow_snapshots_tick(int *done, bool *is_busy, server *srv, const clock_moment *moment, int most,
                         bough_error *err) {
     bough_schedule_row *lines = NULL;
     bough_id_list ids = NULL;
@@ -363,6 +363,10 @@ int flow_snapshots_tick(int *done, server *srv, const clock_moment *moment, int 
     int rc = bough_schedules_due(&lines, &n, srv->cat, moment->now_ms, err);
     for (size_t i = 0; i < n && !rc && *done < most && !atomic_load(&srv->stopping); i++) {
         int taken = take_scheduled(srv, &lines[i], moment, &trouble);
+        if (taken == BOUGH_E_BUSY) { /* another operation of the project: still due */
+            *is_busy = true;
+            continue;
+        }
         if (taken)
             bough_log(BOUGH_LOG_WARN, "could not take a scheduled snapshot", "branch",
                       lines[i].branch_id, "error", trouble.message, NULL);
@@ -382,7 +386,9 @@ int flow_snapshots_tick(int *done, server *srv, const clock_moment *moment, int 
                                         &trouble);
         if (!gone)
             ++*done;
-        else if (gone != BOUGH_E_BUSY && gone != BOUGH_E_NOTFOUND)
+        else if (gone == BOUGH_E_BUSY)
+            *is_busy = true;
+        else if (gone != BOUGH_E_NOTFOUND)
             bough_log(BOUGH_LOG_WARN, "could not delete a snapshot that has expired", "snapshot",
                       ids[i], "error", trouble.message, NULL);
     }

@@ -55,8 +55,8 @@ BOUGH_CHECK int flow_snapshot_finalize(bough_operation_row *operation, server *s
                                        const char *name, bough_error *err);
 
 /** Take what schedules ask for, and delete what has expired; at most `most` of each. `*done`
- * counts. */
-BOUGH_CHECK int flow_snapshots_tick(int *done, server *srv, const clock_moment *moment, int most,
-                                    bough_error *err);
+ * counts. `*is_busy` is set where another operation stood in the way: what is due stays due. */
+BOUGH_CHECK int flow_snapshots_tick(int *done, bool *is_busy, server *srv,
+                                    const clock_moment *moment, int most, bough_error *err);
 
 #endif

@@ -102,7 +102,7 @@ static int work(server *srv, bough_error *err) {
     if (!rc) rc = clock_save(srv->clock, false, err);
     if (!rc) rc = warn_some(srv, moment.now_ms, &t.more, err);
     if (!rc) rc = end_some(&t, srv, moment.now_ms, err);
-    if (!rc) rc = flow_snapshots_tick(&taken, srv, &moment, BATCH, err);
+    if (!rc) rc = flow_snapshots_tick(&taken, &t.is_busy, srv, &moment, BATCH, err);
     t.more |= taken > 0;
     if (!rc) rc = bough_branches_next_event(&next_ms, srv->cat, moment.now_ms, err);
     if (!rc) rc = bough_snapshots_next_event(&snapshot_ms, srv->cat, moment.now_ms, err);

@@ -1,12 +1,14 @@
 """Snapshots: they hold their moment whatever happens, are restored, expire, and are taken by schedules."""
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import harness as h
 from api import assert_used, connect
 from test_kill import assert_nothing_left
-from test_lifecycle import DAY, HOUR, actions, fixture_clock, fixture_p  # noqa: F401 (fixtures)
+from test_lifecycle import DAY, HOUR, actions, fixture_clock, fixture_p, make  # noqa: F401 (fixtures)
 
 ROUTES = ("/projects/{project_id}/branches/{branch_id}/snapshot",
           "/projects/{project_id}/branches/{branch_id}/finalize_restore",
@@ -220,6 +222,27 @@ def test_a_schedule_takes_snapshots_and_forgets_them(p, clock):
     clock.passes(8 * DAY)
     h.wait_for(lambda: not names(p), "all have expired and none is taken any more")
     assert p.json("snapshot", "schedule", "main")["schedule"] == []
+
+
+def test_a_schedule_is_kept_beside_other_operations(p, clock):
+    """What stands in the way for a moment puts a snapshot off to the next look, not to a later one."""
+    p.bough("snapshot", "schedule", "main", "hourly,keep=2d")
+    over = threading.Event()
+
+    def others():
+        while not over.is_set():
+            make(p, "other")
+            p.bough("branch", "delete", "other", "--purge")
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(others)
+        try:
+            for n in range(1, 21):
+                clock.passes(HOUR)
+                h.wait_for(lambda: len(names(p)) == n, f"snapshot {n} is taken beside {busy}")  # noqa: B023
+        finally:
+            over.set()
+        busy.result()
 
 
 def test_every_route_of_this_file_was_used(request):
