@@ -45,53 +45,35 @@ size_t bough_census_find_branch(const bough_census *census, const char *id) {
 
 /* ---- which layers there are ---- */
 
-static int add_layer(bough_census *c, size_t *room, const bough_store *store, const char *group,
-                     const char *name, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
+typedef struct listing {
+    bough_census *census;
+    const bough_store *store;
+    size_t room;
+} listing;
+
+static int add_layer(void *context, const char *dir, bough_error *err) {
+    listing *l = context;
+    bough_census *c = l->census;
     bough_layers parts;
-    if (c->n_layers == *room) {
-        size_t more_room = *room ? *room * 2 : 64;
-        bough_census_layer *more = realloc(c->layers, more_room * sizeof *more);
+    if (c->n_layers == l->room) {
+        size_t room = l->room ? l->room * 2 : 64;
+        bough_census_layer *more = realloc(c->layers, room * sizeof *more);
         if (!more) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         c->layers = more;
-        *room = more_room;
+        l->room = room;
     }
-    bough_census_layer *layer = &c->layers[c->n_layers];
-    *layer = (bough_census_layer){.goes = true};
-    int n = snprintf(layer->dir, sizeof layer->dir, "%s/%s", group, name);
-    if (n < 0 || (size_t)n >= sizeof layer->dir) return BOUGH_OK; /* not one of ours */
-    c->n_layers++;
-    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/" BOUGH_MERGED_FILE, store->dir,
-                        layer->dir);
-    if (rc || access(path, F_OK) != 0) return rc;
-    rc = bough_layers_load(&parts, path, err);
-    if (rc == BOUGH_E_NOTFOUND) { /* collected meanwhile */
-        bough_error_clear(err);
-        return BOUGH_OK;
-    }
+    int rc = bough_merged_read(&parts, l->store, dir, err);
     if (rc) return rc;
-    layer->stands_for = parts.n;
+    bough_census_layer *layer = &c->layers[c->n_layers++];
+    *layer = (bough_census_layer){.goes = true, .stands_for = parts.n};
+    (void)snprintf(layer->dir, sizeof layer->dir, "%s", dir);
     bough_layers_free(&parts);
     return BOUGH_OK;
 }
 
 static int list_layers(bough_census *c, const bough_store *store, bough_error *err) {
-    char path[BOUGH_PATH_MAX], **groups = NULL;
-    size_t room = 0;
-    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
-    if (!rc) rc = bough_list_names(&groups, path, err);
-    for (char **g = groups; !rc && *g; g++) {
-        char **names = NULL;
-        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, *g);
-        if (!rc) rc = bough_list_names(&names, path, err);
-        if (rc == BOUGH_E_NOTFOUND) {
-            bough_error_clear(err);
-            rc = BOUGH_OK;
-        }
-        for (char **p = names; !rc && p && *p; p++) rc = add_layer(c, &room, store, *g, *p, err);
-        bough_store_free_list(names);
-    }
-    bough_store_free_list(groups);
+    listing l = {.census = c, .store = store};
+    int rc = bough_layers_each(store, add_layer, &l, err);
     if (!rc && c->n_layers > 1) qsort(c->layers, c->n_layers, sizeof *c->layers, by_dir);
     return rc;
 }

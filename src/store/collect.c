@@ -78,12 +78,6 @@ static int list_group(names *list, const bough_store *store, const char *group, 
     return rc;
 }
 
-static int list_groups(char ***groups, const bough_store *store, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
-    return rc ? rc : bough_list_names(groups, path, err);
-}
-
 /* The directory of a group whose branch is gone, when it is empty. A compute of the branch may only
  * read the one that was there at its start. */
 static void remove_group(const bough_store *store, const char *group) {
@@ -117,7 +111,7 @@ static int collect(const bough_store *store, char *const *groups, bough_error *e
 int bough_store_collect(bough_store *store, char *const *groups, bough_error *err) {
     char **all = NULL;
     pthread_mutex_lock(&store->places);
-    int rc = groups ? BOUGH_OK : list_groups(&all, store, err);
+    int rc = groups ? BOUGH_OK : bough_layer_groups(&all, store, err);
     if (!rc) rc = collect(store, groups ? groups : all, err);
     pthread_mutex_unlock(&store->places);
     bough_store_free_list(all);

@@ -13,9 +13,6 @@
 #include "store/seal.h"
 #include "util/point.h"
 
-/* How long writers may take to come to rest; one write() on a slow disk. */
-#define GATE_TIMEOUT_MS 2000
-
 static int child_path(char *out, const bough_store *store, const char *branch, const char *suffix,
                       bough_error *err) {
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
@@ -230,52 +227,16 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
 typedef struct taking {
     bough_store *store;
     const char *parent;
-    bough_header *live;
     bough_seal seal;
     bough_moment moment;
-    char pgdata[BOUGH_PATH_MAX]; /* of the parent */
-    char temp[BOUGH_PATH_MAX];   /* the child's directory while it is made */
-    char dest[BOUGH_PATH_MAX];   /* temp/pgdata */
-    bool wanted;                 /* there is something to seal */
+    char temp[BOUGH_PATH_MAX]; /* the child's directory while it is made */
+    char dest[BOUGH_PATH_MAX]; /* temp/pgdata */
 } taking;
 
-/* What happens while nothing moves. */
-static int under_gate(taking *t, bough_error *err) {
-    int rc = bough_moment_read(&t->moment, t->pgdata, t->live, err);
-    BOUGH_POINT(rc, "seal.gate-closed");
-    if (!rc) rc = bough_moment_link(&t->moment, t->pgdata, t->dest, false, err);
-    BOUGH_POINT(rc, "seal.moment-linked");
-    if (t->live) t->wanted = atomic_load(&t->live->changes) > 0;
-    if (!rc && t->wanted) rc = bough_seal_switch(&t->seal, t->store, err);
-    if (!rc && t->wanted && t->live) bough_seal_publish(&t->seal, t->live);
-    BOUGH_POINT(rc, "seal.published");
-    return rc;
-}
-
-static int take(taking *t, bough_fork_result *result, bough_error *err) {
-    double before = bough_now_ms();
-    int rc = bough_seal_begin(&t->seal, t->store, t->parent, err);
-    if (!rc) rc = bough_moment_dirs(t->pgdata, t->dest, err);
-    if (!rc && !t->live) {
-        bool empty;
-        rc = bough_head_is_empty(&empty, t->pgdata, err);
-        t->wanted = !rc && !empty;
-    }
-    if (rc) return rc;
-    double closing = bough_now_ms();
-    if (t->live && bough_gate_close(t->live, GATE_TIMEOUT_MS) != 0)
-        return bough_fail(err, BOUGH_E_TIMEOUT,
-                          "the writers of branch \"%s\" did not come to rest within %d ms",
-                          t->parent, GATE_TIMEOUT_MS);
-    rc = under_gate(t, err);
-    if (t->live) bough_gate_open(t->live);
-    result->gate_ms = t->live ? bough_now_ms() - closing : 0;
-    if (!rc && t->wanted) rc = bough_seal_finish(&t->seal, t->store, t->live, err);
-    if (!rc && t->wanted && t->moment.clean)
-        rc = bough_layer_set_durable(t->store, t->seal.layer, err);
-    result->sealed = !rc && t->wanted;
-    result->seal_ms = bough_now_ms() - before;
-    return rc;
+/* (bough_seal_link) */
+static int link_moment(void *context, const bough_moment *moment, const char *pgdata,
+                       bough_error *err) {
+    return bough_moment_link(moment, pgdata, context, false, err);
 }
 
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
@@ -324,12 +285,14 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     t->store = store;
     t->parent = parent;
-    t->live = live ? live->header : NULL;
-    rc = bough_store_pgdata(t->pgdata, store, parent, err);
-    if (!rc) rc = child_path(t->temp, store, child, ".new~", err);
+    rc = child_path(t->temp, store, child, ".new~", err);
     if (!rc) rc = bough_path(t->dest, sizeof t->dest, err, "%s/pgdata", t->temp);
     if (!rc) rc = bough_rmtree(t->temp, err);
-    if (!rc) rc = take(t, result, err);
+    if (!rc) rc = bough_seal_begin(&t->seal, store, parent, err);
+    if (!rc) rc = bough_moment_dirs(t->seal.pgdata, t->dest, err);
+    if (!rc)
+        rc = bough_seal_take(&t->seal, &t->moment, result, store, live ? live->header : NULL,
+                             link_moment, t->dest, err);
     double before = bough_now_ms();
     if (!rc) rc = settle_child(t, child, err);
     result->create_ms = bough_now_ms() - before;

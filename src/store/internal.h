@@ -70,6 +70,13 @@ int bough_layer_last(unsigned *number, const bough_store *store, const char *gro
                      bough_error *err);
 int bough_layer_retire(const bough_store *store, const char *dir, bough_error *err);
 
+/* Every group (the branch that its layers were sealed from), and every layer as GROUP/NUMBER: those
+ * that were there all the while are called for. */
+int bough_layer_groups(char ***groups, const bough_store *store, bough_error *err);
+typedef int (*bough_layer_visitor)(void *context, const char *dir, bough_error *err);
+int bough_layers_each(const bough_store *store, bough_layer_visitor call, void *context,
+                      bough_error *err);
+
 /* ---- stacks.c ---- */
 /* `of` is what bough_layers_read() takes: a branch, or BRANCH/points/NAME. */
 typedef int (*bough_stack_visitor)(void *context, const char *of, const bough_layers *layers,
@@ -98,6 +105,9 @@ typedef struct bough_merged {
     size_t n;
 } bough_merged;
 int bough_merged_load(bough_merged *merged, const bough_store *store, bough_error *err);
+/* What one layer stands for: none where it is not merged, or is gone. */
+int bough_merged_read(bough_layers *parts, const bough_store *store, const char *dir,
+                      bough_error *err);
 void bough_merged_free(bough_merged *merged);
 /* The parts of a layer: itself where it is none of them. Borrowed; `self` is room for it. */
 const bough_layers *bough_merged_parts(const bough_merged *merged, bough_layers *self,

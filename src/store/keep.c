@@ -11,6 +11,7 @@
 
 #include "preload/path.h"
 #include "store/internal.h"
+#include "store/point.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -269,8 +270,7 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
 /* What merges that did not end left. */
 static int discard_merges(const bough_store *store, bough_error *err) {
     char path[BOUGH_PATH_MAX], **groups = NULL;
-    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
-    if (!rc) rc = bough_list_names(&groups, path, err);
+    int rc = bough_layer_groups(&groups, store, err);
     for (char **g = groups; !rc && *g; g++) {
         rc = bough_path(path, sizeof path, err, "%s/layers/%s/" BOUGH_MERGING, store->dir, *g);
         if (!rc) rc = bough_rmtree(path, err);
@@ -286,6 +286,7 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
     for (size_t i = 0; !rc && i < n; i++) {
         missing[i] = !bough_store_has_branch(store, known[i]);
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
+        if (!missing[i] && !rc) rc = bough_points_mend(store, known[i], err);
     }
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
     if (!rc) rc = discard_merges(store, err);

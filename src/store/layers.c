@@ -233,6 +233,35 @@ int bough_list_names(char ***names, const char *path, bough_error *err) {
     return BOUGH_OK;
 }
 
+int bough_layer_groups(char ***groups, const bough_store *store, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    *groups = NULL;
+    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
+    return rc ? rc : bough_list_names(groups, path, err);
+}
+
+int bough_layers_each(const bough_store *store, bough_layer_visitor call, void *context,
+                      bough_error *err) {
+    char path[BOUGH_PATH_MAX], dir[300], **groups = NULL;
+    int rc = bough_layer_groups(&groups, store, err);
+    for (char **g = groups; !rc && *g; g++) {
+        char **names = NULL;
+        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, *g);
+        if (!rc) rc = bough_list_names(&names, path, err);
+        if (rc == BOUGH_E_NOTFOUND) { /* collected meanwhile */
+            bough_error_clear(err);
+            rc = BOUGH_OK;
+        }
+        for (char **p = names; !rc && p && *p; p++) {
+            int n = snprintf(dir, sizeof dir, "%s/%s", *g, *p);
+            if (n > 0 && (size_t)n < sizeof dir && is_layer_name(dir)) rc = call(context, dir, err);
+        }
+        bough_store_free_list(names);
+    }
+    bough_store_free_list(groups);
+    return rc;
+}
+
 int bough_store_layer_dirs(char ***dirs, const bough_store *store, const char *branch,
                            bough_error *err) {
     bough_layers layers;

@@ -33,24 +33,38 @@ static bool all_exist(const bough_store *store, const bough_layers *parts) {
     return true;
 }
 
-static int add_layer(bough_merged *merged, const bough_store *store, const char *dir,
-                     bough_error *err) {
+int bough_merged_read(bough_layers *parts, const bough_store *store, const char *dir,
+                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    bough_layers parts;
+    memset(parts, 0, sizeof *parts);
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s/" BOUGH_MERGED_FILE, store->dir, dir);
     if (rc || access(path, F_OK) != 0) return rc;
-    rc = bough_layers_load(&parts, path, err);
+    rc = bough_layers_load(parts, path, err);
     if (rc == BOUGH_E_NOTFOUND) { /* collected meanwhile */
         bough_error_clear(err);
         return BOUGH_OK;
     }
-    if (rc) return rc;
-    struct bough_merged_layer *more =
-        all_exist(store, &parts) ? realloc(merged->layers, (merged->n + 1) * sizeof *more) : NULL;
-    if (!more) {
-        bool is_needless = !all_exist(store, &parts);
+    return rc;
+}
+
+typedef struct loading {
+    bough_merged *merged;
+    const bough_store *store;
+} loading;
+
+static int add_layer(void *context, const char *dir, bough_error *err) {
+    const loading *l = context;
+    bough_merged *merged = l->merged;
+    bough_layers parts;
+    int rc = bough_merged_read(&parts, l->store, dir, err);
+    if (rc || parts.n == 0 || !all_exist(l->store, &parts)) {
         bough_layers_free(&parts);
-        return is_needless ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        return rc;
+    }
+    struct bough_merged_layer *more = realloc(merged->layers, (merged->n + 1) * sizeof *more);
+    if (!more) {
+        bough_layers_free(&parts);
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     merged->layers = more;
     (void)snprintf(more[merged->n].dir, sizeof more->dir, "%s", dir);
@@ -64,25 +78,9 @@ static int by_parts(const void *a, const void *b) {
 }
 
 int bough_merged_load(bough_merged *merged, const bough_store *store, bough_error *err) {
-    char path[BOUGH_PATH_MAX], dir[300], **groups = NULL;
+    loading l = {merged, store};
     memset(merged, 0, sizeof *merged);
-    int rc = bough_path(path, sizeof path, err, "%s/layers", store->dir);
-    if (!rc) rc = bough_list_names(&groups, path, err);
-    for (char **g = groups; !rc && *g; g++) {
-        char **names = NULL;
-        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, *g);
-        if (!rc) rc = bough_list_names(&names, path, err);
-        if (rc == BOUGH_E_NOTFOUND) {
-            bough_error_clear(err);
-            rc = BOUGH_OK;
-        }
-        for (char **p = names; !rc && p && *p; p++) {
-            (void)snprintf(dir, sizeof dir, "%s/%s", *g, *p);
-            rc = add_layer(merged, store, dir, err);
-        }
-        bough_store_free_list(names);
-    }
-    bough_store_free_list(groups);
+    int rc = bough_layers_each(store, add_layer, &l, err);
     /* what stands for most comes first */
     if (!rc && merged->n > 1) qsort(merged->layers, merged->n, sizeof *merged->layers, by_parts);
     if (rc) bough_merged_free(merged);

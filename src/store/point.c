@@ -29,9 +29,9 @@
 #include "store/seal.h"
 #include "store/walscan.h"
 #include "util/lsn.h"
+#include "util/point.h"
 
 #define META_MAX 4096
-#define GATE_TIMEOUT_MS 2000
 #define XLOG_PAGE UINT64_C(8192)
 
 static int branch_path(char *out, const bough_store *store, const char *branch, const char *suffix,
@@ -92,6 +92,7 @@ static int write_point(const bough_store *store, const char *dir, const bough_mo
     if (!rc) rc = bough_fsync_tree(temp, err);
     if (!rc && rename(temp, path) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
+    BOUGH_POINT(rc, "point.made");
     return rc ? rc : bough_fsync_path(points, err);
 }
 
@@ -125,50 +126,25 @@ int bough_point_write_first(const bough_store *store, const char *dir, const bou
 }
 
 typedef struct making {
-    bough_store *store;
-    bough_header *live;
     bough_seal seal;
     bough_moment moment;
-    char pgdata[BOUGH_PATH_MAX];
     char state[BOUGH_PATH_MAX]; /* two-phase files, linked while nothing moves */
-    bool wanted;
 } making;
 
-static int under_gate(making *m, bough_error *err) {
-    int rc = bough_moment_read(&m->moment, m->pgdata, m->live, err);
-    if (!rc) rc = bough_moment_link_state(m->pgdata, m->state, err);
-    if (m->live) m->wanted = atomic_load(&m->live->changes) > 0;
-    if (!rc && m->wanted) rc = bough_seal_switch(&m->seal, m->store, err);
-    if (!rc && m->wanted && m->live) bough_seal_publish(&m->seal, m->live);
-    return rc;
+/* (bough_seal_link) */
+static int link_state(void *context, const bough_moment *moment, const char *pgdata,
+                      bough_error *err) {
+    (void)moment;
+    return bough_moment_link_state(pgdata, context, err);
 }
 
-static int take(making *m, bough_fork_result *result, bough_error *err) {
+static int state_dirs(const char *state, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    double before = bough_now_ms();
-    int rc = bough_path(path, sizeof path, err, "%s/pg_twophase", m->state);
+    int rc = bough_rmtree(state, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_twophase", state);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_logical", m->state);
-    if (!rc) rc = bough_mkdirs(path, 0700, err);
-    if (!rc && !m->live) {
-        bool empty;
-        rc = bough_head_is_empty(&empty, m->pgdata, err);
-        m->wanted = !rc && !empty;
-    }
-    if (rc) return rc;
-    double closing = bough_now_ms();
-    if (m->live && bough_gate_close(m->live, GATE_TIMEOUT_MS) != 0)
-        return bough_fail(err, BOUGH_E_TIMEOUT, "the writers did not come to rest within %d ms",
-                          GATE_TIMEOUT_MS);
-    rc = under_gate(m, err);
-    if (m->live) bough_gate_open(m->live);
-    result->gate_ms = m->live ? bough_now_ms() - closing : 0;
-    if (!rc && m->wanted) rc = bough_seal_finish(&m->seal, m->store, m->live, err);
-    if (!rc && m->wanted && m->moment.clean)
-        rc = bough_layer_set_durable(m->store, m->seal.layer, err);
-    result->sealed = !rc && m->wanted;
-    result->seal_ms = bough_now_ms() - before;
-    return rc;
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_logical", state);
+    return rc ? rc : bough_mkdirs(path, 0700, err);
 }
 
 int bough_store_point(bough_fork_result *result, bough_store *store, const char *branch,
@@ -178,18 +154,30 @@ int bough_store_point(bough_fork_result *result, bough_store *store, const char 
     memset(result, 0, sizeof *result);
     making *m = calloc(1, sizeof *m);
     if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    m->store = store;
-    m->live = live ? live->header : NULL;
-    int rc = bough_store_pgdata(m->pgdata, store, branch, err);
-    if (!rc) rc = branch_path(m->state, store, branch, "/state~", err);
-    if (!rc) rc = bough_rmtree(m->state, err);
+    int rc = branch_path(m->state, store, branch, "/state~", err);
+    if (!rc) rc = state_dirs(m->state, err);
     if (!rc) rc = bough_seal_begin(&m->seal, store, branch, err);
-    if (!rc) rc = take(m, result, err);
+    if (!rc)
+        rc = bough_seal_take(&m->seal, &m->moment, result, store, live ? live->header : NULL,
+                             link_state, m->state, err);
+    BOUGH_POINT(rc, "point.taken");
     if (!rc) rc = bough_point_write(store, branch, &m->moment, m->state, err);
     bough_seal_end(&m->seal, store);
     if (m->state[0]) bough_ignore(bough_rmtree(m->state, NULL));
     free(m);
     if (rc) (void)bough_context(err, "could not make a restore point of \"%s\"", branch);
+    return rc;
+}
+
+int bough_points_mend(const bough_store *store, const char *branch, bough_error *err) {
+    static const char *const unfinished[] = {"/state~", "/points/new~", "/points/old~",
+                                             "/stack.merged"};
+    char path[BOUGH_PATH_MAX];
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && i < sizeof unfinished / sizeof *unfinished; i++) {
+        rc = branch_path(path, store, branch, unfinished[i], err);
+        if (!rc) rc = bough_rmtree(path, err);
+    }
     return rc;
 }
 

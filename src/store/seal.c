@@ -157,6 +157,48 @@ void bough_seal_end(bough_seal *seal, const bough_store *store) {
     bough_layers_free(&seal->below);
 }
 
+/* ---- taking a moment
+ * ------------------------------------------------------------------------------------ */
+
+/* How long writers may take to come to rest; one write() on a slow disk. */
+#define GATE_TIMEOUT_MS 2000
+
+static int under_gate(bough_seal *seal, bough_moment *moment, const bough_store *store,
+                      bough_header *live, bough_seal_link link, void *context, bough_error *err) {
+    int rc = bough_moment_read(moment, seal->pgdata, live, err);
+    BOUGH_POINT(rc, "seal.gate-closed");
+    if (!rc) rc = link(context, moment, seal->pgdata, err);
+    BOUGH_POINT(rc, "seal.moment-linked");
+    if (live) seal->wanted = atomic_load(&live->changes) > 0;
+    if (!rc && seal->wanted) rc = bough_seal_switch(seal, store, err);
+    if (!rc && seal->wanted && live) bough_seal_publish(seal, live);
+    BOUGH_POINT(rc, "seal.published");
+    return rc;
+}
+
+int bough_seal_take(bough_seal *seal, bough_moment *moment, bough_fork_result *result,
+                    bough_store *store, bough_header *live, bough_seal_link link, void *context,
+                    bough_error *err) {
+    double before = bough_now_ms();
+    bool empty = false;
+    int rc = live ? BOUGH_OK : bough_head_is_empty(&empty, seal->pgdata, err);
+    seal->wanted = !empty;
+    if (rc) return rc;
+    double closing = bough_now_ms();
+    if (live && bough_gate_close(live, GATE_TIMEOUT_MS) != 0)
+        return bough_fail(err, BOUGH_E_TIMEOUT,
+                          "the writers of branch \"%s\" did not come to rest within %d ms",
+                          seal->branch, GATE_TIMEOUT_MS);
+    rc = under_gate(seal, moment, store, live, link, context, err);
+    if (live) bough_gate_open(live);
+    result->gate_ms = live ? bough_now_ms() - closing : 0;
+    if (!rc && seal->wanted) rc = bough_seal_finish(seal, store, live, err);
+    if (!rc && seal->wanted && moment->clean) rc = bough_layer_set_durable(store, seal->layer, err);
+    result->sealed = !rc && seal->wanted;
+    result->seal_ms = bough_now_ms() - before;
+    return rc;
+}
+
 /* ---- after a crash
  * -------------------------------------------------------------------------------- */
 

@@ -12,8 +12,9 @@ typedef struct bough_seal {
     char next[BOUGH_PATH_MAX];
     char pgdata[BOUGH_PATH_MAX];
     bough_layers below;
-    bool done; /* the stack names the layer */
-    bool keep; /* a failed one that could not be undone: nothing may be removed */
+    bool wanted; /* by bough_seal_take(): there was something to seal */
+    bool done;   /* the stack names the layer */
+    bool keep;   /* a failed one that could not be undone: nothing may be removed */
 } bough_seal;
 
 /* Prepare everything that can be prepared. End with bough_seal_end() whatever happens. */
@@ -24,5 +25,15 @@ void bough_seal_publish(const bough_seal *seal, bough_header *live);
 /* Make it durable and write the index. */
 int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, bough_error *err);
 void bough_seal_end(bough_seal *seal, const bough_store *store);
+
+/* What is linked while nothing moves, of the cluster at `pgdata` at `moment`. */
+typedef int (*bough_seal_link)(void *context, const bough_moment *moment, const char *pgdata,
+                               bough_error *err);
+/* Take a moment of a branch, with `seal` begun: close the gate (a branch that does not run needs
+ * none), read the moment, link, seal what the head has, open it, and make the layer durable as far
+ * as a seal does. What it took is put into `result`. */
+int bough_seal_take(bough_seal *seal, bough_moment *moment, bough_fork_result *result,
+                    bough_store *store, bough_header *live, bough_seal_link link, void *context,
+                    bough_error *err);
 
 #endif

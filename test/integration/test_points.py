@@ -40,6 +40,10 @@ POINTS = {
     "snapshot-restore": {"finalize.stopped": GONE, "finalize.committed": THERE},
     "merge": {
         "merge.made": THERE, "merge.named": THERE, "merge.stack-replaced": THERE, "merge.points-rewritten": THERE},
+    "point": {
+        "seal.prepared": GONE, "seal.gate-closed": GONE, "seal.moment-linked": GONE, "seal.head-moved:3": GONE,
+        "seal.stack-replaced": GONE, "seal.published": GONE, "seal.indexed": GONE, "point.taken": GONE,
+        "point.stack-linked": GONE, "point.made": THERE},
     "schema": {"schema.copied": GONE, "schema.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
@@ -79,7 +83,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert named == tested, f"without a test: {named - tested}; without a point: {tested - named}"
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
-    assert operations == {"seal", "fork", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
+    assert operations == {"seal", "fork", "point", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
                           "schema"}
 
@@ -307,6 +311,40 @@ def test_merging_layers(state, point, outcome):
     project.sql("main", "INSERT INTO r VALUES (1000)")
     h.wait_for(lambda: project.get()["depth"] <= 8, "the stack is short")
     assert project.one("main", "SELECT count(*) FROM r") == len(rows) + 1
+    state.check()
+    h.assert_clean(project)
+    state.server.bough("project", "delete", project.id)
+    state.check()
+
+
+def restore_points(project):
+    path = f"{project.server.store}/branches/{project.get()['id']}"
+    assert not [name for name in os.listdir(path) + os.listdir(f"{path}/points") if "~" in name], "work that did not end"
+    return sorted(os.listdir(f"{path}/points"))
+
+
+@cases("point")
+def test_making_a_restore_point(state, point, outcome):
+    project = state.server.project(state.name())
+
+    def shorten():
+        """A restore point is due by the age of the last one, which is more than an eighth of the window."""
+        with project.admin() as admin:
+            admin.run("CHECKPOINT")  # so that there is something to seal
+        state.server.api("PATCH", f"/projects/{project.id}", {"project": {"history_retention_seconds": 1}})
+
+    project.sql("main", "CREATE TABLE r AS SELECT generate_series(1, 1000) AS id")
+    before = restore_points(project)
+    crash(state.server, point, call=shorten)
+    now = restore_points(project)
+    expect(now != before, outcome, False)
+    assert project.one("main", "SELECT count(*) FROM r") == 1000
+    project.sql("main", "INSERT INTO r VALUES (1001)")
+    shorten()
+    h.wait_for(lambda: restore_points(project)[-1] > now[-1], "a point is made after all")
+    lsn = restore_points(project)[-1]
+    project.branch("then", "--at", f"{lsn[:8].lstrip('0') or 0}/{lsn[8:]}")
+    assert project.one("then", "SELECT count(*) FROM r") == 1001
     state.check()
     h.assert_clean(project)
     state.server.bough("project", "delete", project.id)
