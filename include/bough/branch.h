@@ -17,14 +17,16 @@ typedef struct bough_branch {
     const char *id;   /**< e.g. "br-wispy-meadow-118737" */
     const char *name; /**< unique in its project */
     const char *project_id;
-    const char *parent_id;   /**< "" for the root branch */
-    const char *parent_name; /**< "" for the root branch */
-    const char *state;       /**< e.g. "ready" */
-    const char *created_at;  /**< RFC 3339 */
-    uint64_t own_bytes;      /**< allocated for this branch alone */
-    uint64_t shared_bytes;   /**< in layers that other branches use too */
-    int depth;               /**< layers under its head */
-    int is_default;          /**< non-zero for the project's default branch */
+    const char *parent_id;         /**< "" for the root branch */
+    const char *parent_name;       /**< "" for the root branch */
+    const char *state;             /**< e.g. "ready" */
+    const char *created_at;        /**< RFC 3339 */
+    uint64_t own_bytes;            /**< allocated for this branch alone */
+    uint64_t history_bytes;        /**< allocated for its past alone */
+    const char *history_begins_at; /**< the earliest moment of its own history; "": it has none */
+    uint64_t shared_bytes;         /**< in layers that other branches use too */
+    int depth;                     /**< layers under its head */
+    int is_default;                /**< non-zero for the project's default branch */
     int is_protected;
     const char *json;            /**< the server's whole object as JSON text */
     const char *expires_at;      /**< RFC 3339; "" where it does not expire */

@@ -149,11 +149,12 @@ int cmd_branch_list(const cli_args *args, bough_error *err) {
 
 static int print_one(const cli_args *args, const bough_branch *b, bough_error *err) {
     if (args->json) return cli_print_json(cli_json(b->json), err);
-    char created[40], own[16], shared[16], notes[128];
+    char created[40], own[16], shared[16], past[16], notes[128];
     cli_branch_notes(notes, sizeof notes, b);
     cli_format_time(created, sizeof created, b->created_at);
     cli_format_bytes(own, sizeof own, b->own_bytes);
     cli_format_bytes(shared, sizeof shared, b->shared_bytes);
+    cli_format_bytes(past, sizeof past, b->history_bytes);
     cli_say(args, "name          %s", b->name);
     cli_say(args, "id            %s", b->id);
     cli_say(args, "parent        %s",
@@ -171,6 +172,13 @@ static int print_one(const cli_args *args, const bough_branch *b, bough_error *e
     cli_say(args, "created       %s", created);
     cli_say(args, "own bytes     %s", own);
     cli_say(args, "shared bytes  %s", shared);
+    if (*b->history_begins_at) {
+        char since[40];
+        cli_format_time(since, sizeof since, b->history_begins_at);
+        cli_say(args, "history       %s, since %s", past, since);
+    } else {
+        cli_say(args, "history       %s", b->history_bytes ? past : "none");
+    }
     cli_say(args, "layers        %d", b->depth);
     return BOUGH_OK;
 }

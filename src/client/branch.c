@@ -21,6 +21,8 @@ static void fill(void *item, void *box, const json_t *object) {
     if (!*b->state) b->state = bough_json_text(object, "state");
     b->created_at = bough_json_text(object, "created_at");
     b->own_bytes = bough_json_count(object, "own_bytes");
+    b->history_bytes = bough_json_count(object, "history_bytes");
+    b->history_begins_at = bough_json_text(object, "history_begins_at");
     b->shared_bytes = bough_json_count(object, "shared_bytes");
     b->depth = bough_json_int(object, "depth");
     b->is_default = json_is_true(json_object_get(object, "default"));

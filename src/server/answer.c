@@ -154,6 +154,23 @@ static void set_life(json_t *b, server *srv, const bough_branch_row *row) {
                               json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
 }
 
+/* The earliest moment that its own history has: of its oldest restore point, but not before the
+ * time for which the project keeps history. */
+static void set_history(json_t *b, server *srv, const bough_branch_row *row,
+                        const bough_usage *usage) {
+    bough_project_row project;
+    char when[40];
+    set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
+    if (!usage->history_begins_ms ||
+        bough_projects_get(&project, srv->cat, row->project_id, NULL) != BOUGH_OK ||
+        !project.history_retention_seconds)
+        return;
+    int64_t from_ms = bough_now_epoch_ms() - project.history_retention_seconds * 1000;
+    answer_time(when, sizeof when,
+                from_ms > usage->history_begins_ms ? from_ms : usage->history_begins_ms);
+    set(b, "history_begins_at", json_string(when));
+}
+
 static json_t *branch(server *srv, const bough_branch_row *row, bool is_brief, int max_age_ms) {
     static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
                                              "compute_time_seconds", "written_data_bytes",
@@ -184,7 +201,7 @@ static json_t *branch(server *srv, const bough_branch_row *row, bool is_brief, i
     if (!is_brief && usage_get(&usage, srv, row->id, max_age_ms)) {
         set(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
         set(b, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
-        set(b, "history_bytes", json_integer((json_int_t)usage.history_bytes));
+        set_history(b, srv, row, &usage);
         set(b, "depth", json_integer((json_int_t)usage.depth));
         set(b, "logical_size", json_integer((json_int_t)(usage.own_bytes + usage.shared_bytes)));
     }

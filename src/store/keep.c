@@ -232,6 +232,11 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
     uint64_t past = 0;
     if (!rc) rc = past_layer_bytes(&past, store, branch, names, &layers, err);
     usage->history_bytes += past;
+    bough_point *points = NULL;
+    size_t n = 0;
+    if (!rc) rc = bough_store_points(&points, &n, store, branch, err);
+    if (!rc && n) usage->history_begins_ms = points[0].time_ms;
+    free(points);
     usage->depth = (unsigned)layers.n;
     bough_store_free_list(names);
     bough_layers_free(&layers);

@@ -33,9 +33,10 @@ typedef struct bough_shm bough_shm;
 /** Bytes on disk, from real allocation (st_blocks). */
 typedef struct bough_usage {
     uint64_t own_bytes; /**< the branch's directory and the layers that no other branch stands on */
-    uint64_t history_bytes; /**< what only its past needs, layers too; not in own_bytes */
-    uint64_t shared_bytes;  /**< layers below it that other branches stand on too */
-    unsigned depth;         /**< layers below the head */
+    uint64_t history_bytes;    /**< what only its past needs, layers too; not in own_bytes */
+    uint64_t shared_bytes;     /**< layers below it that other branches stand on too */
+    unsigned depth;            /**< layers below the head */
+    int64_t history_begins_ms; /**< the time of its oldest restore point; 0: there is none */
 } bough_usage;
 
 /** What taking a moment cost; milliseconds. */

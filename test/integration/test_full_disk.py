@@ -140,6 +140,7 @@ def test_history_ends_before_a_branch_does(p, disk):
     with p.admin() as c:
         c.run("CHECKPOINT")
     h.wait_for(lambda: p.get()["history_bytes"] > 40 << 20, "there is history")
+    assert p.get()["history_begins_at"] <= early
     with ballast(disk, 40 << 20):
         h.wait_for(lambda: any("disk is nearly full" in w for w in p.server.status()["warnings"]), "it is told")
         h.wait_for(lambda: free_bytes(disk) > 64 << 20, "there is room again")
@@ -149,6 +150,7 @@ def test_history_ends_before_a_branch_does(p, disk):
         p.refused("branch", "create", "old", "--at", early, says="does not reach back")
     h.wait_for(lambda: not p.server.status()["warnings"], "the warning has ended")
     h.wait_for(lambda: "ok" if at_now(p) else None, "history begins again", 60)
+    assert p.get()["history_begins_at"] > early
     assert p.one("again", "SELECT count(*) FROM w") == 140000
     h.assert_clean(p)
 

@@ -1,6 +1,7 @@
 """Whose the bytes of a store are, and what of them is needless: it adds up to what du says, and gc tells the truth."""
 import concurrent.futures
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -98,6 +99,7 @@ def test_what_one_branch_is_said_to_need_is_what_the_store_has_of_it(p):
     p.suspend()  # it is measured again
     whole, one = by_name(adds_up(p.server))["main"], p.get()
     assert one["history_bytes"] > 4 << 20
+    assert re.search(r"^history +.+, since 20", p.bough("branch", "get", "main").stdout, re.M)
     for kind in ("own_bytes", "history_bytes"):
         assert abs(one[kind] - whole[kind]) < whole[kind] / 20, (one, whole)
 
