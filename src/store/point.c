@@ -419,7 +419,10 @@ static int remove_point(const bough_store *store, const char *branch, const char
     if (!rc) rc = bough_rmtree(to, err);
     if (!rc && rename(from, to) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", from);
-    return rc ? rc : bough_rmtree(to, err);
+    BOUGH_POINT(rc, "forget.point-renamed");
+    if (!rc) rc = bough_rmtree(to, err);
+    BOUGH_POINT(rc, "forget.point-removed");
+    return rc;
 }
 
 int bough_store_point_forget(bough_store *store, const char *branch, const char *name,
@@ -446,6 +449,8 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
             continue;
         if (start + (uint64_t)st.st_size <= redo && unlinkat(dirfd(dir), d->d_name, 0) != 0)
             rc = bough_fail_sys(err, errno, "could not remove \"%s/%s\"", path, d->d_name);
+        else if (start + (uint64_t)st.st_size <= redo)
+            BOUGH_POINT(rc, "forget.segment-removed");
     }
     closedir(dir);
     return rc;

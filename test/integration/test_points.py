@@ -44,6 +44,9 @@ POINTS = {
         "seal.prepared": GONE, "seal.gate-closed": GONE, "seal.moment-linked": GONE, "seal.head-moved:3": GONE,
         "seal.stack-replaced": GONE, "seal.published": GONE, "seal.indexed": GONE, "point.taken": GONE,
         "point.stack-linked": GONE, "point.made": THERE},
+    "forget": {
+        "forget.point-renamed": GONE, "forget.point-removed": GONE, "forget.segment-removed:1": GONE,
+        "forget.segment-removed:2": GONE},
     "schema": {"schema.copied": GONE, "schema.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
@@ -83,7 +86,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert named == tested, f"without a test: {named - tested}; without a point: {tested - named}"
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
-    assert operations == {"seal", "fork", "point", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
+    assert operations == {"seal", "fork", "point", "forget", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
                           "schema"}
 
@@ -323,15 +326,24 @@ def restore_points(project):
     return sorted(os.listdir(f"{path}/points"))
 
 
+def keep_history(project, seconds):
+    """A restore point is due at once where the last one is older than an eighth of that."""
+    with project.admin() as admin:
+        admin.run("SELECT pg_switch_wal()")
+        admin.run("CHECKPOINT")  # so that there is something to seal
+    project.server.api("PATCH", f"/projects/{project.id}", {"project": {"history_retention_seconds": seconds}})
+
+
+def branch_at(project, name, point):
+    return project.branch(name, "--at", f"{point[:8].lstrip('0') or 0}/{point[8:]}")
+
+
 @cases("point")
 def test_making_a_restore_point(state, point, outcome):
     project = state.server.project(state.name())
 
     def shorten():
-        """A restore point is due by the age of the last one, which is more than an eighth of the window."""
-        with project.admin() as admin:
-            admin.run("CHECKPOINT")  # so that there is something to seal
-        state.server.api("PATCH", f"/projects/{project.id}", {"project": {"history_retention_seconds": 1}})
+        keep_history(project, 1)
 
     project.sql("main", "CREATE TABLE r AS SELECT generate_series(1, 1000) AS id")
     before = restore_points(project)
@@ -342,9 +354,32 @@ def test_making_a_restore_point(state, point, outcome):
     project.sql("main", "INSERT INTO r VALUES (1001)")
     shorten()
     h.wait_for(lambda: restore_points(project)[-1] > now[-1], "a point is made after all")
-    lsn = restore_points(project)[-1]
-    project.branch("then", "--at", f"{lsn[:8].lstrip('0') or 0}/{lsn[8:]}")
+    branch_at(project, "then", restore_points(project)[-1])
     assert project.one("then", "SELECT count(*) FROM r") == 1001
+    state.check()
+    h.assert_clean(project)
+    state.server.bough("project", "delete", project.id)
+    state.check()
+
+
+@cases("forget")
+def test_forgetting_history(state, point, outcome):
+    project = state.server.project(state.name())
+    first = restore_points(project)[0]
+    project.sql("main", "CREATE TABLE r (id int)")
+    for i in range(4):
+        project.sql("main", f"INSERT INTO r VALUES ({i})")
+        before = restore_points(project)[-1]
+        h.wait_for(lambda: keep_history(project, 1) or restore_points(project)[-1] > before,  # noqa: B023
+                   "a point is made")
+        keep_history(project, 600000)
+    crash(state.server, point, call=lambda: keep_history(project, 1))
+    expect(first in restore_points(project), outcome, False)
+    keep_history(project, 600000)
+    oldest = restore_points(project)[0]
+    branch_at(project, "then", oldest)  # which needs the WAL from its redo on
+    assert 1 <= project.one("then", "SELECT count(*) FROM r") <= 4
+    assert project.one("main", "SELECT count(*) FROM r") == 4
     state.check()
     h.assert_clean(project)
     state.server.bough("project", "delete", project.id)
