@@ -12,17 +12,20 @@
 /** No schema is given back that is larger. */
 #define BOUGH_SCHEMA_MAX ((size_t)32 * 1024 * 1024)
 
+/** Which part of a schema. */
+typedef enum bough_schema_part {
+    BOUGH_SCHEMA_SHOWN,   /**< for people: what differs between two runs is left out */
+    BOUGH_SCHEMA_CREATE,  /**< to be loaded elsewhere: with the database itself */
+    BOUGH_SCHEMA_CONTENT, /**< to be loaded into a database that is there */
+    BOUGH_SCHEMA_GLOBALS  /**< roles, their passwords and memberships, for a cluster of ours */
+} bough_schema_part;
+
 /** What to read. Strings are borrowed. */
 typedef struct bough_schema_source {
     const char *socket_dir; /**< of the running compute */
     const char *database;
     int major; /**< of the compute */
-    enum {
-        BOUGH_SCHEMA_SHOWN,   /**< for people: what differs between two runs is left out */
-        BOUGH_SCHEMA_CREATE,  /**< to be loaded elsewhere: with the database itself */
-        BOUGH_SCHEMA_CONTENT, /**< to be loaded into a database that is there */
-        BOUGH_SCHEMA_GLOBALS  /**< roles, their passwords and memberships, for a cluster of ours */
-    } what;
+    bough_schema_part what;
     /** About ten times a second; non-zero cancels. May be NULL. */
     int (*tick)(void *context, pid_t pid);
     void *context;

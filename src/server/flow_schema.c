@@ -77,8 +77,8 @@ static void close_look(making *m) {
 
 /* ---- the schema ---- */
 
-static int copy(making *m, const char *from, const char *into, const char *database, int what,
-                bool is_there, bough_error *err) {
+static int copy(making *m, const char *from, const char *into, const char *database,
+                bough_schema_part what, bool is_there, bough_error *err) {
     char *sql;
     bough_schema_source source = {.socket_dir = from,
                                   .database = database,

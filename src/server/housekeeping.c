@@ -3,7 +3,9 @@
  * layers.
  *
  * A round has a thread of its own, since a merge may take long. It holds a branch's lock only to
- * change its stacks, and passes over a branch that is in use: the next round comes.
+ * change its stacks, and passes over a branch that is in use: the next round comes. A branch has
+ * one run of its layers merged in a round, so that no branch waits for another's; while there are
+ * more, the next round follows at once.
  */
 #include "server/housekeeping.h"
 
@@ -73,26 +75,33 @@ static bool merge_one(server *srv, bough_tidy *tidy, const char *branch) {
     return layers > 0;
 }
 
-static void round_job(void *arg) {
-    server *srv = arg;
+/* Returns whether something was merged, so that there may be more. */
+static bool round_of_all(server *srv) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
     bough_tidy *tidy = NULL;
     bough_error err = {0};
-    /* what the last round made needless: by now no process of a compute is still opening it */
-    int rc = bough_store_collect_all(srv->store, &err);
-    if (!rc) rc = bough_tidy_begin(&tidy, srv->store, &err);
+    bool is_more = false;
+    int rc = bough_tidy_begin(&tidy, srv->store, &err);
     if (!rc) rc = bough_branches_list(&rows, &n, srv->cat, NULL, &err);
     for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) apply_one(srv, tidy, rows[i].id);
-    bool is_more = false;
     for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++)
         is_more |= merge_one(srv, tidy, rows[i].id);
     bough_tidy_end(tidy);
     free(rows);
     if (rc) complain("could not look after layers", "", &err);
+    return is_more;
+}
+
+static void round_job(void *arg) {
+    server *srv = arg;
+    bough_error err = {0};
+    /* what the last job made needless: by now no process of a compute is still opening it */
+    if (bough_store_collect_all(srv->store, &err) != BOUGH_OK)
+        complain("could not collect layers", "", &err);
+    while (round_of_all(srv) && !is_cancelled(srv)) continue;
     bool is_test = srv->least_suspend_seconds < BOUGH_SUSPEND_LEAST_SECONDS; /* which cannot wait */
-    /* a branch has one run merged in a round: while there are more, the next follows at once */
-    srv->next_round_ms = bough_now_ms() + (is_test || is_more ? 0 : ROUND_MS);
+    srv->next_round_ms = bough_now_ms() + (is_test ? 0 : ROUND_MS);
     atomic_store(&srv->is_housekeeping, false);
 }
 
