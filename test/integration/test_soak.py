@@ -5,6 +5,7 @@ The seed is printed and makes the same operations again: BOUGH_SOAK_SEED=N, BOUG
 """
 import os
 import random
+import shutil
 import time
 
 import psycopg2
@@ -24,7 +25,7 @@ class Soak:
         self.marks = {"main": set()}    # branch: acknowledged marks
         self.parent = {"main": None}
         self.deleted = {}               # branch: its marks and parent; it can be brought back
-        self.snapshots = {}             # name: marks
+        self.snapshots = {}             # name: marks, and whether pgbench's tables are there
         self.banks = {"main"}           # branches that have pgbench's tables
         self.protected = set()
         self.count, self.done, self.next_mark = 0, {}, 0
@@ -105,11 +106,12 @@ class Soak:
         self.marks[branch], self.parent[branch] = self.deleted.pop(branch)
 
     def reset(self):
-        among = set(self.leaves()) - self.protected - self.dead_parents()
+        among = {b for b in self.leaves() if self.parent[b]} - self.protected - self.dead_parents()
         if not among:
             return False
         branch = self.any(among)
         self.p.bough("branch", "reset", branch)
+        (self.banks.add if self.parent[branch] in self.banks else self.banks.discard)(branch)
         self.marks[branch] = set(self.marks[self.parent[branch]])
 
     def rename(self):
@@ -148,7 +150,92 @@ class Soak:
             return None
         branch, name = self.any(), self.name("s")
         self.p.bough("snapshot", "create", branch, "--name", name)
-        self.snapshots[name] = set(self.marks[branch])
+        self.snapshots[name] = set(self.marks[branch]), branch in self.banks
+
+    def replace(self, branch, kept, marks, has_bank):
+        """What the branch showed is in another one now."""
+        self.marks[kept], self.marks[branch] = self.marks[branch], set(marks)
+        if branch in self.banks:
+            self.banks.add(kept)
+        (self.banks.add if has_bank else self.banks.discard)(branch)
+
+    def restore_in_place(self):
+        among = set(self.marks) - self.protected - self.dead_parents()
+        if len(self.marks) >= MOST_BRANCHES or not among:
+            return False
+        branch, kept = self.any(among), self.name("k")
+        known = set(self.marks[branch])
+        lsn = self.p.one(branch, "SELECT pg_current_wal_flush_lsn()::text")
+        self.mark(branch)
+        self.p.bough("branch", "restore", branch, "--at", lsn, "--preserve-under-name", kept)
+        self.replace(branch, kept, known, branch in self.banks)
+
+    def restore_snapshot(self):
+        if len(self.marks) >= MOST_BRANCHES or not self.snapshots:
+            return False
+        snapshot, name = self.any(self.snapshots), self.name("rs")
+        self.p.bough("snapshot", "restore", snapshot, "--name", name)
+        self.marks[name], has_bank = set(self.snapshots[snapshot][0]), self.snapshots[snapshot][1]
+        if has_bank:
+            self.banks.add(name)
+
+    def finalize_snapshot(self):
+        if len(self.marks) >= MOST_BRANCHES or not self.snapshots:
+            return False
+        snapshot, kept = self.any(self.snapshots), self.name("f")
+        source = self.p.json("snapshot", "get", snapshot).get("source_branch_id")
+        target = next((name for name, b in self.p.branches().items() if b["id"] == source), None)
+        if target is None or target in self.protected | self.dead_parents():
+            return False
+        self.p.bough("snapshot", "restore", snapshot, "--finalize", "--name", kept)
+        self.replace(target, kept, *self.snapshots[snapshot])
+
+    def detach(self):
+        among = {b for b in self.marks if self.parent[b]} - self.dead_parents()
+        if not among:
+            return False
+        self.p.bough("branch", "detach", self.any(among))
+
+    def schema_only(self):
+        if len(self.marks) >= MOST_BRANCHES:
+            return False
+        parent, name = self.any(), self.name("so")
+        self.p.bough("branch", "create", name, "--parent", parent, "--schema-only")
+        self.marks[name] = set()
+
+    def expire(self):
+        among = set(self.leaves()) - self.protected - self.dead_parents()
+        if not among:
+            return False
+        branch = self.any(among)
+        self.p.bough("branch", "set-expiration", branch, "--expires-in", "1s")
+        h.wait_for(lambda: branch not in self.p.branches(), f"{branch} expires")
+        self.deleted[branch] = self.marks.pop(branch), self.parent.pop(branch)
+
+    def export(self):
+        branch, target = self.any(), os.path.join(self.p.server.dir, self.name("export"))
+        self.p.bough("export", branch, target, timeout=300)
+        h.run([h.tool("pg_checksums"), "--check", "-D", target])
+        shutil.rmtree(target)
+
+    def role(self):
+        path, name = f"/projects/{self.p.id}/branches/{self.p.get(self.any())['id']}/roles", self.name("role")
+        status, _, answer = self.p.server.api("POST", path, {"role": {"name": name}})
+        assert status == 201, answer
+        status, _, answer = self.p.server.api("DELETE", f"{path}/{name}")
+        assert status == 200, answer
+
+    def key(self):
+        made = self.p.server.json("api-key", "create", self.name("key"), "--for-project", self.p.id)
+        self.p.server.bough("api-key", "revoke", made["id"])
+
+    def resize(self):
+        branch = self.any()
+        self.p.bough("endpoint", "resize", branch, self.random.choice(["0.25", "0.5", "1", "2"]))
+        self.p.bough("endpoint", "restart", branch)
+
+    def collect(self):
+        self.p.server.bough("store", "gc")
 
     def suspend(self):
         self.p.suspend(self.any())
@@ -183,7 +270,9 @@ class Soak:
 
     OPERATIONS = {"mark": 10, "create": 6, "create_at": 2, "delete": 3, "purge": 3, "undelete": 2, "reset": 2,
                   "rename": 2, "protect": 1, "snapshot": 2, "suspend": 3, "start": 2, "restart": 2, "crash": 1,
-                  "kill_server": 1, "look": 2, "sql": 1}
+                  "kill_server": 1, "look": 2, "sql": 1, "restore_in_place": 2, "restore_snapshot": 2,
+                  "finalize_snapshot": 2, "detach": 1, "schema_only": 1, "expire": 1, "export": 1, "role": 1,
+                  "key": 1, "resize": 1, "collect": 1}
 
     def step(self):
         verb = self.random.choices(list(self.OPERATIONS), list(self.OPERATIONS.values()))[0]
@@ -195,7 +284,9 @@ class Soak:
     # what must hold
 
     def check_names(self):
-        assert set(self.p.branches()) == set(self.marks)
+        found = self.p.branches()
+        assert set(found) == set(self.marks)
+        self.parent = {name: b.get("parent_name") for name, b in found.items()}
 
     def check_branch(self, branch):
         with self.p.connect(branch) as c:
