@@ -89,6 +89,7 @@ static int write_point(const bough_store *store, const char *dir, const bough_mo
     if (!rc) rc = branch_path(from, store, dir, "/stack", err);
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/stack", temp);
     if (!rc && link(from, to) != 0) rc = bough_fail_sys(err, errno, "could not link \"%s\"", from);
+    BOUGH_POINT(rc, "point.stack-linked");
     if (!rc) rc = bough_fsync_tree(temp, err);
     if (!rc && rename(temp, path) != 0)
         rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);

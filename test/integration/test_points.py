@@ -322,8 +322,9 @@ def test_merging_layers(state, point, outcome):
 
 def restore_points(project):
     path = f"{project.server.store}/branches/{project.get()['id']}"
-    assert not [name for name in os.listdir(path) + os.listdir(f"{path}/points") if "~" in name], "work that did not end"
-    return sorted(os.listdir(f"{path}/points"))
+    h.wait_for(lambda: not [name for name in os.listdir(path) + os.listdir(f"{path}/points") if "~" in name],
+               "no work is left that did not end")
+    return sorted(name for name in os.listdir(f"{path}/points") if "~" not in name)
 
 
 def keep_history(project, seconds):
@@ -335,7 +336,7 @@ def keep_history(project, seconds):
 
 
 def branch_at(project, name, point):
-    return project.branch(name, "--at", f"{point[:8].lstrip('0') or 0}/{point[8:]}")
+    project.bough("branch", "create", name, "--at", f"{point[:8].lstrip('0') or 0}/{point[8:]}")
 
 
 @cases("point")

@@ -210,10 +210,12 @@ class Soak:
         branch = self.any(among)
         self.p.bough("branch", "set-expiration", branch, "--expires-in", "1s")
         h.wait_for(lambda: branch not in self.p.branches(), f"{branch} expires")
-        self.deleted[branch] = self.marks.pop(branch), self.parent.pop(branch)
+        self.p.purge(branch)  # brought back, it would expire again
+        del self.marks[branch], self.parent[branch]
 
     def export(self):
         branch, target = self.any(), os.path.join(self.p.server.dir, self.name("export"))
+        self.p.suspend(branch)  # pg_checksums wants a cluster that was shut down
         self.p.bough("export", branch, target, timeout=300)
         h.run([h.tool("pg_checksums"), "--check", "-D", target])
         shutil.rmtree(target)
