@@ -86,7 +86,8 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert named == tested, f"without a test: {named - tested}; without a point: {tested - named}"
     # what the store and the server can do in more than one step
     operations = {name.split(".")[0] for name in named}
-    assert operations == {"seal", "fork", "point", "forget", "create", "sync", "delete", "purge", "start", "stop", "export", "project",
+    assert operations == {"seal", "fork", "point", "forget",
+                          "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
                           "schema"}
 
