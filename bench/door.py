@@ -3,6 +3,7 @@
 What is "direct" is the stock postgres on a plain copy of the same branch, by TCP on the loopback interface, with the
 compute's own settings and, for TLS, a key of the same kind: a compute itself has no TCP port.
 """
+import contextlib
 import os
 import re
 import shutil
@@ -189,20 +190,38 @@ def _pss(pid):
         return int(re.search(r"Pss:\s+(\d+)", f.read()).group(1)) / 1024
 
 
-def _idle(rig, project, main, n):
+def _bare_idle(plain):
+    """MiB of a postgres that nobody uses, on a plain copy; its libraries are shared with no other."""
+    plain.start()
+    try:
+        select_once(**plain.tcp("disable"))
+        pids = []
+        for pid, _ in _processes():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(plain.data):
+                    pids.append(pid)
+        return sum(_pss(pid) for pid in pids)
+    finally:
+        plain.stop()
+
+
+def _idle(rig, plain, project, main, n, units):
+    """`units`: a size, or None for the one that they have by themselves."""
     doors = []
     for _ in range(n):
         made = rig.branch(project, main)
         door = Door(rig, project, made["branch"]["id"])
-        rig.api.call("PATCH", f"/projects/{project}/endpoints/{door.endpoint}",
-                     {"endpoint": {"autoscaling_limit_max_cu": 0.25}})
+        if units:
+            rig.api.call("PATCH", f"/projects/{project}/endpoints/{door.endpoint}",
+                         {"endpoint": {"autoscaling_limit_max_cu": units}})
         door.suspend()
         select_once(**door.clear())
         doors.append(door)
     pids = _below(rig)
     pss = sum(_pss(pid) for pid in pids)
-    yield (f"{n} awake idle computes of 0.25 units: memory (PSS)", f"{1024 * n // 100} MiB",
-           f"{pss:.0f} MiB in {len(pids)} processes", pss <= 1024 * n / 100)
+    beside = "" if units else f"; a bare postgres alone: {_bare_idle(plain):.1f} MiB"
+    yield (f"{n} awake idle computes of {units or 1} unit{'s' * bool(units)}: memory (PSS)", f"{1024 * n // 100} MiB",
+           f"{pss:.0f} MiB in {len(pids)} processes{beside}", pss <= 1024 * n / 100)
     for d in doors:
         d.suspend()
 
@@ -289,7 +308,8 @@ def _rows(rig, directory, quick):
     note("waking many")
     yield from _wake_many(rig, plain, project, main, 10 if quick else 50)
     note("idle computes")
-    yield from _idle(rig, project, main, 20 if quick else 100)
+    for units in (None, 0.25):
+        yield from _idle(rig, plain, project, main, 20 if quick else 100, units)
     note("suspended branches")
     rig.suspend(project, main)
     yield from _many(rig, project, main, 200 if quick else 1000)
