@@ -127,10 +127,9 @@ static bool read_server_name(char *name, reader extension) {
         if (list.failed) return false;
         if (type != TLS_SERVER_NAME) continue;
         if (host.left == 0 || host.left > 255) return false;
-        for (size_t i = 0; i < host.left; i++) {
+        for (size_t i = 0; i < host.left; i++)
             if (host.at[i] <= ' ' || host.at[i] >= 0x7f) return false;
-            name[i] = (char)tolower(host.at[i]);
-        }
+        for (size_t i = 0; i < host.left; i++) name[i] = (char)tolower(host.at[i]);
         name[host.left] = '\0';
         return true;
     }

@@ -147,7 +147,7 @@ static int take_child(bough_error *err) {
 
 /* Give the parent something to seal, and no child. */
 static void dirty_parent(void) {
-    char path[BOUGH_PATH_MAX];
+    char path[BOUGH_PATH_MAX] = {0};
     (void)snprintf(path, sizeof path, "%s/store/branches/main/pgdata/base/1", dir);
     assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
     (void)snprintf(path, sizeof path, "%s/store/branches/main/pgdata/base/1/2000", dir);

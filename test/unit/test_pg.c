@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -260,6 +261,12 @@ static void a_tool_reads_what_it_is_fed_and_its_status_is_told(void **state) {
     bough_env_init(&env, "/usr/bin");
     int left = 1, status;
     const char *const argv[] = {"/bin/sh", NULL};
+    int self = (int)syscall(434 /* pidfd_open, which older headers lack */, getpid(), 0);
+    if (self < 0) {
+        print_message("no descriptors of processes here, as below valgrind\n");
+        skip();
+    }
+    close(self);
     bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &left, .feed = feed_once};
     assert_int_equal(bough_run_tool(&status, &run, NULL), BOUGH_OK);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
