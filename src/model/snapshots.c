@@ -263,12 +263,16 @@ int64_t bough_schedule_next(const bough_schedule_row *row, int64_t after_ms) {
 
 /* ---- branches restored from snapshots ---- */
 
+/* What stands in is_final. */
+enum { PREVIEW, FINAL, TRANSIENT };
+
 static void fill_restored(void *record, sqlite3_stmt *stmt) {
     bough_restored_row *row = record;
     bough_query_text(row->branch_id, sizeof row->branch_id, stmt, 0);
     bough_query_text(row->snapshot_id, sizeof row->snapshot_id, stmt, 1);
     bough_query_text(row->target_id, sizeof row->target_id, stmt, 2);
-    row->is_final = sqlite3_column_int(stmt, 3) != 0;
+    row->is_final = sqlite3_column_int(stmt, 3) == FINAL;
+    row->is_transient = sqlite3_column_int(stmt, 3) == TRANSIENT;
 }
 
 int bough_restored_set(bough_catalogue *cat, const bough_restored_row *row, bough_error *err) {
@@ -276,7 +280,18 @@ int bough_restored_set(bough_catalogue *cat, const bough_restored_row *row, boug
                            "INSERT OR REPLACE INTO restored (branch_id, snapshot_id, target_id,"
                            " is_final) VALUES (?, ?, ?, ?)",
                            "sssi", row->branch_id, row->snapshot_id, row->target_id,
-                           (int64_t)row->is_final);
+                           (int64_t)(row->is_final       ? FINAL
+                                     : row->is_transient ? TRANSIENT
+                                                         : PREVIEW));
+}
+
+int bough_restored_drop_transient(int *n, bough_catalogue *cat, bough_error *err) {
+    /* one from which somebody made a branch in that moment stays, as a preview */
+    return bough_query_run(n, cat, err,
+                           "DELETE FROM branches WHERE id IN (SELECT branch_id FROM restored WHERE"
+                           " is_final = ?) AND NOT EXISTS (SELECT 1 FROM branches c WHERE"
+                           " c.parent_id = branches.id)",
+                           "i", (int64_t)TRANSIENT);
 }
 
 int bough_restored_get(bough_restored_row *row, bough_catalogue *cat, const char *branch,

@@ -42,6 +42,7 @@ typedef struct bough_restored_row {
     char snapshot_id[BOUGH_ID_SIZE];
     char target_id[BOUGH_ID_SIZE]; /**< the branch that it replaces, or is to replace; "": none */
     bool is_final;                 /**< it has done so */
+    bool is_transient;             /**< it does so at once: it is not meant to be seen before */
 } bough_restored_row;
 
 /** With the row of branches that holds its contents: those of `contents_of`. (in a transaction) */
@@ -89,6 +90,9 @@ BOUGH_CHECK int bough_restored_set(bough_catalogue *cat, const bough_restored_ro
                                    bough_error *err);
 BOUGH_CHECK int bough_restored_get(bough_restored_row *row, bough_catalogue *cat,
                                    const char *branch, bough_error *err);
+/** At a start: what was to replace another at once and did not, since the server ended between, is
+ * no branch. `*n` counts. Its files are then those of nobody. */
+BOUGH_CHECK int bough_restored_drop_transient(int *n, bough_catalogue *cat, bough_error *err);
 
 /**
  * Let `restored` stand in the place of `target`: with its name, endpoint, schedule, known passwords

@@ -307,6 +307,7 @@ int flow_snapshot_restore(request *rq, const bough_project_row *project,
                      .parent = has_source ? source.id : "",
                      .snapshot = snapshot->id,
                      .replaces = target.id,
+                     .replaces_at_once = wish->is_final,
                      .with_endpoint = true};
     rc = flow_branch_create(rq, project, &w, err);
     if (rc) return rc;

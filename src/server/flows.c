@@ -277,6 +277,7 @@ static int commit(making *m, double received_ms, bough_error *err) {
         (void)snprintf(restored.branch_id, sizeof restored.branch_id, "%s", m->branch.id);
         (void)snprintf(restored.snapshot_id, sizeof restored.snapshot_id, "%s", m->wish->snapshot);
         (void)snprintf(restored.target_id, sizeof restored.target_id, "%s", m->wish->replaces);
+        restored.is_transient = m->wish->replaces_at_once;
         rc = bough_restored_set(cat, &restored, err);
     }
     for (size_t i = 0; i < m->n_operations && !rc; i++)

@@ -32,7 +32,8 @@ typedef struct branch_wish {
     const char *parent;   /**< id; "" with `snapshot`: it is a root branch */
     const char *snapshot; /**< id: begin there, rather than with the parent; NULL: no */
     const char *replaces; /**< id, with `snapshot`: the branch it is meant to replace */
-    bough_target moment;  /**< of the parent's past; all zero: its present */
+    bool replaces_at_once;
+    bough_target moment; /**< of the parent's past; all zero: its present */
     bool with_endpoint;
     int suspend_timeout_seconds;
     int least_quarters, most_quarters; /**< the endpoint's size; 0: the usual */

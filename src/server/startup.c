@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "model/rules.h"
+#include "model/snapshots.h"
 #include "pg/admin.h"
 #include "pg/compute.h"
 #include "pg/orphans.h"
@@ -232,7 +233,10 @@ static void mark_missing(const bough_branch_row *branch, server *srv) {
 
 static int recover(server *srv, bough_error *err) {
     inventory v = {0};
+    int dropped = 0;
     int rc = flow_restore_recover(srv, err);
+    if (!rc) rc = bough_restored_drop_transient(&dropped, srv->cat, err);
+    if (dropped) bough_log(BOUGH_LOG_WARN, "a restore had not replaced its branch: undone", NULL);
     if (!rc) rc = take_inventory(&v, srv, err);
     if (rc) goto out;
     rc = bough_orphans_end_tools(srv->store_dir, COMPUTE_STOP_MS, err);

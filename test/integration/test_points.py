@@ -38,6 +38,8 @@ POINTS = {
     "snapshot": {"snapshot.forked": GONE, "snapshot.committed": THERE},
     "snapshot-delete": {"snapshot.deleted": GONE},
     "snapshot-restore": {"finalize.stopped": GONE, "finalize.committed": THERE},
+    "snapshot-restore-at-once": {
+        "create.committed": GONE, "create.ready": GONE, "finalize.stopped": GONE, "finalize.committed": THERE},
     "merge": {
         "merge.made": THERE, "merge.named": THERE, "merge.stack-replaced": THERE, "merge.points-rewritten": THERE},
     "point": {
@@ -288,6 +290,26 @@ def test_a_restored_branch_takes_the_place_of_another(state, point, outcome):
     assert state.p.one(f"{name}-old" if there else f"{name}-look", "SELECT count(*) FROM r") == (2 if there else 1)
     state.check()
     for branch in (name, f"{name}-old") if there else (f"{name}-look", name):
+        state.p.purge(branch)
+    state.p.bough("snapshot", "delete", f"{name}-snap")
+
+
+@cases("snapshot-restore-at-once")
+def test_a_snapshot_replaces_a_branch_at_once(state, point, outcome):
+    name = state.name()
+    state.p.branch(name)
+    state.p.sql(name, "CREATE TABLE r AS SELECT 1 AS id")
+    state.p.bough("snapshot", "create", name, "--name", f"{name}-snap")
+    state.p.sql(name, "INSERT INTO r VALUES (2)")
+    before = set(state.p.branches())
+    acknowledged = crash(state.server, point, "snapshot", "restore", f"{name}-snap", "--finalize", "--name",
+                         f"{name}-old", "--project", state.p.id)
+    there = f"{name}-old" in state.p.branches()
+    expect(there, outcome, acknowledged)
+    assert set(state.p.branches()) == before | ({f"{name}-old"} if there else set())
+    assert state.p.one(name, "SELECT array_agg(id ORDER BY id) FROM r") == ([1] if there else [1, 2])
+    state.check()
+    for branch in (name, f"{name}-old") if there else (name,):
         state.p.purge(branch)
     state.p.bough("snapshot", "delete", f"{name}-snap")
 
