@@ -84,7 +84,7 @@ def test_what_one_branch_is_said_to_need_is_what_the_store_has_of_it(p):
     store, group = p.server.store, p.get()["id"]
     with open(f"{store}/branches/{group}/stack", encoding="ascii") as f:
         top = next(line.strip() for line in f if line.startswith(f"{group}/"))
-    point = sorted(os.listdir(f"{store}/branches/{group}/points"))[-1]
+    point = sorted(n for n in os.listdir(f"{store}/branches/{group}/points") if "~" not in n)[-1]
     path = f"{store}/branches/{group}/points/{point}/stack"
     with open(path, encoding="ascii") as f:
         lines = f.read().split("\n")
