@@ -114,6 +114,10 @@ static const char *const migrations[] = {
     " value TEXT NOT NULL, created_ms INTEGER NOT NULL) STRICT;",
     "ALTER TABLE endpoints ADD COLUMN least_quarters INTEGER NOT NULL DEFAULT 4;"
     "ALTER TABLE endpoints ADD COLUMN most_quarters INTEGER NOT NULL DEFAULT 4;",
+    /* what new endpoints of a project get; 4 and 0 are what they got until now */
+    "ALTER TABLE projects ADD COLUMN least_quarters INTEGER NOT NULL DEFAULT 4;"
+    "ALTER TABLE projects ADD COLUMN most_quarters INTEGER NOT NULL DEFAULT 4;"
+    "ALTER TABLE projects ADD COLUMN suspend_timeout_seconds INTEGER NOT NULL DEFAULT 0;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

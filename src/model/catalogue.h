@@ -57,6 +57,10 @@ BOUGH_CHECK int bough_projects_set_retention(bough_catalogue *cat, const char *i
 /** Who may connect: a checked list (model/allow.h). */
 BOUGH_CHECK int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char *list,
                                            bool protects_only, bough_error *err);
+/** What its new endpoints get; those that there are stay as they are. */
+BOUGH_CHECK int bough_projects_set_endpoints(bough_catalogue *cat, const char *id,
+                                             const bough_endpoint_defaults *endpoints,
+                                             bough_error *err);
 /** Whether any project has a list of who may connect. */
 BOUGH_CHECK int bough_projects_have_allowed(bool *have, bough_catalogue *cat, bough_error *err);
 /** With all its branches and what belongs to them. */

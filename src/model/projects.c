@@ -2,10 +2,11 @@
 #include <string.h>
 
 #include "model/query.h"
+#include "model/rules.h"
 
 #define COLUMNS                                                                                    \
     "id, name, pg_major, source, source_hash, created_ms, updated_ms, history_retention_seconds,"  \
-    " allowed_ips, protects_only"
+    " allowed_ips, protects_only, least_quarters, most_quarters, suspend_timeout_seconds"
 
 static void fill(void *record, sqlite3_stmt *stmt) {
     bough_project_row *row = record;
@@ -19,6 +20,9 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->history_retention_seconds = sqlite3_column_int64(stmt, 7);
     bough_query_text(row->allowed_ips, sizeof row->allowed_ips, stmt, 8);
     row->protects_only = sqlite3_column_int(stmt, 9) != 0;
+    row->endpoints.least_quarters = sqlite3_column_int(stmt, 10);
+    row->endpoints.most_quarters = sqlite3_column_int(stmt, 11);
+    row->endpoints.suspend_timeout_seconds = sqlite3_column_int(stmt, 12);
 }
 
 static int fail_taken(const char *name, bough_error *err) {
@@ -27,11 +31,16 @@ static int fail_taken(const char *name, bough_error *err) {
 }
 
 int bough_projects_insert(bough_catalogue *cat, const bough_project_row *row, bough_error *err) {
+    const bough_endpoint_defaults *e = &row->endpoints;
     int rc = bough_query_run(
-        NULL, cat, err, "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "ssissiiisi", row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
+        NULL, cat, err,
+        "INSERT INTO projects (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "ssissiiisiiii", row->id, row->name, (int64_t)row->pg_major, row->source, row->source_hash,
         row->created_ms, row->updated_ms, row->history_retention_seconds, row->allowed_ips,
-        (int64_t)row->protects_only);
+        (int64_t)row->protects_only,
+        (int64_t)(e->least_quarters ? e->least_quarters : BOUGH_SIZE_QUARTERS),
+        (int64_t)(e->most_quarters ? e->most_quarters : BOUGH_SIZE_QUARTERS),
+        (int64_t)e->suspend_timeout_seconds);
     return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
 }
 
@@ -87,6 +96,16 @@ int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char 
                            "UPDATE projects SET allowed_ips = ?, protects_only = ?, updated_ms = ?"
                            " WHERE id = ?",
                            "siis", list, (int64_t)protects_only, bough_now_epoch_ms(), id);
+}
+
+int bough_projects_set_endpoints(bough_catalogue *cat, const char *id,
+                                 const bough_endpoint_defaults *endpoints, bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE projects SET least_quarters = ?, most_quarters = ?,"
+                           " suspend_timeout_seconds = ?, updated_ms = ? WHERE id = ?",
+                           "iiiis", (int64_t)endpoints->least_quarters,
+                           (int64_t)endpoints->most_quarters,
+                           (int64_t)endpoints->suspend_timeout_seconds, bough_now_epoch_ms(), id);
 }
 
 static void fill_count(void *record, sqlite3_stmt *stmt) {

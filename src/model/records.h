@@ -22,6 +22,12 @@ enum {
     BOUGH_SECRET_SIZE = 256  /**< an encrypted password */
 };
 
+/** What an endpoint gets where nobody says otherwise. */
+typedef struct bough_endpoint_defaults {
+    int least_quarters, most_quarters; /**< quarters of a compute unit; 0: BOUGH_SIZE_QUARTERS */
+    int suspend_timeout_seconds;       /**< as in bough_endpoint_row */
+} bough_endpoint_defaults;
+
 typedef struct bough_project_row {
     char id[BOUGH_ID_SIZE];
     char name[BOUGH_NAME_SIZE];
@@ -32,6 +38,7 @@ typedef struct bough_project_row {
     int64_t history_retention_seconds;  /**< 0: no history is kept */
     char allowed_ips[BOUGH_ALLOW_SIZE]; /**< who may connect (model/allow.h); "": all */
     bool protects_only;                 /**< allowed_ips is for protected branches alone */
+    bough_endpoint_defaults endpoints;  /**< of those to come */
     int64_t created_ms, updated_ms;
 } bough_project_row;
 

@@ -57,6 +57,12 @@ static json_t *rules_array(const char *list) {
     return array;
 }
 
+/* Compute units, of quarters. */
+static json_t *units(int quarters) {
+    if (!quarters) quarters = BOUGH_SIZE_QUARTERS;
+    return quarters % 4 ? json_real(quarters / 4.0) : json_integer(quarters / 4);
+}
+
 json_t *answer_project(const bough_project_row *row) {
     static const char never[] =
         "0001-01-01T00:00:00Z"; /* as Neon says it where nothing is billed */
@@ -79,6 +85,10 @@ json_t *answer_project(const bough_project_row *row) {
                   "allowed_ips", "ips", rules_array(row->allowed_ips), "protected_branches_only",
                   row->protects_only, "proxy_host", "localhost", "creation_source", "bough",
                   "consumption_period_start", never, "consumption_period_end", never);
+    set(p, "default_endpoint_settings",
+        json_pack("{s:o,s:o,s:i}", "autoscaling_limit_min_cu", units(row->endpoints.least_quarters),
+                  "autoscaling_limit_max_cu", units(row->endpoints.most_quarters),
+                  "suspend_timeout_seconds", row->endpoints.suspend_timeout_seconds));
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;
@@ -224,12 +234,6 @@ json_t *answer_branch_listed(server *srv, const bough_branch_row *row) {
 static const char *host_of(char *out, size_t size, const door_address *address) {
     (void)snprintf(out, size, address->port == 5432 ? "%s" : "%s:%d", address->name, address->port);
     return out;
-}
-
-/* Compute units, of quarters. */
-static json_t *units(int quarters) {
-    if (!quarters) quarters = BOUGH_SIZE_QUARTERS;
-    return quarters % 4 ? json_real(quarters / 4.0) : json_integer(quarters / 4);
 }
 
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {

@@ -123,6 +123,13 @@ BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const
                                   bough_error *err);
 /** Put the settings of a row into the catalogue and into effect. */
 BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bough_error *err);
+/**
+ * Take what a project's new endpoints get, `default_endpoint_settings`, from its body.
+ * @param[in,out] defaults  What it is where the body does not say.
+ * @retval BOUGH_E_UNSUPPORTED  Settings of PostgreSQL or PgBouncer, among others.
+ */
+BOUGH_CHECK int api_endpoint_defaults_read(bough_endpoint_defaults *defaults, const request *rq,
+                                           const json_t *project, bough_error *err);
 /** Refuse a type of endpoints. */
 BOUGH_CHECK int api_refuse_type(const char *type, bough_error *err);
 /**

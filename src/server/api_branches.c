@@ -212,7 +212,8 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
 }
 
 /* At most one endpoint, of type read_write. */
-static int read_endpoints(branch_wish *wish, const request *rq, bough_error *err) {
+static int read_endpoints(branch_wish *wish, const request *rq, const bough_project_row *project,
+                          bough_error *err) {
     static const char *const known[] = {"type",
                                         "autoscaling_limit_min_cu",
                                         "autoscaling_limit_max_cu",
@@ -238,9 +239,16 @@ static int read_endpoints(branch_wish *wish, const request *rq, bough_error *err
     if (!rc && type && strcmp(type, "read_write") != 0) rc = api_refuse_type(type, err);
     if (!rc)
         rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
-    if (!rc) rc = body_int(&seconds, one, "suspend_timeout_seconds", 0, err);
+    if (!rc) {
+        /* a look is not to stay awake because the project's endpoints do */
+        const json_t *branch = json_object_get(rq->body, "branch");
+        bool is_look = json_is_true(json_object_get(branch, "look"));
+        rc = body_int(&seconds, one, "suspend_timeout_seconds",
+                      is_look ? 0 : project->endpoints.suspend_timeout_seconds, err);
+    }
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
-    wish->least_quarters = wish->most_quarters = BOUGH_SIZE_QUARTERS;
+    wish->least_quarters = project->endpoints.least_quarters;
+    wish->most_quarters = project->endpoints.most_quarters;
     if (!rc) rc = api_read_size(&wish->least_quarters, &wish->most_quarters, one, err);
     wish->with_endpoint = true;
     wish->suspend_timeout_seconds = (int)seconds;
@@ -304,7 +312,7 @@ int api_branch_create(request *rq, bough_error *err) {
     wish.annotation = annotation;
     if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
     if (!rc) rc = check_branch_fields(branch, err);
-    if (!rc) rc = read_endpoints(&wish, rq, err);
+    if (!rc) rc = read_endpoints(&wish, rq, &project, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
     if (!rc) rc = read_moment(&wish.moment, branch, "parent_lsn", "parent_timestamp", err);
     if (!rc) rc = body_bool(&wish.is_look, branch, "look", false, err);

@@ -144,8 +144,7 @@ int api_endpoint_create(request *rq, bough_error *err) {
     static const char *const known[] = {"endpoint", NULL};
     bough_project_row project;
     bough_branch_row branch;
-    bough_endpoint_row row = {.least_quarters = BOUGH_SIZE_QUARTERS,
-                              .most_quarters = BOUGH_SIZE_QUARTERS};
+    bough_endpoint_row row = {.least_quarters = 0};
     json_t *endpoint = NULL, *keep = NULL;
     const char *branch_id = NULL;
     long long seconds = 0;
@@ -156,9 +155,15 @@ int api_endpoint_create(request *rq, bough_error *err) {
     if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
     if (!rc && !branch_id)
         rc = bough_fail(err, BOUGH_E_INVALID, "\"endpoint.branch_id\" is missing");
-    if (!rc) rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", 0, err);
+    if (!rc)
+        rc = body_int(&seconds, endpoint, "suspend_timeout_seconds",
+                      project.endpoints.suspend_timeout_seconds, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
-    if (!rc) rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
+    if (!rc) {
+        row.least_quarters = project.endpoints.least_quarters;
+        row.most_quarters = project.endpoints.most_quarters;
+        rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
+    }
     if (!rc) rc = access_branch(rq, branch_id, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
     if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);

@@ -80,7 +80,8 @@ static int check_fields(json_t *project, bough_error *err) {
     return rc;
 }
 
-static int read_wish(project_wish *wish, json_t *project, json_t *branch, bough_error *err) {
+static int read_wish(project_wish *wish, const request *rq, json_t *project, json_t *branch,
+                     bough_error *err) {
     long long major = 0, retention = BOUGH_RETENTION_SECONDS;
     int rc = body_text(&wish->name, project, "name", err);
     if (!rc) rc = body_text(&wish->source, project, "source", err);
@@ -90,6 +91,13 @@ static int read_wish(project_wish *wish, json_t *project, json_t *branch, bough_
                       err);
     if (!rc) rc = bough_rule_retention(retention, err);
     wish->history_retention_seconds = retention;
+    wish->endpoints = (bough_endpoint_defaults){.least_quarters = BOUGH_SIZE_QUARTERS,
+                                                .most_quarters = BOUGH_SIZE_QUARTERS};
+    /* as older clients say it, then as newer ones do */
+    if (!rc)
+        rc = api_read_size(&wish->endpoints.least_quarters, &wish->endpoints.most_quarters, project,
+                           err);
+    if (!rc) rc = api_endpoint_defaults_read(&wish->endpoints, rq, project, err);
     if (!rc) rc = body_text(&wish->branch, branch, "name", err);
     if (!rc) rc = body_text(&wish->role, branch, "role_name", err);
     if (!rc) rc = body_text(&wish->database, branch, "database_name", err);
@@ -132,7 +140,7 @@ int api_project_create(request *rq, bough_error *err) {
     if (!rc) rc = body_object(&project, &keep_project, rq->body, "project", err);
     if (!rc) rc = check_fields(project, err);
     if (!rc) rc = body_object(&branch, &keep_branch, project, "branch", err);
-    if (!rc) rc = read_wish(&wish, project, branch, err);
+    if (!rc) rc = read_wish(&wish, rq, project, branch, err);
     make_name(name, sizeof name);
     if (!rc && !wish.name) wish.name = name;
     if (!rc) rc = bough_rule_name("project", wish.name, err);
@@ -153,7 +161,8 @@ int api_project_get(request *rq, bough_error *err) {
 int api_project_update(request *rq, bough_error *err) {
     static const char *const known[] = {"project", NULL}, *const project_known[] = {
                                                               "name", "history_retention_seconds",
-                                                              "settings", NULL};
+                                                              "settings",
+                                                              "default_endpoint_settings", NULL};
     bough_project_row row;
     json_t *project = NULL, *keep = NULL;
     const char *name = NULL;
@@ -170,7 +179,10 @@ int api_project_update(request *rq, bough_error *err) {
                       row.history_retention_seconds, err);
     if (!rc) rc = bough_rule_retention(retention, err);
     if (!rc) rc = api_settings_read(&has_settings, &row, project, err);
+    if (!rc) rc = api_endpoint_defaults_read(&row.endpoints, rq, project, err);
     if (!rc && has_settings) rc = api_settings_store(rq->srv, &row, err);
+    if (!rc && json_object_get(project, "default_endpoint_settings"))
+        rc = bough_projects_set_endpoints(rq->srv->cat, row.id, &row.endpoints, err);
     if (!rc && name) rc = bough_projects_rename(rq->srv->cat, row.id, name, err);
     if (!rc && retention != row.history_retention_seconds) {
         rc = bough_projects_set_retention(rq->srv->cat, row.id, retention, err);

@@ -1,7 +1,8 @@
-/* Settings of a project: who may connect. */
+/* Settings of a project: who may connect, and what its new endpoints get. */
 #include <string.h>
 
 #include "model/allow.h"
+#include "model/rules.h"
 #include "server/api.h"
 #include "server/body.h"
 #include "server/door.h"
@@ -55,4 +56,34 @@ int api_settings_store(server *srv, const bough_project_row *row, bough_error *e
     int rc =
         bough_projects_set_allowed(srv->cat, row->id, row->allowed_ips, row->protects_only, err);
     return rc ? rc : door_read_lists(srv, err);
+}
+
+/* ---- endpoints to come ---- */
+
+int api_endpoint_defaults_read(bough_endpoint_defaults *defaults, const request *rq,
+                               const json_t *project, bough_error *err) {
+    static const char *const known[] = {"autoscaling_limit_min_cu", "autoscaling_limit_max_cu",
+                                        "suspend_timeout_seconds",  "pg_settings",
+                                        "pgbouncer_settings",       NULL};
+    json_t *settings = NULL, *keep = NULL;
+    long long seconds = 0;
+    int rc = body_object(&settings, &keep, project, "default_endpoint_settings", err);
+    if (!rc) rc = body_check(settings, "project.default_endpoint_settings", known, err);
+    if (!rc)
+        rc = body_refuse(settings, "pg_settings",
+                         "settings of PostgreSQL are not taken for all endpoints", err);
+    if (rc == BOUGH_E_UNSUPPORTED && err && !*err->hint)
+        (void)bough_hint(err, "Say ALTER DATABASE ... SET or ALTER ROLE ... SET in the branch; its "
+                              "children inherit that.");
+    if (!rc)
+        rc = body_refuse(settings, "pgbouncer_settings",
+                         "the settings of the pooler are the same for all", err);
+    if (!rc)
+        rc = body_int(&seconds, settings, "suspend_timeout_seconds",
+                      defaults->suspend_timeout_seconds, err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    if (!rc) defaults->suspend_timeout_seconds = (int)seconds;
+    if (!rc) rc = api_read_size(&defaults->least_quarters, &defaults->most_quarters, settings, err);
+    json_decref(keep);
+    return rc;
 }

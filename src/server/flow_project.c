@@ -211,6 +211,7 @@ static int init_rows(making *m, bough_error *err) {
         bough_now_epoch_ms();
     (void)snprintf(p->name, sizeof p->name, "%s", w->name);
     p->history_retention_seconds = w->history_retention_seconds;
+    p->endpoints = w->endpoints;
     if (w->source) bough_secret_redact(p->source, sizeof p->source, w->source);
     (void)snprintf(b->project_id, sizeof b->project_id, "%s", p->id);
     (void)snprintf(b->name, sizeof b->name, "%s", w->branch);
@@ -218,6 +219,9 @@ static int init_rows(making *m, bough_error *err) {
     b->is_default = true;
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", p->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
+    e->least_quarters = w->endpoints.least_quarters;
+    e->most_quarters = w->endpoints.most_quarters;
+    e->suspend_timeout_seconds = w->endpoints.suspend_timeout_seconds;
     return BOUGH_OK;
 }
 

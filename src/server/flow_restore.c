@@ -70,8 +70,10 @@ static int set_secrets(server *srv, const bough_swap_row *s, bough_role_row *ren
 static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
                  bough_error *err) {
     bough_branch_row row;
+    bough_project_row project;
     bough_catalogue *cat = srv->cat;
     int rc = bough_branches_get(&row, cat, s->project_id, s->branch_id, err);
+    if (!rc) rc = bough_projects_get(&project, cat, s->project_id, err);
     if (!rc && *s->preserve_name) {
         bough_branch_row kept = row;
         (void)snprintf(kept.id, sizeof kept.id, "%s", s->incoming_id);
@@ -80,7 +82,11 @@ static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, 
         kept.updated_ms = bough_now_epoch_ms();
         rc = bough_branches_insert(cat, &kept, err);
         bough_endpoint_row endpoint = {.created_ms = kept.updated_ms,
-                                       .updated_ms = kept.updated_ms};
+                                       .updated_ms = kept.updated_ms,
+                                       .least_quarters = project.endpoints.least_quarters,
+                                       .most_quarters = project.endpoints.most_quarters,
+                                       .suspend_timeout_seconds =
+                                           project.endpoints.suspend_timeout_seconds};
         (void)snprintf(endpoint.id, sizeof endpoint.id, "%s", s->endpoint_id);
         (void)snprintf(endpoint.project_id, sizeof endpoint.project_id, "%s", s->project_id);
         (void)snprintf(endpoint.branch_id, sizeof endpoint.branch_id, "%s", kept.id);

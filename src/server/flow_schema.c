@@ -139,6 +139,7 @@ static int init_rows(making *m, bough_error *err) {
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = w->suspend_timeout_seconds;
+    flow_endpoint_size(e, m->project, w);
     return rc;
 }
 

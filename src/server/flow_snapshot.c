@@ -308,7 +308,8 @@ int flow_snapshot_restore(request *rq, const bough_project_row *project,
                      .snapshot = snapshot->id,
                      .replaces = target.id,
                      .replaces_at_once = wish->is_final,
-                     .with_endpoint = true};
+                     .with_endpoint = true,
+                     .suspend_timeout_seconds = project->endpoints.suspend_timeout_seconds};
     rc = flow_branch_create(rq, project, &w, err);
     if (rc) return rc;
     static const char *const others[] = {"databases", "roles",      "connection_uris",

@@ -96,6 +96,13 @@ int flow_role(bough_role_row *row, const server *srv, const char *branch, const 
 
 /* ---- making a branch ---- */
 
+void flow_endpoint_size(bough_endpoint_row *row, const bough_project_row *project,
+                        const branch_wish *wish) {
+    bool is_given = wish->least_quarters && wish->most_quarters;
+    row->least_quarters = is_given ? wish->least_quarters : project->endpoints.least_quarters;
+    row->most_quarters = is_given ? wish->most_quarters : project->endpoints.most_quarters;
+}
+
 typedef struct making {
     server *srv;
     const bough_project_row *project;
@@ -134,8 +141,7 @@ static int init_rows(making *m, const branch_wish *wish, bough_error *err) {
     (void)snprintf(e->project_id, sizeof e->project_id, "%s", m->project->id);
     (void)snprintf(e->branch_id, sizeof e->branch_id, "%s", b->id);
     e->suspend_timeout_seconds = wish->suspend_timeout_seconds;
-    e->least_quarters = wish->least_quarters ? wish->least_quarters : BOUGH_SIZE_QUARTERS;
-    e->most_quarters = wish->most_quarters ? wish->most_quarters : BOUGH_SIZE_QUARTERS;
+    flow_endpoint_size(e, m->project, wish);
     m->wish = wish;
     m->with_endpoint = wish->with_endpoint;
     (void)snprintf(m->name_lock, sizeof m->name_lock, "branch-name:%s/%s", m->project->id,

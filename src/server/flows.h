@@ -18,6 +18,7 @@ typedef struct project_wish {
     const char *database; /**< for empty ones and dumps */
     const char *role;     /**< NULL: database_owner */
     int64_t history_retention_seconds;
+    bough_endpoint_defaults endpoints; /**< for the first one and those to come */
     bool if_exists_return;
 } project_wish;
 
@@ -36,7 +37,7 @@ typedef struct branch_wish {
     bough_target moment; /**< of the parent's past; all zero: its present */
     bool with_endpoint;
     int suspend_timeout_seconds;
-    int least_quarters, most_quarters; /**< the endpoint's size; 0: the usual */
+    int least_quarters, most_quarters; /**< the endpoint's size; 0: what the project says */
     bool if_exists_return;
     bool is_protected;
     bool is_look;                    /**< as in bough_branch_row */
@@ -77,6 +78,10 @@ BOUGH_CHECK int flow_schema_branch_create(request *rq, const bough_project_row *
                                           const branch_wish *wish, bough_error *err);
 
 /* Between flows.c, flow_project.c, flow_schema.c and flow_snapshot.c. */
+
+/** The size of a branch's endpoint: as wished, else as the project says. */
+void flow_endpoint_size(bough_endpoint_row *row, const bough_project_row *project,
+                        const branch_wish *wish);
 
 /** The files of a branch that shows what initdb makes; the first of a version runs it. */
 BOUGH_CHECK int flow_fork_template(request *rq, const bough_pg *pg, const char *branch,

@@ -33,6 +33,8 @@ def test_projects_are_made_listed_changed_and_deleted(guest, version):
     assert run("projects", "get", project)["id"] == project
     assert run("projects", "update", project, "--name", f"again-{version}")["name"] == f"again-{version}"
     assert f"again-{version}" in run("projects", "list", plain=True)
+    sized = run("projects", "update", project, "--cu", "0.5-2")["default_endpoint_settings"]
+    assert (sized["autoscaling_limit_min_cu"], sized["autoscaling_limit_max_cu"]) == (0.5, 2)
     assert run("projects", "delete", project)["id"] == project
     assert project not in json.dumps(run("projects", "list"))
     assert run("me")["login"] and run("orgs", "list")

@@ -339,6 +339,7 @@ static void a_project_comes_back_as_it_was_put(void **state) {
     bough_project_row row = project_row("p", "shop", 12), back;
     (void)snprintf(row.source, sizeof row.source, "postgres://u:***@h/d");
     (void)snprintf(row.source_hash, sizeof row.source_hash, "%s", repeat("a", 64));
+    row.endpoints = (bough_endpoint_defaults){1, 8, -1};
     assert_int_equal(bough_projects_insert(cat, &row, NULL), BOUGH_OK);
     assert_int_equal(bough_projects_get(&back, cat, "p", NULL), BOUGH_OK);
     assert_memory_equal(&back, &row, sizeof row);
@@ -348,6 +349,21 @@ static void a_project_comes_back_as_it_was_put(void **state) {
     assert_int_equal(bough_projects_get(&back, cat, "q", &err), BOUGH_E_NOTFOUND);
     assert_string_equal(err.message, "no project has the id \"q\"");
     assert_int_equal(bough_projects_find(&back, cat, "Shop", NULL), BOUGH_E_NOTFOUND);
+}
+
+static void a_project_says_what_its_new_endpoints_get(void **state) {
+    (void)state;
+    bough_project_row row;
+    put_project("p", "shop", 1);
+    assert_int_equal(bough_projects_get(&row, cat, "p", NULL), BOUGH_OK);
+    assert_int_equal(row.endpoints.least_quarters, BOUGH_SIZE_QUARTERS);
+    assert_int_equal(row.endpoints.most_quarters, BOUGH_SIZE_QUARTERS);
+    assert_int_equal(row.endpoints.suspend_timeout_seconds, 0);
+    const bough_endpoint_defaults other = {2, 12, 3600};
+    assert_int_equal(bough_projects_set_endpoints(cat, "p", &other, NULL), BOUGH_OK);
+    assert_int_equal(bough_projects_get(&row, cat, "p", NULL), BOUGH_OK);
+    assert_memory_equal(&row.endpoints, &other, sizeof other);
+    assert_true(row.updated_ms > row.created_ms);
 }
 
 static void a_project_name_is_taken_once(void **state) {
@@ -829,6 +845,7 @@ int main(void) {
         WITH(a_catalogue_of_a_newer_version_is_refused),
         WITH(what_is_no_catalogue_is_refused),
         WITH(a_project_comes_back_as_it_was_put),
+        WITH(a_project_says_what_its_new_endpoints_get),
         WITH(a_project_name_is_taken_once),
         WITH(projects_are_listed_oldest_first_page_by_page),
         WITH(a_project_goes_with_all_it_has),
