@@ -254,6 +254,20 @@ static int status_without(const cli_args *args, const char *store, int code, bou
     return rc ? rc : code;
 }
 
+static void say_limits(const cli_args *args, const json_t *status) {
+    const json_t *limits = json_object_get(status, "limits");
+    bool cpu = json_is_true(json_object_get(limits, "cpu"));
+    bool memory = json_is_true(json_object_get(limits, "memory"));
+    const char *why = json_string_value(json_object_get(limits, "why"));
+    if (!limits) return; /* of an older server */
+    cli_say(args, "  limits    %s%s%s%s",
+            cpu && memory ? "processors and memory"
+            : cpu         ? "processors"
+            : memory      ? "memory"
+                          : "none",
+            why && *why ? " (" : "", why ? why : "", why && *why ? ")" : "");
+}
+
 int cmd_status(const cli_args *args, bough_error *err) {
     char store[BOUGH_PATH_MAX];
     bough_client *client = NULL;
@@ -274,6 +288,7 @@ int cmd_status(const cli_args *args, bough_error *err) {
         cli_say(args, "  branches  %ld", status->branches);
         cli_say(args, "  computes  %ld running", status->computes);
         json_t *extra = cli_json(status->json);
+        say_limits(args, extra);
         const json_t *warnings = json_object_get(extra, "warnings");
         for (size_t i = 0; i < json_array_size(warnings); i++) {
             const char *text = json_string_value(json_array_get(warnings, i));

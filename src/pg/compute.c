@@ -181,7 +181,9 @@ int bough_compute_start(bough_compute **compute, const bough_compute_spec *spec,
                               .err = log,
                               .keep = {spec->preload ? spec->shm_fd : -1, c->ready},
                               .ruleset = ruleset,
-                              .dies_with_us = false};
+                              .dies_with_us = false,
+                              .group = spec->group,
+                              .group_errno = spec->group_errno};
     rc = bough_spawn(&c->pid, &c->pidfd, &child, err);
     c->ours = true;
 out:

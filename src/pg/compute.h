@@ -34,6 +34,8 @@ typedef struct bough_compute_spec {
                                     socket_dir; may be NULL */
     const char *const *settings; /**< NULL-terminated "name=value", passed with -c; may be NULL */
     bool allow_network;          /**< leave TCP connect and bind free */
+    const char *group;           /**< as in bough_spawn_spec */
+    int *group_errno;            /**< likewise */
 } bough_compute_spec;
 
 typedef struct bough_compute bough_compute;

@@ -114,6 +114,14 @@ static void raise_file_limit(void) {
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Before exec, so that all it ever uses counts. It starts without a limit rather than not at all.
+ */
+static void enter_group(const bough_spawn_spec *spec) {
+    int fd = open(spec->group, O_WRONLY | O_CLOEXEC);
+    if ((fd < 0 || write(fd, "0", 1) != 1) && spec->group_errno) *spec->group_errno = errno;
+    if (fd >= 0) close(fd);
+}
+
 /* The child's descriptors 0 to 2 (open in every daemon, so none that we hand over is among them).
  */
 static int place(const child_args *args) {
@@ -137,6 +145,7 @@ __attribute__((no_sanitize("address"))) static int child(void *data) {
     sigemptyset(&none);
     umask(0077);
     raise_file_limit();
+    if (spec->group) enter_group(spec);
     if (setsid() >= 0 && chdir(spec->cwd ? spec->cwd : "/") == 0 && place(args) == 0 &&
         (!spec->dies_with_us || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0) &&
         bough_landlock_enforce(spec->ruleset) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0)

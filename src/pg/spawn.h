@@ -46,6 +46,8 @@ typedef struct bough_spawn_spec {
     int keep[2];       /**< descriptors to leave open under their number; -1: none */
     int ruleset;       /**< of bough_landlock_prepare(), or -1 */
     bool dies_with_us; /**< SIGKILL when the calling thread ends; for tools */
+    const char *group; /**< cgroup.procs of the control group to start in; NULL: ours */
+    int *group_errno;  /**< why it is in ours nevertheless; unchanged where it is not; or NULL */
 } bough_spawn_spec;
 
 /**

@@ -217,13 +217,15 @@ int api_status(request *rq, bough_error *err) {
                                   "restore point is made until there is room"));
     door_counts door = door_count(srv->door);
     rq->answer = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:b,s:i,s:i,s:o,s:o}", "version",
-        BOUGH_VERSION, "store", srv->store_dir, "pid", (int)getpid(), "api_url", srv->api_url,
-        "postgres", door_listens_on(srv->door), "sessions", door.sessions, "handshakes",
-        door.handshakes, "api_key_file", srv->api_key_file, "started_at", srv->started_at,
-        "branches", (json_int_t)(n - deleted - snapshots), "deleted_branches", (json_int_t)deleted,
-        "snapshots", (json_int_t)snapshots, "clock_held", is_held, "computes", computes_count(srv),
-        "landlock_abi", abi, "warnings", warnings, "postgresql", postgresql);
+        "{s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:b,s:i,s:i,s:{s:b,s:b,s:s},s:o,s:o}",
+        "version", BOUGH_VERSION, "store", srv->store_dir, "pid", (int)getpid(), "api_url",
+        srv->api_url, "postgres", door_listens_on(srv->door), "sessions", door.sessions,
+        "handshakes", door.handshakes, "api_key_file", srv->api_key_file, "started_at",
+        srv->started_at, "branches", (json_int_t)(n - deleted - snapshots), "deleted_branches",
+        (json_int_t)deleted, "snapshots", (json_int_t)snapshots, "clock_held", is_held, "computes",
+        computes_count(srv), "landlock_abi", abi, "limits", "cpu", srv->cgroup.has_cpu, "memory",
+        srv->cgroup.has_memory, "why", srv->cgroup.why, "warnings", warnings, "postgresql",
+        postgresql);
     return BOUGH_OK;
 }
 

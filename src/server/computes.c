@@ -292,6 +292,7 @@ static void let_go(server *srv, entry *e) {
     bough_shm_close(e->shm);
     e->compute = NULL;
     e->shm = NULL;
+    cgroup_end(&srv->cgroup, e->endpoint.id);
 }
 
 /* ---- unexpected ends ---- */
@@ -541,9 +542,10 @@ static int make_room(server *srv, entry *e, bough_error *err) {
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                  const socket_dirs *dirs, const char *tls_dir, bough_error *err) {
-    char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], history[BOUGH_PATH_MAX], **layers = NULL;
+    char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], history[BOUGH_PATH_MAX];
+    char group[BOUGH_PATH_MAX], **layers = NULL;
     const char **readable = NULL;
-    int fd = -1;
+    int fd = -1, group_errno = 0;
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
     if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
     if (!rc) rc = log_of(log_path, srv, e->branch.id, err);
@@ -563,6 +565,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
             memcpy(readable, layers, n * sizeof *readable);
             readable[n] = tls_dir;
         }
+        cgroup_begin(group, &srv->cgroup, e->endpoint.id, e->endpoint.most_quarters);
         bough_compute_spec spec = {.pg = pg,
                                    .pgdata = pgdata,
                                    .socket_dir = dirs->all,
@@ -571,11 +574,16 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                                    .preload = srv->preload,
                                    .shm_fd = fd,
                                    .ro_paths = readable,
-                                   .rw_paths = rw};
+                                   .rw_paths = rw,
+                                   .group = *group ? group : NULL,
+                                   .group_errno = &group_errno};
         rc = readable ? bough_compute_start(&e->compute, &spec, err)
                       : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     if (!rc) bough_shm_set_postmaster(e->shm, bough_compute_pid(e->compute));
+    if (group_errno)
+        bough_log(BOUGH_LOG_WARN, "a compute runs without limits", "endpoint", e->endpoint.id,
+                  "error", strerror(group_errno), NULL);
     BOUGH_POINT(rc, "start.spawned");
     if (fd >= 0) close(fd);
     free(readable);

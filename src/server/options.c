@@ -79,6 +79,7 @@ static const option_entry entries[] = {
     FLAG("foreground", foreground),
     NUMBER("ready-fd", ready_fd, 0, 1 << 20),
     TEXT("test-clock-file", test_clock_file), /* for tests alone, and so not in the help */
+    TEXT("test-cgroup", test_cgroup),
     NUMBER("test-point-kib", test_point_kib, 0, 1 << 30),
 };
 enum { N_ENTRIES = sizeof entries / sizeof entries[0], VERSION = N_ENTRIES, HELP };

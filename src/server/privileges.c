@@ -59,7 +59,7 @@ static int prepare_store(const char *store, const struct passwd *pw, bough_error
 }
 
 /* As root, "postgres" or the user asked for. */
-static int become(const char *store, const char *name, bough_error *err) {
+static int become(server *srv, const server_options *options, const char *name, bough_error *err) {
     errno = 0;
     const struct passwd *pw = getpwnam(name);
     if (!pw) {
@@ -72,7 +72,8 @@ static int become(const char *store, const char *name, bough_error *err) {
         (void)bough_fail(err, BOUGH_E_INVALID, "computes cannot run as root");
         return bough_hint(err, "Choose another user with --run-as.");
     }
-    int rc = prepare_store(store, pw, err);
+    int rc = prepare_store(options->store, pw, err);
+    if (!rc) cgroup_open(&srv->cgroup, options->test_cgroup, pw->pw_uid, pw->pw_gid);
     if (!rc) rc = drop_root(pw, err);
     return rc;
 }
@@ -126,7 +127,9 @@ int server_become_user(server *srv, const server_options *options, bough_error *
     if (!rc) rc = bough_read_file(&data, &size, found, PRELOAD_MAX, err);
     if (!rc) rc = tls_read_given(srv, options, err);
     if (!rc && geteuid() == 0)
-        rc = become(options->store, options->run_as ? options->run_as : DEFAULT_USER, err);
+        rc = become(srv, options, options->run_as ? options->run_as : DEFAULT_USER, err);
+    else if (!rc)
+        cgroup_open(&srv->cgroup, options->test_cgroup, geteuid(), getegid());
     const struct passwd *pw = getpwuid(geteuid());
     if (!rc && options->run_as && (!pw || strcmp(pw->pw_name, options->run_as) != 0)) {
         (void)bough_fail(err, BOUGH_E_USAGE, "only root can run as user \"%s\"", options->run_as);

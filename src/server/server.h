@@ -14,6 +14,7 @@
 
 #include "model/catalogue.h"
 #include "model/secret.h"
+#include "server/cgroup.h"
 #include "server/jobs.h"
 #include "server/locks.h"
 #include "store/store.h"
@@ -25,6 +26,7 @@ typedef struct server_options {
     int port;                    /**< 0: 7117, or any free one */
     int ready_fd;                /**< or -1 */
     const char *test_clock_file; /**< see server/clock.h; NULL: the machine's clocks */
+    const char *test_cgroup;     /**< see server/cgroup.h; NULL: the kernel's */
     int test_point_kib;          /**< WAL between two restore points; 0: see server/history.h */
     bool log_json;
     bool foreground; /**< it always stays there */
@@ -51,6 +53,7 @@ typedef struct server {
     char tls_dir[BOUGH_PATH_MAX], tls_cert[BOUGH_PATH_MAX], tls_key[BOUGH_PATH_MAX];
     struct tls_authority *authority; /**< NULL where a certificate was given */
     char *given_cert, *given_key;    /**< what --tls-cert and --tls-key named, until it is used */
+    cgroup cgroup;                   /**< limits of computes */
     int max_awake;                   /**< computes; 0: no limit */
     uint64_t point_bytes;            /**< of WAL between two restore points; tests have less */
     int least_suspend_seconds;       /**< 60; tests have less */

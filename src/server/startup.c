@@ -288,6 +288,14 @@ static int listen_somewhere(server *srv, int port, bough_error *err) {
     return rc;
 }
 
+static void say_limits(const cgroup *g) {
+    if (g->has_cpu || g->has_memory)
+        bough_log(BOUGH_LOG_INFO, "computes have limits of their size", "processors",
+                  g->has_cpu ? "yes" : "no", "memory", g->has_memory ? "yes" : "no", "group",
+                  g->base, NULL);
+    if (*g->why) bough_log(BOUGH_LOG_INFO, "not all limits can be had", "why", g->why, NULL);
+}
+
 int server_open(server *srv, const server_options *options, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_run_mark(srv->store_dir);
@@ -302,6 +310,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     srv->sql_seconds = options->sql_seconds ? options->sql_seconds : SQL_SECONDS;
     srv->least_suspend_seconds =
         least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
+    say_limits(&srv->cgroup);
     /* The ports first: where one is taken, no store is made. Requests wait until the loop runs. */
     int rc = listen_somewhere(srv, options->port, err);
     if (!rc) rc = door_open(&srv->door, srv, options, err);
