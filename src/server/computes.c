@@ -606,9 +606,9 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
     if (!rc) rc = dirs_of(&dirs, srv, endpoint->id, err);
     if (!rc) rc = bough_mkdirs(dirs.all, 0755, err);
     if (!rc) rc = bough_mkdirs(dirs.handoff, 0700, err);
-    if (!rc) rc = tls_files_of(&tls, srv, branch->id, err);
+    if (!rc) rc = tls_files_of(&tls, srv, branch, err);
     if (!rc) {
-        door_address_of(&address, srv->door, endpoint->id);
+        door_address_of(&address, srv->door, tls_name_of(branch, endpoint->id));
         rc = tls_prepare(&tls, srv, address.name, err);
     }
     if (!rc) {
@@ -671,7 +671,7 @@ int computes_open(server *srv, const char *branch, bough_error *err) {
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
     int rc = bough_store_pgdata(pgdata, srv->store, branch, err);
     if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
-    if (!rc) rc = tls_files_of(&tls, srv, branch, err);
+    if (!rc) rc = tls_files_of(&tls, srv, &e->branch, err);
     if (!rc) rc = load_time(before, sizeof before, dirs.all, err);
     if (rc) return rc;
     bough_conf conf =
@@ -892,7 +892,7 @@ static int sync_branch(server *srv, const char *branch, bough_error *err) {
     if (rc || !advanced || !e || !e->compute || !bough_compute_running(e->compute)) return rc;
     rc = bough_store_pgdata(pgdata, srv->store, branch, err);
     if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
-    if (!rc) rc = tls_files_of(&tls, srv, branch, err);
+    if (!rc) rc = tls_files_of(&tls, srv, &e->branch, err);
     if (rc) return rc;
     bough_conf conf =
         conf_of(srv, e->major, e->endpoint.most_quarters, &dirs, &tls, &e->branch, NULL);

@@ -118,6 +118,11 @@ static void read_tls(guest *g, const uint8_t *data, size_t size) {
         return;
     }
     if (hello_endpoint_of_name(g->target.endpoint, name)) {
+        (void)hello_pass_of_name(g->target.pass, name);
+        if (guest_use_pass(g)) guest_route(g);
+        return;
+    }
+    if (guest_is_past(g, name)) {
         guest_route(g);
         return;
     }
@@ -147,7 +152,7 @@ static void read_startup(guest *g, size_t size) {
         guest_refuse(g, "08004", "no endpoint was named",
                      "Say options=endpoint=ID, or DATABASE@BRANCH as database, or use TLS with a "
                      "host name that begins with the endpoint's id. See `bough cs`.");
-    else
+    else if (guest_use_pass(g) && guest_read_moment(g))
         guest_route(g);
 }
 
@@ -256,6 +261,17 @@ static bool is_loopback(const struct sockaddr_storage *address) {
     }
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
     return address->ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+bool is_local_text(const char *address) {
+    struct sockaddr_storage parsed = {.ss_family = AF_UNSPEC};
+    struct sockaddr_in *in = (struct sockaddr_in *)&parsed;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&parsed;
+    if (inet_pton(AF_INET, address, &in->sin_addr) == 1)
+        parsed.ss_family = AF_INET;
+    else if (inet_pton(AF_INET6, address, &in6->sin6_addr) == 1)
+        parsed.ss_family = AF_INET6;
+    return is_loopback(&parsed);
 }
 
 static void print_address(char *out, size_t size, const struct sockaddr_storage *address) {
@@ -549,12 +565,14 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     pthread_mutex_init(&d->mutex, NULL);
     TAILQ_INIT(&d->errands);
     TAILQ_INIT(&d->sessions);
+    TAILQ_INIT(&d->passes);
     for (int i = 0; i < GUEST_STATES; i++) TAILQ_INIT(&d->guests[i]);
     raise_file_limit();
     char usual[32];
     (void)snprintf(usual, sizeof usual, "127.0.0.1:%d", DEFAULT_PORT);
     int rc = listen_on(d, options->listen ? options->listen : usual, err);
     if (rc == BOUGH_E_CONFLICT && !options->listen) rc = listen_on(d, "127.0.0.1:0", err);
+    if (!rc) rc = pasts_new(&d->pasts, err);
     if (!rc) rc = set_domain(d, options->domain ? options->domain : "localhost", err);
     if (rc) return rc;
     d->has_names = names_resolve(d->domain);
@@ -585,9 +603,16 @@ void door_stop(struct door *d) {
         while (!TAILQ_EMPTY(&d->guests[i])) guest_end(TAILQ_FIRST(&d->guests[i]));
 }
 
+int door_end(struct door *d, int timeout_ms) {
+    int left = d ? pasts_end(d->pasts, timeout_ms) : 0;
+    if (d && !left) d->pasts = NULL;
+    return left;
+}
+
 void door_close(struct door *d) {
     if (!d) return;
     door_stop(d);
+    passes_free(d);
     errands_free(d);
     sessions_free(d);
     if (d->posted) event_free(d->posted);

@@ -28,6 +28,9 @@ BOUGH_CHECK int door_begin(struct door *door, bough_error *err);
 /** Take no new connections, and drop those that have not got through. Loop thread. */
 void door_stop(struct door *door);
 
+/** End the sessions that go through boughd. @return How many threads are left after so long. */
+BOUGH_CHECK int door_end(struct door *door, int timeout_ms);
+
 /** Free; the pools have ended. Sessions go on. */
 void door_close(struct door *door);
 
@@ -47,6 +50,19 @@ void door_address_of(door_address *address, const struct door *door, const char 
  * @return Whether that is a loopback address, so that TLS is not needed.
  */
 bool door_reach(char *address, int *port, const struct door *door);
+
+#define DOOR_PASS_SIZE 33
+
+/**
+ * A word that lets one connection of boughd's own speak for somebody else: the option
+ * bough_pass=WORD, or with TLS the server name ENDPOINT.WORD.bough-pass. Good once, and for a
+ * minute. Any thread.
+ *
+ * @param[out] word  DOOR_PASS_SIZE bytes.
+ * @param address    Whose address lists and limits are to be about.
+ */
+BOUGH_CHECK int door_pass_make(char *word, struct door *door, const char *address,
+                               bough_error *err);
 
 /** "127.0.0.1:5433" */
 const char *door_listens_on(const struct door *door);

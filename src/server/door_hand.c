@@ -203,6 +203,10 @@ static void wait_for_backlog(guest *g) {
 
 void guest_hand(guest *g) {
     int one = 1, session_there = -1;
+    if (g->ssl) {
+        guest_past_hand(g, false);
+        return;
+    }
     if (refuse_unable(g)) return;
     if (g->state != GUEST_HANDING) guest_enter(g, GUEST_HANDING);
     (void)event_del(g->io);

@@ -5,13 +5,16 @@
  * The client's startup packet is read first and its end awaited last: closing a socket with unread
  * bytes would reset the connection, and the client would see that in place of the message.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "server/door_internal.h"
+#include "server/tls.h"
 #include "util/log.h"
 
 enum { DRAIN_MAX = 65536 };
@@ -89,6 +92,10 @@ static bool read_packet(guest *g) {
         guest_end(g);
         return false;
     }
+    if (g->is_past) {
+        guest_past_packet(g, (const uint8_t *)packet, (size_t)n);
+        return false;
+    }
     g->step = STEP_TELL;
     return true;
 }
@@ -131,6 +138,12 @@ static void go_on(guest *g) {
     drain(g);
 }
 
+void guest_shake_hands(guest *g) {
+    guest_set_timer(g, HANDSHAKE_MS, on_too_late);
+    g->step = STEP_HANDSHAKE;
+    go_on(g);
+}
+
 /* ---- the message ---- */
 
 static void add_field(guest *g, char type, const char *text) {
@@ -171,7 +184,8 @@ void guest_refuse(guest *g, const char *sqlstate, const char *message, const cha
     (void)setsockopt(g->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
     guest_set_timer(g, REFUSE_MS, on_too_late);
     g->step = STEP_TELL;
-    if (g->wants_tls) {
+    if (g->wants_tls && !g->ssl) {
+        g->is_past = false;
         g->step = STEP_HANDSHAKE;
         g->ssl = SSL_new(g->door->tls);
         if (!g->ssl || SSL_set_fd(g->ssl, g->fd) != 1) {
@@ -205,6 +219,21 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
     return SSL_TLSEXT_ERR_NOACK;
 }
 
+/* Clients that verify names shall see why they are refused, not a certificate of another name. Any
+ * name of ours will do: what endpoints there are is not told by it. */
+static int choose_certificate(SSL *ssl, void *arg) {
+    const struct door *d = arg;
+    const char *asked = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    char name[256];
+    size_t n = asked ? strlen(asked) : 0, m = strlen(d->domain);
+    if (n <= m + 1 || n >= sizeof name || asked[n - m - 1] != '.' ||
+        strcasecmp(asked + n - m, d->domain) != 0)
+        return 1;
+    for (size_t i = 0; i <= n; i++) name[i] = (char)tolower((unsigned char)asked[i]);
+    (void)tls_present(ssl, d->srv, name);
+    return 1;
+}
+
 int refuse_open(struct door *d, bough_error *err) {
     d->tls = SSL_CTX_new(TLS_server_method());
     if (!d->tls || SSL_CTX_set_min_proto_version(d->tls, TLS1_2_VERSION) != 1 ||
@@ -214,6 +243,7 @@ int refuse_open(struct door *d, bough_error *err) {
         return bough_fail(err, BOUGH_E_INTERNAL, "could not use the certificate \"%s\"",
                           d->srv->tls_cert);
     }
+    SSL_CTX_set_cert_cb(d->tls, choose_certificate, d);
     SSL_CTX_set_alpn_select_cb(d->tls, choose_protocol, NULL);
     (void)SSL_CTX_set_session_cache_mode(d->tls, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_options(d->tls, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |

@@ -13,6 +13,7 @@
 #include "model/allow.h"
 #include "server/door_internal.h"
 #include "server/flows.h"
+#include "server/history.h"
 #include "server/pools.h"
 #include "util/log.h"
 
@@ -24,9 +25,12 @@ typedef struct errand {
     struct door *door;
     struct guest_list guests;
     bool is_wake, is_pooled, is_done;
-    double kept_until_ms;                               /* a failure */
-    hello_target target;                                /* of a lookup */
+    bool is_past;         /* a lookup for one that is to say its moment in TLS */
+    double kept_until_ms; /* a failure */
+    hello_target target;  /* of a lookup */
     char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake; a lookup finds them */
+    bough_target moment;                                /* of that branch; all zero: the present */
+    char look[BOUGH_ID_SIZE];                           /* the look at it, where there is one */
     char allowed[BOUGH_ALLOW_SIZE];                     /* of a lookup: who may connect */
     char cause[96];
     int rc;
@@ -79,31 +83,32 @@ static int read_list(errand *e, const bough_branch_row *branch, bough_error *err
     return rc;
 }
 
-static int look_up(errand *e, bough_error *err) {
-    const hello_target *t = &e->target;
-    server *srv = e->door->srv;
+static int find_target(bough_branch_row *branch, server *srv, const hello_target *t,
+                       bough_error *err) {
     bough_endpoint_row endpoint;
     bough_project_row project;
-    bough_branch_row branch;
-    int rc;
     if (*t->endpoint) {
-        rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
-        if (!rc) /* not of a deleted branch */
-            rc =
-                bough_branches_get(&branch, srv->cat, endpoint.project_id, endpoint.branch_id, err);
-        if (rc) return rc;
-        (void)snprintf(e->branch, sizeof e->branch, "%s", endpoint.branch_id);
-        (void)snprintf(e->project, sizeof e->project, "%s", endpoint.project_id);
-        return read_list(e, &branch, err);
+        int rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
+        return rc ? rc /* not of a deleted branch */
+                  : bough_branches_get(branch, srv->cat, endpoint.project_id, endpoint.branch_id,
+                                       err);
     }
-    rc = *t->project ? find_project(&project, srv, t->project, err) : BOUGH_OK;
-    if (!rc && *t->branch)
-        rc = find_branch(&branch, srv, t, *t->project ? project.id : NULL, err);
-    else if (!rc)
-        rc = bough_branches_get_default(&branch, srv->cat, project.id, err);
+    int rc = *t->project ? find_project(&project, srv, t->project, err) : BOUGH_OK;
     if (rc) return rc;
-    (void)snprintf(e->branch, sizeof e->branch, "%s", branch.id);
-    (void)snprintf(e->project, sizeof e->project, "%s", branch.project_id);
+    return *t->branch ? find_branch(branch, srv, t, *t->project ? project.id : NULL, err)
+                      : bough_branches_get_default(branch, srv->cat, project.id, err);
+}
+
+static int look_up(errand *e, bough_error *err) {
+    server *srv = e->door->srv;
+    bough_branch_row branch;
+    int rc = find_target(&branch, srv, &e->target, err);
+    if (rc) return rc;
+    memcpy(e->branch, branch.id, sizeof e->branch);
+    memcpy(e->project, branch.project_id, sizeof e->project);
+    if (e->is_past) rc = past_prepare(srv, &branch, err);
+    if (rc) return rc;
+    if (history_is_wanted(&e->moment)) look_find(e->look, srv, &branch, &e->moment);
     return read_list(e, &branch, err);
 }
 
@@ -119,6 +124,8 @@ static int wake(errand *e, bough_error *err) {
     bough_branch_row branch;
     bough_endpoint_row endpoint;
     int rc = bough_branches_get(&branch, srv->cat, e->project, e->branch, err);
+    if (!rc && history_is_wanted(&e->moment))
+        return look_use(e->look, srv, &branch, &e->moment, err);
     if (!rc) rc = bough_endpoints_of_branch(&endpoint, srv->cat, e->branch, err);
     if (rc) return rc;
     rc = (e->is_pooled ? computes_use_pooled : computes_use)(srv, &branch, &endpoint,
@@ -150,7 +157,8 @@ static void on_job(void *arg) {
     server *srv = d->srv;
     char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
     double started_ms = bough_now_ms();
-    bool starts = e->is_wake && !computes_is_active(srv, e->branch);
+    bool starts =
+        e->is_wake && !history_is_wanted(&e->moment) && !computes_is_active(srv, e->branch);
     e->rc = e->is_wake ? wake(e, &e->err) : look_up(e, &e->err);
     starts = starts && e->rc == BOUGH_OK;
     memcpy(branch, e->branch, sizeof branch);
@@ -184,8 +192,12 @@ static void join(guest *g, errand *e) {
 }
 
 static bool is_same(const errand *e, const errand *wanted) {
-    if (e->is_wake != wanted->is_wake || e->is_pooled != wanted->is_pooled) return false;
-    return e->is_wake ? strcmp(e->branch, wanted->branch) == 0
+    if (e->is_wake != wanted->is_wake || e->is_pooled != wanted->is_pooled ||
+        e->is_past != wanted->is_past)
+        return false;
+    return e->is_wake ? strcmp(e->branch, wanted->branch) == 0 &&
+                            e->moment.time_us == wanted->moment.time_us &&
+                            e->moment.lsn == wanted->moment.lsn
                       : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
 }
 
@@ -259,8 +271,11 @@ static void ask(guest *g, const errand *wanted) {
     join(g, e);
 }
 
-static void ask_wake(guest *g, const char *branch, const char *project) {
+/* To the start of a branch's compute; with a moment, to that of a look at it. */
+static void ask_wake(guest *g, const char *branch, const char *project,
+                     const bough_target *moment) {
     errand wanted = {.is_wake = true, .is_pooled = g->is_pooled};
+    if (moment) wanted.moment = *moment;
     (void)snprintf(wanted.branch, sizeof wanted.branch, "%s", branch);
     (void)snprintf(wanted.project, sizeof wanted.project, "%s", project);
     (void)snprintf(wanted.cause, sizeof wanted.cause, "a connection from %s", g->address);
@@ -272,7 +287,7 @@ void guest_start_pool(guest *g) {
     memcpy(branch, g->hold.branch, sizeof branch);
     memcpy(project, g->hold.project, sizeof project);
     guest_drop_hand(g);
-    ask_wake(g, branch, project);
+    ask_wake(g, branch, project, NULL); /* what is held is a look already where one is wanted */
 }
 
 /* ID-pooler is the pooler of ID. */
@@ -291,13 +306,13 @@ void guest_route(guest *g) {
         guest_end(g); /* not even told: that would take as long */
         return;
     }
-    if (*g->target.endpoint && !atomic_load(&d->srv->has_lists) &&
+    if (*g->target.endpoint && !history_is_wanted(&g->moment) && !atomic_load(&d->srv->has_lists) &&
         computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {
         g->is_held = true;
         guest_hand(g);
         return;
     }
-    errand wanted = {.target = g->target};
+    errand wanted = {.target = g->target, .moment = g->moment, .is_past = g->is_past && !g->ssl};
     ask(g, &wanted);
 }
 
@@ -335,6 +350,7 @@ static bool refuse_unlisted(guest *g, const errand *e) {
 static void finish(errand *e) {
     struct door *d = e->door;
     struct guest_list guests;
+    const char *compute = history_is_wanted(&e->moment) ? e->look : e->branch;
     TAILQ_INIT(&guests);
     TAILQ_CONCAT(&guests, &e->guests, company);
     for (guest *g; (g = TAILQ_FIRST(&guests));) {
@@ -344,11 +360,13 @@ static void finish(errand *e) {
             guest_refuse_error(g, &e->err);
         } else if (refuse_unlisted(g, e)) {
             continue;
-        } else if (computes_hold(&g->hold, d->srv, NULL, e->branch)) {
+        } else if (e->is_past) {
+            guest_past_begin(g, e->branch);
+        } else if (*compute && computes_hold(&g->hold, d->srv, NULL, compute)) {
             g->is_held = true;
             guest_hand(g);
         } else if (!e->is_wake) {
-            ask_wake(g, e->branch, e->project);
+            ask_wake(g, e->branch, e->project, &e->moment);
         } else {
             guest_route_again(g); /* suspended meanwhile */
         }

@@ -380,7 +380,7 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
     if (!rc && !*existing) {
         rc = make_files(m, &wish->moment, &carried, err);
         double now = bough_now_ms();
-        if (!rc && m->parent.is_protected) {
+        if (!rc && m->parent.is_protected && !wish->keeps_passwords) {
             rc = renew_passwords(m, (const char *const *)carried, err);
         } else if (!rc && m->with_endpoint) {
             rc = computes_begin(srv, &m->branch, &m->endpoint, m->project->pg_major,

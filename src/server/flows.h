@@ -41,6 +41,7 @@ typedef struct branch_wish {
     bool if_exists_return;
     bool is_protected;
     bool is_look;                    /**< as in bough_branch_row */
+    bool keeps_passwords;            /**< of a protected parent, too */
     int64_t expires_ms, ttl_seconds; /**< as in bough_branch_row; 0: it does not expire */
     bool expiry_cascades;
     const char *annotation; /**< JSON; NULL: none */

@@ -176,6 +176,20 @@ bool hello_endpoint_of_name(char *endpoint, const char *name) {
     return copy_endpoint(endpoint, name, strcspn(name, ".")) && strncmp(endpoint, "ep-", 3) == 0;
 }
 
+bool hello_branch_of_name(char *branch, const char *name) {
+    return copy_endpoint(branch, name, strcspn(name, ".")) && strncmp(branch, "br-", 3) == 0;
+}
+
+bool hello_pass_of_name(char *pass, const char *name) {
+    const char *first = strchr(name, '.'), *second = first ? strchr(first + 1, '.') : NULL;
+    if (!second || strcmp(second + 1, "bough-pass") != 0) return false;
+    size_t n = (size_t)(second - first - 1);
+    if (n == 0 || n >= HELLO_WORD_SIZE) return false;
+    memcpy(pass, first + 1, n);
+    pass[n] = '\0';
+    return true;
+}
+
 /* ---- StartupMessage ---- */
 
 /* One word of "options": up to white space that no backslash precedes (pg_split_opts() in
@@ -191,11 +205,31 @@ static size_t next_word(char *word, size_t room, const char *text) {
     return i;
 }
 
-/* A word endpoint=... or project=...: keep it. 1 when it was one, 0 when not, -1 when wrong. */
+/* A word like neon_lsn:...: keep its value. As take_word(). */
+static int take_moment(hello_target *target, const char *word) {
+    const struct {
+        const char *name;
+        char *value; /* HELLO_WORD_SIZE */
+    } words[] = {{"neon_timestamp:", target->timestamp},
+                 {"neon_lsn:", target->lsn},
+                 {"neon_endpoint_type:", target->type},
+                 {"bough_pass=", target->pass}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        size_t n = strlen(words[i].name);
+        if (strncmp(word, words[i].name, n) != 0) continue;
+        if (!word[n] || strlen(word + n) >= HELLO_WORD_SIZE) return -1;
+        if (*words[i].value && strcmp(words[i].value, word + n) != 0) return -1;
+        (void)snprintf(words[i].value, HELLO_WORD_SIZE, "%s", word + n);
+        return 1;
+    }
+    return 0;
+}
+
+/* A word of ours: keep it. 1 when it was one, 0 when not, -1 when wrong. */
 static int take_word(hello_target *target, const char *word) {
     char endpoint[HELLO_ENDPOINT_SIZE];
     bool is_project = strncmp(word, "project=", 8) == 0;
-    if (!is_project && strncmp(word, "endpoint=", 9) != 0) return 0;
+    if (!is_project && strncmp(word, "endpoint=", 9) != 0) return take_moment(target, word);
     const char *value = strchr(word, '=') + 1;
     /* Neon's older clients say project= and mean an endpoint */
     bool is_endpoint = !is_project || strncmp(value, "ep-", 3) == 0;
@@ -289,10 +323,12 @@ static bool is_well_formed(uint8_t *data, size_t size) {
 }
 
 hello_result hello_startup(hello_target *target, const char **why, uint8_t *data, size_t *size) {
-    *target = (hello_target){{0}, {0}, {0}};
+    *target = (hello_target){.endpoint = {0}};
     *why = "invalid startup packet layout: expected terminator as last byte";
     if (!is_well_formed(data, *size)) return HELLO_WRONG;
-    *why = "the option endpoint or project is malformed, or names two";
+    *why = "the option endpoint, project, neon_timestamp, neon_lsn or neon_endpoint_type is "
+           "malformed, "
+           "or names two";
     hello_result result = rewrite(target, data, size, "options", rewrite_options);
     if (result != HELLO_DONE || *target->endpoint) return result;
     *why = "the name of the branch after \"@\" is too long";

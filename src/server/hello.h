@@ -17,6 +17,7 @@ enum {
     HELLO_TLS_MAX = 16384, /**< of a ClientHello with its record headers; real ones have 2,000 */
     HELLO_CANCEL_MAX = 12 + 256, /**< a key has 4 bytes, since protocol 3.2 up to 256 */
     HELLO_ENDPOINT_SIZE = 64,    /**< a DNS label with its NUL */
+    HELLO_WORD_SIZE = 64,        /**< a moment, with its NUL */
     HELLO_NAME_SIZE = 1028       /**< a branch's or project's name: 256 characters of UTF-8 */
 };
 
@@ -42,6 +43,9 @@ typedef struct hello_target {
     char endpoint[HELLO_ENDPOINT_SIZE]; /**< lower case; letters, digits and dashes */
     char project[HELLO_NAME_SIZE];      /**< name or id */
     char branch[HELLO_NAME_SIZE];       /**< name or id */
+    /* a moment of it, and a type of endpoints, as Neon's connection strings say them; unchecked */
+    char timestamp[HELLO_WORD_SIZE], lsn[HELLO_WORD_SIZE], type[HELLO_WORD_SIZE];
+    char pass[HELLO_WORD_SIZE]; /**< of boughd's own connections (server/door_pass.c) */
 } hello_target;
 
 typedef enum hello_result {
@@ -61,9 +65,15 @@ hello_result hello_tls(char *name, size_t *need, const uint8_t *data, size_t siz
 /** The endpoint that a server name begins with. False where its first label cannot be one. */
 bool hello_endpoint_of_name(char *endpoint, const char *name);
 
+/** The branch's id that a server name begins with. False where its first label is none. */
+bool hello_branch_of_name(char *branch, const char *name);
+/** The pass in a server name ENDPOINT.PASS.bough-pass. False where it is not such a name. */
+bool hello_pass_of_name(char *pass, const char *name);
+
 /**
- * Take the target out of a whole StartupMessage: the words endpoint=... and project=... of
- * "options", and what follows the last '@' of "database". The rest stays in its order.
+ * Take the target out of a whole StartupMessage: the words endpoint=..., project=...,
+ * neon_timestamp:..., neon_lsn:..., neon_endpoint_type:... and bough_pass=... of "options", and
+ * what follows the last '@' of "database". The rest stays in its order.
  *
  * @param[out] target
  * @param[out] why       With HELLO_WRONG: a sentence for the client. Static.

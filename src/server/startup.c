@@ -362,6 +362,7 @@ void server_close(server *srv) {
                job_pool_end(srv->longs, BACKGROUND_END_MS) +
                job_pool_end(srv->sqls, BACKGROUND_END_MS) +
                websockets_end(srv->websockets, BACKGROUND_END_MS) +
+               door_end(srv->door, BACKGROUND_END_MS) +
                job_pool_end(srv->lookups, BACKGROUND_END_MS) +
                job_pool_end(srv->wakes, BACKGROUND_END_MS) +
                job_pool_end(srv->background, BACKGROUND_END_MS) +

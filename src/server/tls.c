@@ -1,6 +1,8 @@
 /* Certificates: X.509 v3, keys on P-256, by OpenSSL. */
 #include "server/tls.h"
 
+#include <pthread.h>
+
 #include <openssl/bio.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
@@ -22,7 +24,14 @@ struct tls_authority {
     const char *const *names;
 };
 
-enum { CA_DAYS = 3650, SERVER_DAYS = 1825, RENEW_DAYS = 90, PEM_MAX = 1 << 20, NAMES_TEXT = 2048 };
+enum {
+    CA_DAYS = 3650,
+    SERVER_DAYS = 1825,
+    RENEW_DAYS = 90,
+    MOMENT_DAYS = 2,
+    PEM_MAX = 1 << 20,
+    NAMES_TEXT = 2048
+};
 
 /* Names by which a machine calls itself. */
 static const char *const own_names[] = {"localhost", "*.localhost", "127.0.0.1", "::1"};
@@ -159,16 +168,15 @@ static void add_name(char *text, size_t size, const char *name) {
 
 /* For one host, a compute's; or with "" for all names, for boughd. A compute must not be able to
  * pass for another; and OpenSSL takes no star with a single label after it, as in *.localhost. */
-static int make_server(EVP_PKEY **key, X509 **cert, const struct tls_authority *a, const char *host,
-                       bough_error *err) {
+static int sign_server(X509 **cert, EVP_PKEY *key, const struct tls_authority *a, const char *host,
+                       int days, bough_error *err) {
     char list[NAMES_TEXT] = "";
     if (*host) add_name(list, sizeof list, host);
     for (size_t i = 0; !*host && i < sizeof own_names / sizeof own_names[0]; i++)
         add_name(list, sizeof list, own_names[i]);
     for (const char *const *name = a->names; !*host && *name; name++)
         add_name(list, sizeof list, *name);
-    *key = EVP_EC_gen("P-256");
-    *cert = *key ? begin_certificate(*key, "PostgreSQL", SERVER_DAYS) : NULL;
+    *cert = key ? begin_certificate(key, "PostgreSQL", days) : NULL;
     bool ok = *cert && X509_set_issuer_name(*cert, X509_get_subject_name(a->cert)) == 1 &&
               add_extension(*cert, a->cert, NID_basic_constraints, "critical,CA:FALSE") &&
               add_extension(*cert, a->cert, NID_key_usage, "critical,digitalSignature") &&
@@ -177,6 +185,12 @@ static int make_server(EVP_PKEY **key, X509 **cert, const struct tls_authority *
               add_extension(*cert, a->cert, NID_authority_key_identifier, "keyid") &&
               X509_sign(*cert, a->key, EVP_sha256()) > 0;
     return ok ? BOUGH_OK : fail_openssl(err, "make a certificate");
+}
+
+static int make_server(EVP_PKEY **key, X509 **cert, const struct tls_authority *a, const char *host,
+                       bough_error *err) {
+    *key = EVP_EC_gen("P-256");
+    return sign_server(cert, *key, a, host, SERVER_DAYS, err);
 }
 
 /* Whether the very name is among those of a certificate. */
@@ -306,9 +320,37 @@ void tls_close(server *srv) {
     srv->authority = NULL;
 }
 
-int tls_files_of(tls_files *files, const server *srv, const char *branch, bough_error *err) {
+bool tls_present(SSL *ssl, const server *srv, const char *host) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-.";
+    X509 *cert = NULL;
+    if (!srv->authority || !*host || strlen(host) > 253 || strspn(host, allowed) != strlen(host))
+        return false;
+    bool done = sign_server(&cert, SSL_get_privatekey(ssl), srv->authority, host, MOMENT_DAYS,
+                            NULL) == BOUGH_OK &&
+                SSL_use_certificate(ssl, cert) == 1;
+    X509_free(cert);
+    ERR_clear_error();
+    return done;
+}
+
+const char *tls_name_of(const bough_branch_row *branch, const char *endpoint) {
+    bool is_shared = branch->is_look && *branch->parent_id &&
+                     strncmp(branch->name, TLS_LOOK_PREFIX, sizeof TLS_LOOK_PREFIX - 1) == 0;
+    return is_shared ? branch->parent_id : endpoint;
+}
+
+int tls_files_of(tls_files *files, const server *srv, const bough_branch_row *branch,
+                 bough_error *err) {
     char dir[BOUGH_PATH_MAX];
-    int rc = bough_path(dir, sizeof dir, err, "%s/branches/%s/tls", srv->store_dir, branch);
+    const char *shared = tls_name_of(branch, NULL);
+    if (shared) return tls_files_past(files, srv, shared, err);
+    int rc = bough_path(dir, sizeof dir, err, "%s/branches/%s/tls", srv->store_dir, branch->id);
+    return rc ? rc : tls_files_in(files, srv, dir, err);
+}
+
+int tls_files_past(tls_files *files, const server *srv, const char *branch, bough_error *err) {
+    char dir[BOUGH_PATH_MAX];
+    int rc = bough_path(dir, sizeof dir, err, "%s/branches/%s/tls-past", srv->store_dir, branch);
     return rc ? rc : tls_files_in(files, srv, dir, err);
 }
 
@@ -321,7 +363,11 @@ int tls_files_in(tls_files *files, const server *srv, const char *dir, bough_err
 }
 
 int tls_prepare(const tls_files *files, server *srv, const char *host, bough_error *err) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* those of the past are shared */
     if (!srv->authority) return BOUGH_OK;
+    pthread_mutex_lock(&mutex);
     int rc = bough_mkdirs(files->dir, 0700, err);
-    return rc ? rc : refresh(files->cert, files->key, srv->authority, host, err);
+    if (!rc) rc = refresh(files->cert, files->key, srv->authority, host, err);
+    pthread_mutex_unlock(&mutex);
+    return rc;
 }

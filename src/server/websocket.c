@@ -216,7 +216,7 @@ static int log_in(session *s, bool *is_cancel, bough_error *err) {
     int rc = read_startup(s, &packet, is_cancel, &limit, err);
     if (!rc && !*is_cancel) rc = read_password(s, &password, &limit, err);
     limit.until_ms = bough_now_ms() + LOGIN_MS;
-    if (!rc) rc = ws_connect(&s->compute, s->all->srv, &limit, err);
+    if (!rc) rc = ws_connect(&s->compute, s->all->srv, false, &limit, err);
     if (!rc && *is_cancel)
         (void)!send(s->compute, packet.data, packet.size, MSG_NOSIGNAL);
     else if (!rc)

@@ -125,14 +125,14 @@ static int read_all(int fd, uint8_t *data, size_t size, const ws_limit *limit, b
     return BOUGH_OK;
 }
 
-int ws_connect(int *out, const server *srv, const ws_limit *limit, bough_error *err) {
+int ws_connect(int *out, const server *srv, bool has_tls, const ws_limit *limit, bough_error *err) {
     char address[INET6_ADDRSTRLEN];
     struct sockaddr_in6 six = {.sin6_family = AF_INET6};
     struct sockaddr_in four = {.sin_family = AF_INET};
     int port, one = 1, failed = 0;
     socklen_t size = sizeof failed;
     *out = -1;
-    if (!door_reach(address, &port, srv->door))
+    if (!door_reach(address, &port, srv->door) && !has_tls)
         return bough_fail(err, BOUGH_E_UNSUPPORTED,
                           "WebSockets need a front door on 127.0.0.1, ::1 or all addresses");
     bool is_six = inet_pton(AF_INET6, address, &six.sin6_addr) == 1;

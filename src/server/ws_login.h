@@ -43,8 +43,9 @@ BOUGH_CHECK int ws_wait(int fd, short events, const ws_limit *limit, bough_error
 BOUGH_CHECK int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *endpoint,
                            bough_error *err);
 
-/** Connect to the front door. */
-BOUGH_CHECK int ws_connect(int *fd, const server *srv, const ws_limit *limit, bough_error *err);
+/** Connect to the front door; where TLS is not to follow, by a loopback address alone. */
+BOUGH_CHECK int ws_connect(int *fd, const server *srv, bool has_tls, const ws_limit *limit,
+                           bough_error *err);
 
 /**
  * Send the StartupMessage and authenticate.

@@ -106,6 +106,22 @@ def test_a_connection_string_leads_there(guest, ctl, version):
     assert "42" in ctl(*psql, "--", "-XAtc", "SELECT 42", plain=True)
 
 
+def test_a_connection_string_leads_to_a_moment_of_the_past(guest, ctl):
+    """As printed: TLS with channel binding to the branch's host name, and the moment within."""
+    with connect(guest.uri(tls=False)) as c:
+        c.run("DROP TABLE IF EXISTS past; CREATE TABLE past AS SELECT 1 AS id")
+        lsn = c.one("SELECT pg_current_wal_insert_lsn()::text")
+    when = h.now().replace("+00:00", "Z")
+    with connect(guest.uri(tls=False)) as c:
+        c.run("INSERT INTO past VALUES (2)")
+    for moment in (when, lsn):
+        uri = ctl("cs", f"main@{moment}", plain=True).strip()
+        assert "channel_binding=require" in uri, uri
+        done = h.run([h.tool("psql"), uri, "-XAtc", "SELECT count(*), ssl FROM past, pg_stat_ssl"
+                      " WHERE pid = pg_backend_pid() GROUP BY ssl"], env=guest.env)
+        assert done.stdout == "1|t\n", uri
+
+
 def test_addresses_are_allowed_and_not(guest, ctl):
     assert ctl("ip-allow", "add", "127.0.0.1", "10.0.0.0/8")["IP_addresses"] == ["127.0.0.1", "10.0.0.0/8"]
     assert ctl("ip-allow", "remove", "10.0.0.0/8")["IP_addresses"] == ["127.0.0.1"]

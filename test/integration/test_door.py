@@ -205,6 +205,22 @@ def test_who_cannot_be_let_in_is_told_why_in_tls_and_in_clear(shared):
         assert error_of(read_all(s))["C"] == "0A000"
 
 
+def test_a_client_that_verifies_names_sees_why_it_is_refused(door):
+    """Not a certificate of another name."""
+    verified = {"sslmode": "verify-full", "sslrootcert": ca_file(door)}
+    for name in ("ep-no-such-000000", "EP-No-Such-000000", "ep-no-such-000000-pooler", "nonsense"):
+        dsn = " ".join(f"{k}={v}" for k, v in door.tls(host=f"{name}.localhost", **verified).items())
+        done = h.run([h.tool("psql"), dsn, "-c", ""], check=False)
+        assert done.returncode == 2 and "no endpoint" in done.stderr, done.stderr
+    door.project.suspend()
+    control = os.path.join(door.project.pgdata(), "bough.control")
+    os.rename(control, control + ".away")
+    door.refused(door.tls(**verified), "postgres|control|start")
+    os.rename(control + ".away", control)
+    for name in (f"{door.endpoint}.example.com", "127.0.0.2"):
+        door.refused(door.tls(host=name, **verified), "certificate")
+
+
 def test_a_branch_name_of_two_projects_is_not_guessed(server):
     one = server.project("one")
     server.project("two")

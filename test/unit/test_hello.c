@@ -259,11 +259,50 @@ static void the_target_is_taken_out_and_the_rest_is_kept(void **state) {
     }
 }
 
+static void a_moment_is_taken_out_as_neon_says_it(void **state) {
+    (void)state;
+    static const struct {
+        const char *options, *rest, *timestamp, *lsn, *type;
+    } all[] = {
+        {"neon_timestamp:2026-11-23T14:03:07.25Z", NULL, "2026-11-23T14:03:07.25Z", "", ""},
+        {"endpoint=ep-a neon_lsn:0/A27BB60 -c a=b", "-c a=b", "", "0/A27BB60", ""},
+        {"neon_timestamp:2026-11-23\\ 14:03Z", NULL, "2026-11-23 14:03Z", "", ""},
+        {"neon_endpoint_type:read_only neon_lsn:x neon_lsn:x", NULL, "", "x", "read_only"},
+        /* none of ours: PostgreSQL refuses it */
+        {"neon_other:x", "neon_other:x", "", "", ""},
+        {"-c neon_lsn:0/1", "-c neon_lsn:0/1", "", "", ""},
+        {"neon_lsn=0/1", "neon_lsn=0/1", "", "", ""},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const char *const before[] = {"user", "u", "options", all[i].options, NULL};
+        const char *const after[] = {"user", "u", all[i].rest ? "options" : NULL, all[i].rest,
+                                     NULL};
+        packet p = startup(before), wanted = startup(after);
+        hello_target target;
+        const char *why;
+        assert_int_equal(hello_startup(&target, &why, p.data, &p.size), HELLO_DONE);
+        if (p.size != wanted.size || memcmp(p.data, wanted.data, p.size) != 0)
+            fail_msg("case %zu: the packet has other bytes", i);
+        assert_string_equal(target.timestamp, all[i].timestamp);
+        assert_string_equal(target.lsn, all[i].lsn);
+        assert_string_equal(target.type, all[i].type);
+    }
+}
+
 static void wrong_targets_are_refused(void **state) {
     (void)state;
     static const char *const all[] = {
-        "endpoint=", "endpoint=a/b",        "endpoint=ep-a endpoint=ep-b",
-        "project=",  "project=a project=b", "endpoint=ep-a'"};
+        "endpoint=",
+        "endpoint=a/b",
+        "endpoint=ep-a endpoint=ep-b",
+        "project=",
+        "project=a project=b",
+        "endpoint=ep-a'",
+        "neon_lsn:",
+        "neon_timestamp: x",
+        "neon_lsn:0/1 neon_lsn:0/2",
+        "neon_timestamp:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "neon_endpoint_type:"};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         const char *const pairs[] = {"user", "u", "options", all[i], NULL};
         packet p = startup(pairs);
@@ -318,6 +357,7 @@ int main(void) {
         cmocka_unit_test(a_hello_with_any_byte_changed_is_read_within_its_bounds),
         cmocka_unit_test(labels_that_are_no_endpoint_are_refused),
         cmocka_unit_test(the_target_is_taken_out_and_the_rest_is_kept),
+        cmocka_unit_test(a_moment_is_taken_out_as_neon_says_it),
         cmocka_unit_test(wrong_targets_are_refused),
         cmocka_unit_test(a_startup_message_is_read_within_its_bounds),
     };
