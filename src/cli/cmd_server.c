@@ -121,6 +121,7 @@ static int pass_options(passed_options *o, const cli_args *args, bough_error *er
                                         "--domain",
                                         "--max-awake",
                                         "--sql-seconds",
+                                        "--trusted-proxies",
                                         "--api-rate",
                                         "--api-burst",
                                         "--wakes-per-endpoint",

@@ -30,6 +30,8 @@ static const cli_option up_options[] = {
      "Times a minute that one address may wake any (default: 60, this machine's own without limit)",
      1, 1000000},
     {"sql-seconds", 0, "N", "Time limit of a query over HTTP (default: 60)", 1, 86400},
+    {"trusted-proxies", 0, "LIST",
+     "Addresses, networks and ranges, with commas between, whose X-Forwarded-For counts", 0, 0},
     {"api-rate", 0, "N", "Requests a minute of an API key; 0 is no limit (default: 700)", 0,
      1000000000},
     {"api-burst", 0, "N", "Requests a second of an API key on one route (default: 40)", 1,

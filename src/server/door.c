@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "server/door_internal.h"
+#include "server/pools.h"
 #include "util/log.h"
 
 enum {
@@ -156,16 +157,65 @@ static void read_startup(guest *g, size_t size) {
         guest_route(g);
 }
 
+/* A guest of its own for the same client, whom nothing is known of but the address. */
+static guest *guest_copy(const guest *from) {
+    struct door *d = from->door;
+    guest *g = calloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->door = d;
+    g->carrier = g->session = -1;
+    g->is_local = from->is_local;
+    memcpy(g->address, from->address, sizeof g->address);
+    g->bucket = from->bucket;
+    g->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 3);
+    g->io = event_new(d->srv->loop, g->fd, EV_READ, on_first, g);
+    g->timer = event_new(d->srv->loop, -1, EV_TIMEOUT, on_timeout, g);
+    g->bytes = malloc(from->size);
+    if (g->bytes) memcpy(g->bytes, from->bytes, from->size);
+    g->size = from->size;
+    d->buckets[g->bucket]++;
+    TAILQ_INSERT_TAIL(&d->guests[GUEST_READING], g, link);
+    d->counts[GUEST_READING]++;
+    atomic_fetch_add(&d->n_guests, 1);
+    if (g->fd >= 0 && g->io && g->timer && g->bytes) return g;
+    guest_end(g);
+    return NULL;
+}
+
+/*
+ * PgBouncer's keys tell nothing of where they are from, so all poolers that run are asked: those
+ * that do not know the key do nothing. It is no use of a compute: nothing is held.
+ */
+static void ask_poolers(guest *g) {
+    struct door *d = g->door;
+    bough_id_list ids;
+    size_t n;
+    int wait_s;
+    if ((!g->is_local && !rates_take(&wait_s, d->cancels, g->address, bough_now_ms())) ||
+        pools_list(&ids, &n, d->srv, NULL) != BOUGH_OK)
+        return;
+    for (size_t i = 0; i < n && i < CANCEL_POOLS_MAX; i++) {
+        guest *copy = guest_copy(g);
+        if (!copy) break;
+        copy->is_pooled = true;
+        memcpy(copy->hold.endpoint, ids[i], sizeof copy->hold.endpoint);
+        guest_hand(copy);
+    }
+    free(ids);
+}
+
 static void read_cancel(guest *g, size_t size) {
     g->bytes = malloc(size);
     g->size = size;
-    if (!g->bytes || !take(g, g->bytes, size) ||
-        !computes_hold_process(&g->hold, g->door->srv, (pid_t)hello_cancel_pid(g->bytes))) {
+    if (!g->bytes || !take(g, g->bytes, size)) {
+        guest_end(g);
+    } else if (computes_hold_process(&g->hold, g->door->srv, (pid_t)hello_cancel_pid(g->bytes))) {
+        g->is_held = true;
+        guest_hand(g);
+    } else {
+        ask_poolers(g);
         guest_end(g); /* as postgres does with a key that it does not know */
-        return;
     }
-    g->is_held = true;
-    guest_hand(g);
 }
 
 /* SSLRequest: what follows is TLS; the compute shall receive the request, too. */
@@ -560,6 +610,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     d->limits_local = options->wakes_per_address > 0;
     d->endpoint_wakes =
         rates_new(options->wakes_per_endpoint ? options->wakes_per_endpoint : WAKES_PER_ENDPOINT);
+    d->cancels = rates_new(CANCELS_PER_ADDRESS);
     d->address_wakes =
         rates_new(options->wakes_per_address ? options->wakes_per_address : WAKES_PER_ADDRESS);
     pthread_mutex_init(&d->mutex, NULL);
@@ -579,7 +630,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     d->io = event_new(srv->loop, d->listener, EV_READ | EV_PERSIST, on_accept, d);
     d->resume = event_new(srv->loop, -1, EV_TIMEOUT, on_resume, d);
     d->posted = event_new(srv->loop, -1, EV_PERSIST | EV_READ, errands_on_posted, d);
-    return d->io && d->resume && d->posted && d->endpoint_wakes && d->address_wakes
+    return d->io && d->resume && d->posted && d->endpoint_wakes && d->address_wakes && d->cancels
                ? BOUGH_OK
                : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
@@ -619,6 +670,7 @@ void door_close(struct door *d) {
     if (d->tls) SSL_CTX_free(d->tls);
     rates_free(d->endpoint_wakes);
     rates_free(d->address_wakes);
+    rates_free(d->cancels);
     pthread_mutex_destroy(&d->mutex);
     free(d);
 }

@@ -92,7 +92,7 @@ static void on_word(evutil_socket_t fd, short what, void *arg) {
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         (void)event_add(g->carrier_io, NULL);
     } else if (n == 1 && word == BOUGH_HANDOFF_ACK) {
-        begin_session(g);
+        if (g->is_held) begin_session(g); /* else it was a CancelRequest */
         guest_end(g);
     } else { /* the compute ended with the message unread */
         guest_drop_hand(g);
@@ -223,8 +223,8 @@ void guest_hand(guest *g) {
         guest_set_timer(g, HAND_MS, on_late);
     } else if (is_full && failed == EAGAIN && ++g->waits < FULL_MAX) {
         wait_for_backlog(g);
-    } else if (is_full && g->is_pooled && (failed == ENOENT || failed == ECONNREFUSED) &&
-               ++g->tries < POOL_TRIES) {
+    } else if (is_full && g->is_pooled && *g->target.endpoint &&
+               (failed == ENOENT || failed == ECONNREFUSED) && ++g->tries < POOL_TRIES) {
         guest_start_pool(g);
     } else {
         guest_drop_hand(g);

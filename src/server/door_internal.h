@@ -34,11 +34,13 @@ enum {
     WAITING_MAX = 4096,   /**< clients that wait for a compute, and those being refused */
     ADDRESS_MAX = 64,     /**< of both, from one address that is not this machine's */
     BUCKETS = 4096,
-    WAKES_PER_ENDPOINT = 120, /**< a minute */
-    WAKES_PER_ADDRESS = 60,   /**< a minute, from other machines */
-    LOOKS_MAX = 8,            /**< of one branch, that clients have made */
-    LOOK_KEPT_MS = 60000,     /**< an unused one, before it makes room for another */
-    PASTS_MAX = 64            /**< sessions with the past that go through boughd */
+    WAKES_PER_ENDPOINT = 120,  /**< a minute */
+    WAKES_PER_ADDRESS = 60,    /**< a minute, from other machines */
+    CANCELS_PER_ADDRESS = 120, /**< a minute, from other machines, of queries by poolers */
+    CANCEL_POOLS_MAX = 256,    /**< poolers asked for one */
+    LOOKS_MAX = 8,             /**< of one branch, that clients have made */
+    LOOK_KEPT_MS = 60000,      /**< an unused one, before it makes room for another */
+    PASTS_MAX = 64             /**< sessions with the past that go through boughd */
 };
 
 typedef enum guest_state {
@@ -92,7 +94,7 @@ struct door {
     int listener;
     struct event *io, *resume, *posted;
     bool allow_cleartext, has_names;
-    rates *endpoint_wakes, *address_wakes;
+    rates *endpoint_wakes, *address_wakes, *cancels;
     bool limits_local; /**< wakes by this machine's own addresses, too */
     int port;
     char address[INET6_ADDRSTRLEN]; /**< that we listen on */

@@ -127,6 +127,7 @@ static void read_startup(guest *g) {
 void guest_past_packet(guest *g, const uint8_t *data, size_t size) {
     size_t need = 0;
     hello_kind kind = hello_first(&need, data, size);
+    free(g->bytes); /* an SSLRequest */
     g->bytes = need == size ? malloc(size) : NULL;
     if (!g->bytes || (kind != HELLO_STARTUP && kind != HELLO_CANCEL)) {
         guest_end(g);

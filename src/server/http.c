@@ -23,12 +23,14 @@
 
 #include "model/ids.h"
 #include "server/access.h"
+#include "server/forwarded.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
 #include "server/websocket.h"
 #include "util/log.h"
 
 #define BODY_MAX ((size_t)1024 * 1024)
+#define FORWARDED_MAX 4096 /* bytes of X-Forwarded-For */
 #define IDLE_SECONDS 300
 #define PREFIX "/api/v2"
 
@@ -371,6 +373,26 @@ static void dispatch(request *rq, const char *path) {
 
 /* ---- POST /sql ---- */
 
+void http_client_address(char *out, const server *srv, struct evhttp_request *http) {
+    struct evhttp_connection *connection = evhttp_request_get_connection(http);
+    char *peer = NULL, all[FORWARDED_MAX] = "";
+    size_t n = 0;
+    ev_uint16_t port;
+    const struct evkeyval *header;
+    if (connection) evhttp_connection_get_peer(connection, &peer, &port);
+    /* some proxies add a line rather than a word */
+    TAILQ_FOREACH(header, evhttp_request_get_input_headers(http), next) {
+        if (strcasecmp(header->key, "X-Forwarded-For") != 0) continue;
+        int more = snprintf(all + n, sizeof all - n, "%s%s", n ? "," : "", header->value);
+        n += more > 0 ? (size_t)more : 0;
+        if (n >= sizeof all) { /* nothing of it is to be believed */
+            n = 0;
+            break;
+        }
+    }
+    forwarded_address(out, peer ? peer : "?", n ? all : NULL, srv->trusted);
+}
+
 static int take_raw(request *rq, bough_error *err) {
     struct evbuffer *input = evhttp_request_get_input_buffer(rq->http);
     size_t size = evbuffer_get_length(input);
@@ -419,6 +441,7 @@ static void dispatch_sql(request *rq) {
         refuse(rq, 503, BOUGH_E_UNREACHABLE, NULL, "the server is ending");
         return;
     }
+    http_client_address(rq->from, rq->srv, rq->http);
     watch_client(rq);
     if (job_pool_add(rq->srv->sqls, run_handler, rq, &err) != BOUGH_OK) finish_error(rq, &err, 503);
 }

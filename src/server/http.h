@@ -10,6 +10,7 @@
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
 #include <jansson.h>
+#include <netinet/in.h>
 
 #include "server/server.h"
 
@@ -49,6 +50,8 @@ struct request {
     json_t *body; /**< an object, with ROUTE_BODY */
     char *raw;    /**< with ROUTE_SQL: the body as it came */
     size_t raw_size;
+    char
+        from[INET6_ADDRSTRLEN]; /**< with ROUTE_SQL: whose request it is, through trusted proxies */
     int gone_fd; /**< with ROUTE_SQL: an eventfd, readable once the client has gone; else -1 */
     bough_api_key_row key; /**< whose request it is; no ids where it has no scope */
     char id[BOUGH_ID_SIZE];
@@ -79,6 +82,12 @@ BOUGH_CHECK int http_open(struct http **http, server *srv, int port, bough_error
 void http_close(struct http *http);
 /** Take no new connections. Loop thread. */
 void http_stop_listening(struct http *http);
+
+/**
+ * The address of who asks (server/forwarded.h). Loop thread.
+ * @param[out] out  INET6_ADDRSTRLEN bytes.
+ */
+void http_client_address(char *out, const server *srv, struct evhttp_request *http);
 
 /** Send a line of progress. Worker thread. */
 void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t total_bytes);

@@ -137,11 +137,31 @@ static void tell_refusal(session *s) {
     sql_text_format(&s->out, "}");
 }
 
-static int open_connection(session *s, const login *l, bough_error *err) {
+/* Say whose connection it is: lists and limits are about them, not about us. In clear as an option,
+ * with TLS in the server name. */
+static int add_pass(login *l, const request *rq, bool has_tls, bough_error *err) {
+    char pass[DOOR_PASS_SIZE], endpoint[HELLO_ENDPOINT_SIZE];
+    size_t n = strlen(l->options);
+    int rc = door_pass_make(pass, rq->srv->door, rq->from, err);
+    if (rc) return rc;
+    if (has_tls && hello_endpoint_of_name(endpoint, l->host))
+        (void)snprintf(l->host, sizeof l->host, "%s.%s.bough-pass", endpoint, pass);
+    if (has_tls) return BOUGH_OK;
+    int more =
+        snprintf(l->options + n, sizeof l->options - n, "%sbough_pass=%s", n ? " " : "", pass);
+    return more > 0 && (size_t)more < sizeof l->options - n
+               ? BOUGH_OK
+               : bough_fail(err, BOUGH_E_INVALID,
+                            "the options of the connection string are too long");
+}
+
+static int open_connection(session *s, login *l, bough_error *err) {
     char address[INET6_ADDRSTRLEN], port[16];
     int number;
     bool is_loopback = door_reach(address, &number, s->rq->srv->door);
     (void)snprintf(port, sizeof port, "%d", number);
+    int rc = add_pass(l, s->rq, !is_loopback, err);
+    if (rc) return rc;
     const char *const names[] = {"host",
                                  "hostaddr",
                                  "port",
@@ -175,7 +195,7 @@ static int open_connection(session *s, const login *l, bough_error *err) {
     (void)PQsetErrorVerbosity(s->conn, PQERRORS_VERBOSE);
     PostgresPollingStatusType next = PGRES_POLLING_WRITING;
     while (PQstatus(s->conn) != CONNECTION_BAD && next != PGRES_POLLING_OK) {
-        int rc = wait_for(s, next == PGRES_POLLING_READING ? POLLIN : POLLOUT, err);
+        rc = wait_for(s, next == PGRES_POLLING_READING ? POLLIN : POLLOUT, err);
         if (rc) return rc;
         next = PQconnectPoll(s->conn);
         if (next == PGRES_POLLING_FAILED) break;
@@ -346,7 +366,7 @@ static int run_batch(session *s, const sql_body *body, char *begin, bough_error 
 
 /* ---- all of it ---- */
 
-static int run(session *s, const sql_body *body, const login *l, char *begin, bough_error *err) {
+static int run(session *s, const sql_body *body, login *l, char *begin, bough_error *err) {
     int rc = open_connection(s, l, err);
     if (rc) return rc;
     (void)PQsetNoticeReceiver(s->conn, ignore_notice, NULL);

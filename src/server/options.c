@@ -27,6 +27,8 @@ static void print_help(void) {
         "  --wakes-per-address N  times a minute that one address may wake any (60; when it is\n"
         "                   not given, this machine's own may wake without limit)\n"
         "  --sql-seconds N  time limit of a query over HTTP (60)\n"
+        "  --trusted-proxies LIST  addresses, networks and ranges, with commas between, whose\n"
+        "                   X-Forwarded-For counts (nobody's)\n"
         "  --api-rate N     requests a minute of an API key (700; 0: no limit)\n"
         "  --api-burst N    requests a second of an API key on one route (40)\n"
         "  --limit-local-key  limit the key of the store's file, too\n"
@@ -70,6 +72,7 @@ static const option_entry entries[] = {
     NUMBER("wakes-per-endpoint", wakes_per_endpoint, 0, 1000000),
     NUMBER("wakes-per-address", wakes_per_address, 0, 1000000),
     NUMBER("sql-seconds", sql_seconds, 0, 86400),
+    TEXT("trusted-proxies", trusted_proxies),
     NUMBER("api-rate", api_rate, 0, 1000000000),
     NUMBER("api-burst", api_burst, 1, 1000000000),
     FLAG("limit-local-key", limits_local_key),

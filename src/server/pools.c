@@ -46,6 +46,28 @@ int pools_dir(char *out, const server *srv, const char *endpoint, bough_error *e
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/pools/%s", srv->store_dir, endpoint);
 }
 
+int pools_list(bough_id_list *ids, size_t *n, const server *srv, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    size_t room = 0;
+    int rc = bough_path(path, sizeof path, err, "%s/pools", srv->store_dir);
+    DIR *dir = rc ? NULL : opendir(path);
+    *ids = NULL;
+    *n = 0;
+    for (const struct dirent *d; !rc && dir && (d = readdir(dir));) {
+        if (d->d_name[0] == '.' || strlen(d->d_name) >= BOUGH_ID_SIZE) continue;
+        if (*n == room) {
+            room = room ? room * 2 : 16;
+            bough_id_list more = realloc(*ids, room * sizeof **ids);
+            if (!more) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+            if (!more) break;
+            *ids = more;
+        }
+        (void)snprintf((*ids)[(*n)++], BOUGH_ID_SIZE, "%s", d->d_name);
+    }
+    if (dir) closedir(dir);
+    return rc;
+}
+
 static int paths_in(pool_paths *p, const char *dir, bough_error *err) {
     static const char *const names[] = {"pgbouncer.ini", "users", "hba", "pid", "log"};
     char *const out[] = {p->config, p->users, p->hba, p->pidfile, p->log};

@@ -25,6 +25,12 @@ BOUGH_CHECK int pools_dir(char *out, const server *srv, const char *endpoint, bo
  */
 BOUGH_CHECK int pools_use(server *srv, const char *endpoint, bough_error *err);
 
+/**
+ * Endpoints that have had one. Any thread.
+ * @param[out] ids  malloc'ed; free().
+ */
+BOUGH_CHECK int pools_list(bough_id_list *ids, size_t *n, const server *srv, bough_error *err);
+
 /** How many clients it has; 0 when it does not run. */
 int pools_clients(const server *srv, const char *endpoint);
 

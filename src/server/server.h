@@ -38,6 +38,7 @@ typedef struct server_options {
     int api_rate, api_burst;        /**< requests of an API key; -1: KEYS_PER_MINUTE, ..._SECOND */
     bool limits_local_key;          /**< that in the store's file has limits, too */
     int sql_seconds;                /**< that a request to /sql may take; 0: SQL_SECONDS */
+    const char *trusted_proxies;    /**< whose X-Forwarded-For counts: rules with commas; NULL */
     int wakes_per_endpoint, wakes_per_address; /**< a minute; 0: the usual */
     bool allow_cleartext;                      /**< from elsewhere than this machine, too */
 } server_options;
@@ -54,6 +55,7 @@ typedef struct server {
     struct tls_authority *authority; /**< NULL where a certificate was given */
     char *given_cert, *given_key;    /**< what --tls-cert and --tls-key named, until it is used */
     cgroup cgroup;                   /**< limits of computes */
+    char trusted[BOUGH_ALLOW_SIZE];  /**< proxies (server/forwarded.h) */
     int max_awake;                   /**< computes; 0: no limit */
     uint64_t point_bytes;            /**< of WAL between two restore points; tests have less */
     int least_suspend_seconds;       /**< 60; tests have less */

@@ -19,6 +19,7 @@
 #include "server/door.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
+#include "server/forwarded.h"
 #include "server/history.h"
 #include "server/http.h"
 #include "server/http_sql.h"
@@ -312,7 +313,8 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
         least && atoi(least) > 0 ? atoi(least) : BOUGH_SUSPEND_LEAST_SECONDS;
     say_limits(&srv->cgroup);
     /* The ports first: where one is taken, no store is made. Requests wait until the loop runs. */
-    int rc = listen_somewhere(srv, options->port, err);
+    int rc = forwarded_trust(srv->trusted, options->trusted_proxies, err);
+    if (!rc) rc = listen_somewhere(srv, options->port, err);
     if (!rc) rc = door_open(&srv->door, srv, options, err);
     if (!rc) rc = bough_store_open(&srv->store, srv->store_dir, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/bough.db", srv->store_dir);
@@ -358,15 +360,14 @@ void server_close(server *srv) {
     http_close(srv->http);
     if (srv->door) door_stop(srv->door);
     if (srv->computes && atomic_load(&srv->stop_computes)) computes_stop_all(srv);
-    int left = job_pool_end(srv->requests, BACKGROUND_END_MS) +
-               job_pool_end(srv->longs, BACKGROUND_END_MS) +
-               job_pool_end(srv->sqls, BACKGROUND_END_MS) +
-               websockets_end(srv->websockets, BACKGROUND_END_MS) +
-               door_end(srv->door, BACKGROUND_END_MS) +
-               job_pool_end(srv->lookups, BACKGROUND_END_MS) +
-               job_pool_end(srv->wakes, BACKGROUND_END_MS) +
-               job_pool_end(srv->background, BACKGROUND_END_MS) +
-               job_pool_end(srv->housekeeper, BACKGROUND_END_MS);
+    int left =
+        job_pool_end(srv->requests, BACKGROUND_END_MS) +
+        job_pool_end(srv->longs, BACKGROUND_END_MS) + job_pool_end(srv->sqls, BACKGROUND_END_MS) +
+        websockets_end(srv->websockets, BACKGROUND_END_MS) +
+        door_end(srv->door, BACKGROUND_END_MS) + job_pool_end(srv->lookups, BACKGROUND_END_MS) +
+        job_pool_end(srv->wakes, BACKGROUND_END_MS) +
+        job_pool_end(srv->background, BACKGROUND_END_MS) +
+        job_pool_end(srv->housekeeper, BACKGROUND_END_MS);
     if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
     if (srv->keys) keys_tick(srv->keys);
     if (left) return; /* threads still use the rest, and the process ends */

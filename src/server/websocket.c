@@ -28,7 +28,9 @@
 #include <unistd.h>
 #include <wslay/wslay.h>
 
+#include "server/door.h"
 #include "server/hello.h"
+#include "server/http.h"
 #include "server/ws_login.h"
 #include "util/log.h"
 
@@ -54,6 +56,7 @@ typedef struct session {
     struct websockets *all;
     int client, compute;
     char endpoint[HELLO_ENDPOINT_SIZE]; /* by the host name; "" for none */
+    char from[INET6_ADDRSTRLEN];        /* whose it is */
     char accept[64];
     wslay_event_context_ptr ws;
     ws_bytes up; /* from the client, in order */
@@ -159,6 +162,7 @@ static int wrong(bough_error *err) {
  * it was a CancelRequest, in `packet`. */
 static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_limit *limit,
                         bough_error *err) {
+    char pass[DOOR_PASS_SIZE];
     for (;;) {
         size_t size = 8;
         int rc = need(s, size, limit, err);
@@ -181,8 +185,11 @@ static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_
         rc = need(s, size, limit, err);
         if (rc) return rc;
         *is_cancel = kind == HELLO_CANCEL;
-        bool ok = *is_cancel ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
-                             : ws_startup(packet, s->up.data, size, s->endpoint, err) == BOUGH_OK;
+        rc = door_pass_make(pass, s->all->srv->door, s->from, err);
+        if (rc) return rc;
+        bool ok = *is_cancel
+                      ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
+                      : ws_startup(packet, s->up.data, size, s->endpoint, pass, err) == BOUGH_OK;
         ws_bytes_drop(&s->up, size);
         return ok ? BOUGH_OK : err->code ? err->code : bough_fail(err, BOUGH_E_NOMEM, "no memory");
     }
@@ -190,8 +197,8 @@ static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_
 
 /* The PasswordMessage that answers our request for one; its text, to be freed. */
 static int read_password(session *s, char **password, const ws_limit *limit, bough_error *err) {
-    static const uint8_t request[] = {'R', 0, 0, 0, 8, 0, 0, 0, 3};
-    if (queue(s, request, sizeof request) != 0)
+    static const uint8_t question[] = {'R', 0, 0, 0, 8, 0, 0, 0, 3};
+    if (queue(s, question, sizeof question) != 0)
         return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = flush(s, limit, err);
     if (!rc) rc = need(s, 5, limit, err);
@@ -438,6 +445,7 @@ bool websocket_take(struct websockets *all, struct evhttp_request *http) {
     s->all = all;
     s->client = s->compute = -1;
     read_endpoint(s->endpoint, http);
+    http_client_address(s->from, all->srv, http);
     if (make_accept(s->accept, key)) s->client = take_socket(connection);
     if (s->client < 0 || start(s, &err) != BOUGH_OK) {
         bough_log(BOUGH_LOG_WARN, "a WebSocket could not be opened", NULL);

@@ -1,6 +1,7 @@
 """The pooler: PgBouncer in front of a branch, by the hosts that end in -pooler."""
 import os
 import signal
+import struct
 import threading
 
 import psycopg2
@@ -165,3 +166,48 @@ def test_down_ends_it(pooler):
     pid = pooler.pid()
     pooler.server.down()
     assert not h.is_alive(pid)
+
+
+@pytest.mark.parametrize("way", ["clear", "tls"])
+def test_a_query_is_cancelled_through_the_pooler(pooler, way):
+    """The request comes in clear and names no branch; of several poolers the right one does it."""
+    pooler.project.branch("other")
+    other = Pooler(pooler.project, "other")
+    sleeps = ("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(600)%%' AND state = 'active'"
+              " AND pid <> pg_backend_pid()")
+    with pooler.pooled(getattr(pooler, way)()) as c, other.pooled(getattr(other, way)()) as bystander:
+        done = []
+
+        def sleep(session):
+            try:
+                session.run("SELECT pg_sleep(600)")
+            except psycopg2.errors.QueryCanceled:
+                done.append(session)
+        threads = [threading.Thread(target=sleep, args=(s,)) for s in (c, bystander)]
+        for one in threads:
+            one.start()
+        for door in (pooler, other):
+            with door.project.connect("other" if door is other else "main") as watcher:
+                h.wait_for(lambda w=watcher: w.one(sleeps.replace("%%", "%")) == 1, "it runs")
+        c.c.cancel()
+        threads[0].join(30)
+        assert done == [c] and c.one("SELECT 1") == 1
+        bystander.c.cancel()
+        threads[1].join(30)
+        assert done == [c, bystander] and bystander.one("SELECT 1") == 1
+
+
+def test_a_cancel_request_of_nobody_neither_wakes_nor_starts_anything(pooler):
+    with pooler.pooled(pooler.clear()) as c:
+        assert c.one("SELECT 1") == 1
+    pid = pooler.pid()
+    before = pooler.why()
+    for key in (1, 2**31):
+        with pooler.raw(struct.pack("!IIII", 16, 80877102, 2**31 - 7, key)) as s:
+            assert t.read_all(s) == b""
+    assert pooler.why()["sessions"] == 0 and pooler.why().get("idle_since") == before.get("idle_since")
+    assert pooler.pid() == pid
+    pooler.project.suspend()
+    with pooler.raw(struct.pack("!IIII", 16, 80877102, 2**31 - 7, 1)) as s:
+        assert t.read_all(s) == b""
+    assert pooler.state() == "idle" and pooler.pid() is None

@@ -7,7 +7,12 @@
 
 #include <cmocka.h>
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "model/allow.h"
+#include "model/records.h"
+#include "server/forwarded.h"
 #include "server/rates.h"
 
 static void rules_are_checked(void **state) {
@@ -90,10 +95,63 @@ static void strangers_do_not_make_it_forget(void **state) {
     rates_free(r);
 }
 
+/* ---- proxies ---- */
+
+static void only_trusted_proxies_are_believed(void **state) {
+    char trusted[BOUGH_ALLOW_SIZE], out[INET6_ADDRSTRLEN];
+    static const struct {
+        const char *peer, *header, *address;
+    } cases[] = {{"10.0.0.1", NULL, "10.0.0.1"},
+                 {"10.0.0.1", "", "10.0.0.1"},
+                 {"10.0.0.1", "192.0.2.7", "192.0.2.7"},
+                 {"10.0.0.1", "1.1.1.1, 192.0.2.7", "192.0.2.7"},
+                 {"10.0.0.1", "192.0.2.7,10.0.0.2 ,\t::1", "192.0.2.7"},
+                 {"10.0.0.1", "10.0.0.3,10.0.0.2", "10.0.0.3"},
+                 {"192.0.2.1", "192.0.2.7", "192.0.2.1"},
+                 {"10.0.0.1", "192.0.2.7:80", "192.0.2.7"},
+                 {"10.0.0.1", "[2001:DB8::1]:80", "2001:db8::1"},
+                 {"10.0.0.1", "[2001:db8::1]", "2001:db8::1"},
+                 {"10.0.0.1", "2001:db8::1", "2001:db8::1"},
+                 /* up to what is no address */
+                 {"10.0.0.1", "192.0.2.7, unknown", "10.0.0.1"},
+                 {"10.0.0.1", "192.0.2.7, x, 10.0.0.2", "10.0.0.2"},
+                 {"10.0.0.1", "192.0.2.7,", "10.0.0.1"},
+                 {"10.0.0.1", "[", "10.0.0.1"},
+                 {"10.0.0.1", ",,,,", "10.0.0.1"},
+                 {"10.0.0.1", "192.0.2.7 192.0.2.8", "10.0.0.1"},
+                 {"?", "192.0.2.7", "?"}};
+    (void)state;
+    assert_int_equal(forwarded_trust(trusted, "10.0.0.0/24,::1", NULL), BOUGH_OK);
+    assert_string_equal(trusted, "10.0.0.0/24\n::1");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        forwarded_address(out, cases[i].peer, cases[i].header, trusted);
+        if (strcmp(out, cases[i].address) != 0) fail_msg("case %zu: %s", i, out);
+        forwarded_address(out, cases[i].peer, cases[i].header, "");
+        assert_string_equal(out, cases[i].peer);
+    }
+}
+
+static void a_list_of_proxies_is_checked(void **state) {
+    static const char *const bad[] = {"", ",", "x", "10.0.0.1,", "10.0.0.1, 10.0.0.2"};
+    char trusted[BOUGH_ALLOW_SIZE], *many = calloc(1, 9000);
+    (void)state;
+    assert_int_equal(forwarded_trust(trusted, NULL, NULL), BOUGH_OK);
+    assert_string_equal(trusted, "");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(forwarded_trust(trusted, bad[i], NULL), BOUGH_E_USAGE);
+    assert_non_null(many);
+    for (size_t i = 0; i < 600; i++) memcpy(many + i * 9, "10.0.0.1,", 9);
+    many[600 * 9 - 1] = '\0';
+    assert_int_equal(forwarded_trust(trusted, many, NULL), BOUGH_E_USAGE);
+    free(many);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rules_are_checked),
                                        cmocka_unit_test(lists_have_what_they_say),
                                        cmocka_unit_test(a_minute_gives_so_many),
-                                       cmocka_unit_test(strangers_do_not_make_it_forget)};
+                                       cmocka_unit_test(strangers_do_not_make_it_forget),
+                                       cmocka_unit_test(only_trusted_proxies_are_believed),
+                                       cmocka_unit_test(a_list_of_proxies_is_checked)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,118 @@
+"""Whose address counts of who comes by HTTP: /sql and WebSockets, directly and through a trusted proxy."""
+import pytest
+
+import harness as h
+from api import Api, Shop
+from test_sql_http import Sql
+from test_websocket import Closed, Session, WebSocket
+
+ALLOWED = "192.0.2.7"
+
+
+class Site:
+    """A server, a project with one address on its list, and both ways by HTTP."""
+
+    def __init__(self, server):
+        self.server = server
+        api = Api(server)
+        self.shop = Shop(api, api.project("shop"))
+        self.api, self.sql = api, Sql(server, self.shop)
+        self.allow(ALLOWED)
+
+    def allow(self, *rules):
+        self.api("PATCH", self.shop.path, {"project": {"settings": {"allowed_ips": {"ips": list(rules)}}}})
+
+    def by_sql(self, **headers):
+        """None, or why not."""
+        status, _, answer = self.sql.request({"query": "SELECT 1 AS x", "params": []}, headers)
+        if status == 200:
+            assert answer["rows"][0]["x"] in (1, "1")
+            return None
+        assert answer["code"] == "28000", answer
+        return answer["message"]
+
+    def by_websocket(self, **headers):
+        ws = WebSocket(self.server.port, path=f"/v2?address={self.shop.endpoint}.localhost", headers=headers)
+        try:
+            session = Session(ws, "neondb_owner", self.sql.password)
+            kind, body = session.message()
+            if kind == b"E":
+                return body.decode()
+            assert kind == b"R"
+            return None
+        except Closed as e:
+            return str(e)
+        finally:
+            ws.close()
+
+    def ways(self):
+        return (self.by_sql, self.by_websocket)
+
+
+@pytest.fixture(name="site")
+def fixture_site(make_server):
+    server = make_server(up=False)
+    server.up("--trusted-proxies", "127.0.0.1,10.0.0.0/8")
+    return Site(server)
+
+
+def x(*values):
+    return {"X-Forwarded-For": ", ".join(values)}
+
+
+def test_a_trusted_proxy_says_whose_address_counts(site):
+    for ask in site.ways():
+        assert ask(**x(ALLOWED)) is None
+        assert ask(**x(ALLOWED, "10.1.2.3")) is None
+        assert ask(**x("198.51.100.1", ALLOWED)) is None  # what stands before may be anything
+        assert ask(**x(f"{ALLOWED}:4711")) is None
+        for wrong, address in [(x("192.0.2.8"), "192.0.2.8"), (x(ALLOWED, "198.51.100.1"), "198.51.100.1"),
+                               (x("2001:db8::1"), "2001:db8::1"), (x(ALLOWED, "nonsense"), "127.0.0.1"),
+                               (x(ALLOWED, ""), "127.0.0.1"), ({}, "127.0.0.1"), (x("10.9.9.9"), "10.9.9.9")]:
+            assert f"the address {address} is not allowed to connect" in (ask(**wrong) or ""), wrong
+    assert site.api("GET", f"{site.shop.path}/endpoints/{site.shop.endpoint}")["endpoint"]["current_state"] == "active"
+
+
+def test_nobody_else_is_believed(make_server):
+    site = Site(make_server())
+    for ask in site.ways():
+        assert "127.0.0.1 is not allowed" in ask(**x(ALLOWED))
+    site.allow("127.0.0.1")
+    for ask in site.ways():
+        assert ask(**x("192.0.2.8")) is None
+
+
+def test_wakes_are_counted_by_that_address(make_server):
+    server = make_server(up=False)
+    server.up("--trusted-proxies", "127.0.0.1", "--wakes-per-address", "1")
+    site = Site(server)
+    site.allow()
+
+    def wake(address):
+        site.api("POST", f"{site.shop.path}/endpoints/{site.shop.endpoint}/suspend")
+        status, _, answer = site.sql.request({"query": "SELECT 1", "params": []}, x(address))
+        return answer.get("message") if status != 200 else None
+    assert wake("192.0.2.1") is None and wake("192.0.2.2") is None
+    assert "this address wakes endpoints too often" in wake("192.0.2.1")
+
+
+def test_a_client_cannot_give_itself_a_pass(site):
+    """The word by which boughd says whose its connection is, said by somebody else."""
+    site.allow()
+    for options in ("bough_pass=00000000000000000000000000000000", "bough_pass=x"):
+        status, _, answer = site.sql.request({"query": "SELECT 1", "params": []},
+                                             uri=site.sql.make_uri(query=f"?options={options}"))
+        assert status == 400 and "bough_pass" not in answer["message"].replace("or bough_pass", ""), answer
+        with pytest.raises(Exception, match="pass is not known"):
+            h.Client(h.psycopg2.connect(host="127.0.0.1", port=server_port(site), user="x", dbname="x",
+                                        sslmode="disable", options=f"endpoint={site.shop.endpoint} {options}"))
+
+
+def server_port(site):
+    return int(site.server.status()["postgres"].rsplit(":", 1)[1])
+
+
+@pytest.mark.parametrize("bad", ["localhost", "10.0.0.0/33", "10.0.0.1,", ",", "10.0.0.1 10.0.0.2"])
+def test_what_is_no_list_of_proxies_is_refused(make_server, bad):
+    server = make_server(up=False)
+    server.refused("up", "--trusted-proxies", bad, status="usage", says="no address, network or range")
