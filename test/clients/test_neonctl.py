@@ -1,4 +1,5 @@
 """neonctl, today's and the one that Neon's GitHub actions pin, with nothing but the API's address changed."""
+import datetime
 import json
 
 import pytest
@@ -108,11 +109,13 @@ def test_a_connection_string_leads_there(guest, ctl, version):
 
 def test_a_connection_string_leads_to_a_moment_of_the_past(guest, ctl):
     """As printed: TLS with channel binding to the branch's host name, and the moment within."""
-    with connect(guest.uri(tls=False)) as c:
+    with connect(guest.shop.made["connection_uris"][0]["connection_uri"]) as c:
         c.run("DROP TABLE IF EXISTS past; CREATE TABLE past AS SELECT 1 AS id")
         lsn = c.one("SELECT pg_current_wal_insert_lsn()::text")
-    when = h.now().replace("+00:00", "Z")
-    with connect(guest.uri(tls=False)) as c:
+    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(milliseconds=1)
+    when = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")  # the only form that it takes
+    h.wait_for(lambda: datetime.datetime.now(datetime.timezone.utc) > moment, "that has passed")
+    with connect(guest.shop.made["connection_uris"][0]["connection_uri"]) as c:
         c.run("INSERT INTO past VALUES (2)")
     for moment in (when, lsn):
         uri = ctl("cs", f"main@{moment}", plain=True).strip()
