@@ -48,8 +48,45 @@ BOUGH_API BOUGH_CHECK int bough_endpoint_find(bough_endpoint **endpoint, bough_c
                                               const char *project, const char *branch,
                                               bough_error *err);
 
+/**
+ * Find an endpoint by its id.
+ *
+ * @param[out] endpoint  Free with bough_endpoint_free().
+ * @param project        Id of the project.
+ * @param id             Id of the endpoint.
+ * @retval BOUGH_E_NOTFOUND  The project has none of that id.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_get(bough_endpoint **endpoint, bough_client *client,
+                                             const char *project, const char *id, bough_error *err);
+
 /** Free. NULL is allowed. */
 BOUGH_API void bough_endpoint_free(bough_endpoint *endpoint);
+
+/** What is asked for in a new endpoint. Set everything to zero but `version` and `branch`. */
+typedef struct bough_endpoint_options {
+    unsigned version;   /**< 1 */
+    const char *branch; /**< id of the branch */
+    int is_read_only;   /**< beside the one that writes: it follows that one, and only reads */
+    double least, most; /**< compute units, multiples of 0.25 up to 16; 0: the usual */
+} bough_endpoint_options;
+
+/**
+ * Make an endpoint of a branch and start its compute.
+ *
+ * @param[out] endpoint  Free with bough_endpoint_free().
+ * @param project        Id of the project.
+ * @param options        What is asked for.
+ * @retval BOUGH_E_CONFLICT      The branch has one that writes already.
+ * @retval BOUGH_E_PRECONDITION  It has as many as there may be that only read.
+ */
+BOUGH_API BOUGH_CHECK int bough_endpoint_create(bough_endpoint **endpoint, bough_client *client,
+                                                const char *project,
+                                                const bough_endpoint_options *options,
+                                                bough_error *err);
+
+/** Stop the compute of an endpoint and delete the endpoint. `project` and `id` are ids. */
+BOUGH_API BOUGH_CHECK int bough_endpoint_delete(bough_client *client, const char *project,
+                                                const char *id, bough_error *err);
 
 /**
  * Start the compute; returns when it answers queries. One that runs already is success.
@@ -136,6 +173,22 @@ BOUGH_API BOUGH_CHECK int bough_uri_get_socket(char **uri, bough_client *client,
 BOUGH_API BOUGH_CHECK int bough_uri_get(char **uri, bough_client *client, const char *project,
                                         const char *branch, const char *database, const char *role,
                                         bough_error *err);
+
+/** Which connection URI is asked for. Set everything to zero but `version` and one of `branch` and
+ * `endpoint`. */
+typedef struct bough_uri_options {
+    unsigned version;     /**< 1 */
+    const char *branch;   /**< id of a branch: by the endpoint that writes */
+    const char *endpoint; /**< id of an endpoint */
+    const char *database; /**< NULL: the branch's first database */
+    const char *role;     /**< NULL: the owner of that database */
+    int by_socket;        /**< as bough_uri_get_socket() */
+    int is_pooled;        /**< as bough_uri_get_pooled(); not with `by_socket` */
+} bough_uri_options;
+
+/** Get a connection URI. @param[out] uri  Holds a password; free with bough_uri_free(). */
+BOUGH_API BOUGH_CHECK int bough_uri_get_with(char **uri, bough_client *client, const char *project,
+                                             const bough_uri_options *options, bough_error *err);
 
 /** Overwrite and free a URI. NULL is allowed. */
 BOUGH_API void bough_uri_free(char *uri);

@@ -281,6 +281,8 @@ int cmd_endpoint_suspend(const cli_args *args, bough_error *err);
 int cmd_endpoint_restart(const cli_args *args, bough_error *err);
 int cmd_endpoint_resize(const cli_args *args, bough_error *err);
 int cmd_endpoint_why(const cli_args *args, bough_error *err);
+int cmd_endpoint_create(const cli_args *args, bough_error *err);
+int cmd_endpoint_delete(const cli_args *args, bough_error *err);
 int cmd_ip_allow_list(const cli_args *args, bough_error *err);
 int cmd_ip_allow_add(const cli_args *args, bough_error *err);
 int cmd_ip_allow_remove(const cli_args *args, bough_error *err);

@@ -40,10 +40,43 @@ static int make_look(bough_branch **look, bough_client *client, const char *proj
 
 /* The branch that a command line means. */
 static int get_branch(bough_branch **branch, bool *is_look, bough_client *client,
-                      const char *project, const char *text, bough_error *err) {
+                      const char *project, const cli_args *args, bough_error *err) {
+    const char *text = cli_word_get(args, 0);
     int rc = bough_branch_find(branch, client, project, text, err);
     *is_look = rc == BOUGH_E_NOTFOUND && text && strchr(text, '@');
+    if (*is_look && (cli_get(args, "endpoint") || cli_get(args, "endpoint-type")))
+        return bough_fail(err, BOUGH_E_USAGE,
+                          "a moment of the past has one endpoint: --endpoint and --endpoint-type "
+                          "are for branches");
     return *is_look ? make_look(branch, client, project, text, err) : rc;
+}
+
+/* --endpoint-type and --endpoint: which endpoint of the branch; `id` stays "" for the one that
+ * writes. */
+static int choose_endpoint(char *id, size_t size, bough_client *client, const char *project,
+                           const bough_branch *branch, const cli_args *args, bough_error *err) {
+    const char *type = cli_get(args, "endpoint-type"), *wanted = cli_get(args, "endpoint");
+    bough_endpoint_list *list = NULL;
+    *id = '\0';
+    if (type && strcmp(type, "read_only") != 0 && strcmp(type, "read_write") != 0)
+        return bough_fail(err, BOUGH_E_USAGE,
+                          "--endpoint-type is read_only or read_write, not \"%.60s\"", type);
+    if (!wanted && (!type || strcmp(type, "read_write") == 0)) return BOUGH_OK;
+    int rc = bough_endpoint_get_all(&list, client, project, err);
+    for (size_t i = 0; !rc && i < list->count && !*id; i++) {
+        const bough_endpoint *e = list->items[i];
+        if (strcmp(e->branch_id, branch->id) == 0 && (!type || strcmp(e->type, type) == 0) &&
+            (!wanted || strcmp(e->id, wanted) == 0))
+            (void)snprintf(id, size, "%s", e->id);
+    }
+    bough_endpoint_list_free(list);
+    if (rc || *id) return rc;
+    if (wanted)
+        return bough_fail(err, BOUGH_E_NOTFOUND, "branch \"%s\" has no endpoint \"%.60s\"",
+                          branch->name, wanted);
+    (void)bough_fail(err, BOUGH_E_NOTFOUND, "branch \"%s\" has no read-only endpoint",
+                     branch->name);
+    return bough_hint(err, "Make one: bough endpoint create %.200s --type read_only", branch->name);
 }
 
 /*
@@ -56,18 +89,25 @@ static int get_uri(char **uri, char **branch_name, char *look, const cli_args *a
     bough_project *project = NULL;
     bough_branch *branch = NULL;
     bool is_look = false;
-    const char *database = cli_get(args, "database"), *role = cli_get(args, "role");
+    char endpoint[LOOK_SIZE] = "";
+    bough_uri_options options = {.version = 1,
+                                 .database = cli_get(args, "database"),
+                                 .role = cli_get(args, "role"),
+                                 .by_socket = cli_get(args, "socket") != NULL,
+                                 .is_pooled = cli_get(args, "pooled") != NULL};
     *uri = *branch_name = NULL;
     if (cli_get(args, "socket") && cli_get(args, "pooled"))
         return bough_fail(err, BOUGH_E_USAGE, "--socket and --pooled exclude each other");
     int rc = cli_connect_project(&client, &project, args, err);
-    if (!rc) rc = get_branch(&branch, &is_look, client, project->id, cli_word_get(args, 0), err);
+    if (!rc) rc = get_branch(&branch, &is_look, client, project->id, args, err);
     (void)snprintf(look, LOOK_SIZE, "%s", !rc && is_look ? branch->id : "");
     if (!rc)
-        rc = (cli_get(args, "socket") ? bough_uri_get_socket
-              : cli_get(args, "pooled")
-                  ? bough_uri_get_pooled
-                  : bough_uri_get)(uri, client, project->id, branch->id, database, role, err);
+        rc = choose_endpoint(endpoint, sizeof endpoint, client, project->id, branch, args, err);
+    if (!rc) {
+        options.branch = branch->id;
+        options.endpoint = *endpoint ? endpoint : NULL;
+        rc = bough_uri_get_with(uri, client, project->id, &options, err);
+    }
     if (!rc && !(*branch_name = strdup(branch->name)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_branch_free(branch);

@@ -41,6 +41,8 @@ int cmd_endpoint_list(const cli_args *args, bough_error *err) {
     return rc;
 }
 
+enum { CALLED_SIZE = 1200 };
+
 /* What a command works on. */
 typedef struct subject {
     bough_client *client;
@@ -56,31 +58,32 @@ static void subject_free(subject *s) {
     cli_disconnect(s->client);
 }
 
-/* The id of the branch whose endpoint has this id; "" where there is none. */
-static int branch_of_endpoint(char *branch, size_t size, subject *s, const char *id,
-                              bough_error *err) {
-    bough_endpoint_list *list = NULL;
-    *branch = '\0';
-    int rc = bough_endpoint_get_all(&list, s->client, s->project->id, err);
-    for (size_t i = 0; !rc && i < list->count; i++)
-        if (strcmp(list->items[i]->id, id) == 0)
-            (void)snprintf(branch, size, "%s", list->items[i]->branch_id);
-    bough_endpoint_list_free(list);
+/* The endpoint that the first word means: its own id, or the name or id of its branch, for that
+ * which writes. */
+static int subject_find(subject *s, const cli_args *args, bough_error *err) {
+    const char *word = cli_word_get(args, 0);
+    bool is_id = word && strncmp(word, "ep-", 3) == 0;
+    *s = (subject){NULL, NULL, NULL, NULL};
+    int rc = cli_connect_project(&s->client, &s->project, args, err);
+    if (!rc && is_id) {
+        rc = bough_endpoint_get(&s->endpoint, s->client, s->project->id, word, err);
+        if (rc == BOUGH_E_NOTFOUND) is_id = false; /* a branch may be called so */
+        if (rc == BOUGH_E_NOTFOUND) rc = BOUGH_OK;
+    }
+    if (!rc)
+        rc = bough_branch_find(&s->branch, s->client, s->project->id,
+                               is_id ? s->endpoint->branch_id : word, err);
+    if (!rc && !is_id)
+        rc = bough_endpoint_find(&s->endpoint, s->client, s->project->id, s->branch->id, err);
     return rc;
 }
 
-/* The endpoint that the first word means: its own id, or the name or id of its branch. */
-static int subject_find(subject *s, const cli_args *args, bough_error *err) {
-    char branch[128] = "";
-    const char *word = cli_word_get(args, 0);
-    *s = (subject){NULL, NULL, NULL, NULL};
-    int rc = cli_connect_project(&s->client, &s->project, args, err);
-    if (!rc && word && strncmp(word, "ep-", 3) == 0)
-        rc = branch_of_endpoint(branch, sizeof branch, s, word, err);
-    if (!rc)
-        rc = bough_branch_find(&s->branch, s->client, s->project->id, *branch ? branch : word, err);
-    if (!rc) rc = bough_endpoint_find(&s->endpoint, s->client, s->project->id, s->branch->id, err);
-    return rc;
+/* "Compute of branch main"; of one that only reads "Read-only compute ep-x of branch main". */
+static const char *called(char *out, size_t size, const subject *s) {
+    bool is_read_only = strcmp(s->endpoint->type, "read_only") == 0;
+    (void)snprintf(out, size, "%s%s of branch %s", is_read_only ? "Read-only compute " : "Compute",
+                   is_read_only ? s->endpoint->id : "", s->branch->name);
+    return out;
 }
 
 int cmd_endpoint_get(const cli_args *args, bough_error *err) {
@@ -109,13 +112,14 @@ static int change(const cli_args *args,
                               bough_error *),
                   const char *state, bough_error *err) {
     subject s;
+    char name[CALLED_SIZE];
     bough_endpoint *changed = NULL;
     int rc = subject_find(&s, args, err);
     if (!rc) rc = call(&changed, s.client, s.project->id, s.endpoint->id, err);
     if (!rc && args->json)
         rc = cli_print_json(cli_json(changed->json), err);
     else if (!rc)
-        cli_say(args, "Compute of branch %s is %s", s.branch->name,
+        cli_say(args, "%s is %s", called(name, sizeof name, &s),
                 *changed->state ? changed->state : state);
     bough_endpoint_free(changed);
     subject_free(&s);
@@ -147,6 +151,7 @@ static int read_units(double *least, double *most, const char *text, bough_error
 int cmd_endpoint_resize(const cli_args *args, bough_error *err) {
     subject s = {NULL, NULL, NULL, NULL};
     bough_endpoint *changed = NULL;
+    char name[CALLED_SIZE];
     double least, most;
     int rc = read_units(&least, &most, args->words[1], err);
     if (!rc) rc = subject_find(&s, args, err);
@@ -156,7 +161,7 @@ int cmd_endpoint_resize(const cli_args *args, bough_error *err) {
     if (!rc && args->json)
         rc = cli_print_json(cli_json(changed->json), err);
     else if (!rc)
-        cli_say(args, "Compute of branch %s has %s units%s", s.branch->name, args->words[1],
+        cli_say(args, "%s has %s units%s", called(name, sizeof name, &s), args->words[1],
                 strcmp(s.endpoint->state, "active") == 0 ? " from its next start on" : "");
     bough_endpoint_free(changed);
     subject_free(&s);
@@ -168,10 +173,10 @@ int cmd_endpoint_restart(const cli_args *args, bough_error *err) {
 }
 
 static void say_why(const cli_args *args, const subject *s, const bough_endpoint_reason *r) {
-    char time[40];
+    char time[40], name[CALLED_SIZE];
     bool is_awake = strcmp(r->state, "active") == 0;
     cli_format_time(time, sizeof time, r->since);
-    cli_say(args, "Compute of branch %s is %s%s%s", s->branch->name, is_awake ? "awake" : "asleep",
+    cli_say(args, "%s is %s%s%s", called(name, sizeof name, s), is_awake ? "awake" : "asleep",
             *r->since ? " since " : "", *r->since ? time : "");
     if (*r->cause) cli_say(args, "  cause       %s", r->cause);
     if (!is_awake) {
@@ -199,6 +204,45 @@ int cmd_endpoint_why(const cli_args *args, bough_error *err) {
     else if (!rc)
         say_why(args, &s, reason);
     bough_endpoint_reason_free(reason);
+    subject_free(&s);
+    return rc;
+}
+
+int cmd_endpoint_create(const cli_args *args, bough_error *err) {
+    subject s = {NULL, NULL, NULL, NULL};
+    const char *type = cli_get(args, "type"), *size = cli_get(args, "size");
+    char name[CALLED_SIZE];
+    bough_endpoint_options options = {.version = 1,
+                                      .is_read_only = type && strcmp(type, "read_only") == 0};
+    int rc = BOUGH_OK;
+    if (type && !options.is_read_only && strcmp(type, "read_write") != 0)
+        rc = bough_fail(err, BOUGH_E_USAGE, "--type is read_only or read_write, not \"%.60s\"",
+                        type);
+    if (!rc && size) rc = read_units(&options.least, &options.most, size, err);
+    if (!rc) rc = cli_connect_project(&s.client, &s.project, args, err);
+    if (!rc) rc = bough_branch_find(&s.branch, s.client, s.project->id, args->words[0], err);
+    if (!rc) options.branch = s.branch->id;
+    if (!rc) rc = bough_endpoint_create(&s.endpoint, s.client, s.project->id, &options, err);
+    if (!rc && args->json) {
+        rc = cli_print_json(cli_json(s.endpoint->json), err);
+    } else if (!rc) {
+        cli_say(args, "%s is active", called(name, sizeof name, &s));
+        cli_say(args, "  endpoint  %s", s.endpoint->id);
+        cli_say(args, "  host      %s", s.endpoint->host);
+    }
+    subject_free(&s);
+    return rc;
+}
+
+int cmd_endpoint_delete(const cli_args *args, bough_error *err) {
+    subject s;
+    int rc = subject_find(&s, args, err);
+    if (!rc) rc = bough_endpoint_delete(s.client, s.project->id, s.endpoint->id, err);
+    if (!rc && args->json)
+        rc = cli_print_json(
+            json_pack("{s:b,s:o}", "deleted", 1, "endpoint", cli_json(s.endpoint->json)), err);
+    else if (!rc)
+        cli_say(args, "Endpoint %s of branch %s is deleted", s.endpoint->id, s.branch->name);
     subject_free(&s);
     return rc;
 }

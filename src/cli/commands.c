@@ -13,7 +13,11 @@
     "transactions are read-only unless they say otherwise; what they write then is "               \
     "gone with it. "
 #define BY_NAME "Branches are named by name or id."
-#define OF_ENDPOINT "An endpoint is named by its id, or by its branch. "
+#define OF_ENDPOINT "An endpoint is named by its id, or the one that writes by its branch. "
+#define WHICH_ENDPOINT                                                                             \
+    {"endpoint-type", 0, "TYPE", "read_only: by an endpoint that only reads", 0, 0}, {             \
+        "endpoint", 0, "ID", "By this endpoint of the branch", 0, 0                                \
+    }
 
 static const cli_option up_options[] = {
     {"port", 0, "N", "TCP port of the API on 127.0.0.1 (default: 7117, or a free one)", 1, 65535},
@@ -110,11 +114,18 @@ static const cli_option branch_reset_options[] = {PRESERVE, {0}};
 static const cli_option connect_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
+    WHICH_ENDPOINT,
+    {0}};
+
+static const cli_option endpoint_create_options[] = {
+    {"type", 0, "TYPE", "read_only, or read_write (the default)", 0, 0},
+    {"size", 0, "UNITS", "Compute units, as bough endpoint resize takes them (default: 1)", 0, 0},
     {0}};
 
 static const cli_option cs_options[] = {
     {"database", 'd', "NAME", "Database (default: the branch's first)", 0, 0},
     {"role", 'r', "NAME", "Role (default: the owner of the database)", 0, 0},
+    WHICH_ENDPOINT,
     {"pooled", 0, NULL, "By the branch's pooler: PgBouncer, in transaction mode", 0, 0},
     {"socket", 0, NULL, "Start the compute and name its Unix socket instead", 0, 0},
     {0}};
@@ -524,6 +535,35 @@ static const cli_command endpoint_commands[] = {
      .uses = PROJECT,
      .run = cmd_endpoint_list,
      .examples = "bough endpoint list"},
+    {.name = "create",
+     .summary = "Make an endpoint of a branch and start its compute",
+     .words = "BRANCH",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .options = endpoint_create_options,
+     .run = cmd_endpoint_create,
+     .details =
+         "A branch has at most one endpoint that writes, and up to 16 that only read. The compute "
+         "of "
+         "one that only reads is a hot standby of the branch's own: it sees what was committed "
+         "there "
+         "a moment ago, refuses every change, and wakes and sleeps by itself. While it is awake it "
+         "keeps the branch's own compute neither awake nor asleep.",
+     .examples = "bough endpoint create main --type read_only --size 2\n"
+                 "bough psql main --endpoint-type read_only"},
+    {.name = "delete",
+     .summary = "Stop the compute of an endpoint and delete the endpoint",
+     .words = "ENDPOINT",
+     .min_words = 1,
+     .max_words = 1,
+     .word = CLI_WORD_BRANCH,
+     .uses = PROJECT,
+     .run = cmd_endpoint_delete,
+     .details = OF_ENDPOINT "Its connections end, and nobody can connect by its host any more. The "
+                            "branch and its data stay.",
+     .examples = "bough endpoint delete ep-silent-smoke-806639"},
     {.name = "get",
      .summary = "Show an endpoint",
      .words = "ENDPOINT",

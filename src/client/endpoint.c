@@ -70,6 +70,50 @@ int bough_endpoint_find(bough_endpoint **endpoint, bough_client *client, const c
     return rc;
 }
 
+int bough_endpoint_get(bough_endpoint **endpoint, bough_client *client, const char *project,
+                       const char *id, bough_error *err) {
+    json_t *answer = NULL;
+    *endpoint = NULL;
+    int rc = bough_request_get(&answer, client, err, "/projects/%s/endpoints/%s", project, id);
+    if (!rc) rc = boxed(endpoint, json_object_get(answer, "endpoint"), err);
+    json_decref(answer);
+    return rc;
+}
+
+int bough_endpoint_create(bough_endpoint **endpoint, bough_client *client, const char *project,
+                          const bough_endpoint_options *options, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *answer = NULL,
+           *wish = json_pack("{s:s,s:s}", "branch_id", options->branch, "type",
+                             options->is_read_only ? "read_only" : "read_write"),
+           *body = json_pack("{s:O}", "endpoint", wish);
+    *endpoint = NULL;
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints", project);
+    if (!rc && !body) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc && options->least > 0)
+        (void)json_object_set_new(wish, "autoscaling_limit_min_cu", json_real(options->least));
+    if (!rc && options->most > 0)
+        (void)json_object_set_new(wish, "autoscaling_limit_max_cu", json_real(options->most));
+    bough_request request = {.method = "POST", .path = path, .body = body};
+    if (!rc) rc = bough_request_send(&answer, client, &request, err);
+    if (!rc) rc = boxed(endpoint, json_object_get(answer, "endpoint"), err);
+    json_decref(wish);
+    json_decref(body);
+    json_decref(answer);
+    return rc;
+}
+
+int bough_endpoint_delete(bough_client *client, const char *project, const char *id,
+                          bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *answer = NULL;
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s", project, id);
+    bough_request request = {.method = "DELETE", .path = path};
+    if (!rc) rc = bough_request_send(&answer, client, &request, err);
+    json_decref(answer);
+    return rc;
+}
+
 void bough_endpoint_free(bough_endpoint *endpoint) {
     bough_box_free(endpoint);
 }
@@ -164,21 +208,18 @@ static int add_query(char *path, size_t size, const char *name, const char *valu
     return bough_request_path(path + used, size - used, err, "&%s=%s", name, value);
 }
 
-typedef struct uri_wish {
-    const char *project, *branch, *database, *role;
-    bool by_socket, is_pooled;
-} uri_wish;
-
-static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_error *err) {
+int bough_uri_get_with(char **uri, bough_client *client, const char *project,
+                       const bough_uri_options *o, bough_error *err) {
     *uri = NULL;
     char path[BOUGH_REQUEST_PATH_MAX];
     json_t *answer = NULL;
-    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/connection_uri?branch_id=%s",
-                                w->project, w->branch);
-    if (!rc && w->database) rc = add_query(path, sizeof path, "database_name", w->database, err);
-    if (!rc && w->role) rc = add_query(path, sizeof path, "role_name", w->role, err);
-    if (!rc && w->is_pooled) rc = add_query(path, sizeof path, "pooled", "true", err);
-    if (!rc && w->by_socket) rc = add_query(path, sizeof path, "socket", "true", err);
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/connection_uri?pooled=%s",
+                                project, o->is_pooled ? "true" : "false");
+    const char *const of[] = {"branch_id", "endpoint_id", "database_name", "role_name"};
+    const char *const values[] = {o->branch, o->endpoint, o->database, o->role};
+    for (size_t i = 0; !rc && i < sizeof of / sizeof of[0]; i++)
+        if (values[i]) rc = add_query(path, sizeof path, of[i], values[i], err);
+    if (!rc && o->by_socket) rc = add_query(path, sizeof path, "socket", "true", err);
     if (!rc)
         rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = path},
                                 err);
@@ -191,17 +232,22 @@ static int get_uri(char **uri, bough_client *client, const uri_wish *w, bough_er
 
 int bough_uri_get(char **uri, bough_client *client, const char *project, const char *branch,
                   const char *database, const char *role, bough_error *err) {
-    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false, false}, err);
+    bough_uri_options o = {.version = 1, .branch = branch, .database = database, .role = role};
+    return bough_uri_get_with(uri, client, project, &o, err);
 }
 
 int bough_uri_get_socket(char **uri, bough_client *client, const char *project, const char *branch,
                          const char *database, const char *role, bough_error *err) {
-    return get_uri(uri, client, &(uri_wish){project, branch, database, role, true, false}, err);
+    bough_uri_options o = {
+        .version = 1, .branch = branch, .database = database, .role = role, .by_socket = 1};
+    return bough_uri_get_with(uri, client, project, &o, err);
 }
 
 int bough_uri_get_pooled(char **uri, bough_client *client, const char *project, const char *branch,
                          const char *database, const char *role, bough_error *err) {
-    return get_uri(uri, client, &(uri_wish){project, branch, database, role, false, true}, err);
+    bough_uri_options o = {
+        .version = 1, .branch = branch, .database = database, .role = role, .is_pooled = 1};
+    return bough_uri_get_with(uri, client, project, &o, err);
 }
 
 void bough_uri_free(char *uri) {

@@ -118,6 +118,20 @@ static const char *const migrations[] = {
     "ALTER TABLE projects ADD COLUMN least_quarters INTEGER NOT NULL DEFAULT 4;"
     "ALTER TABLE projects ADD COLUMN most_quarters INTEGER NOT NULL DEFAULT 4;"
     "ALTER TABLE projects ADD COLUMN suspend_timeout_seconds INTEGER NOT NULL DEFAULT 0;",
+    /* endpoints that only read: a branch has any number of them beside the one that writes */
+    "CREATE TABLE endpoints_new (id TEXT PRIMARY KEY,"
+    " project_id TEXT NOT NULL REFERENCES projects ON DELETE CASCADE,"
+    " branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE,"
+    " suspend_timeout_seconds INTEGER NOT NULL, last_error TEXT, created_ms INTEGER NOT NULL,"
+    " updated_ms INTEGER NOT NULL, least_quarters INTEGER NOT NULL, most_quarters INTEGER NOT NULL,"
+    " is_read_only INTEGER NOT NULL) STRICT;"
+    "INSERT INTO endpoints_new SELECT id, project_id, branch_id, suspend_timeout_seconds,"
+    " last_error, created_ms, updated_ms, least_quarters, most_quarters, 0 FROM endpoints ORDER BY"
+    " rowid;"
+    "DROP TABLE endpoints;"
+    "ALTER TABLE endpoints_new RENAME TO endpoints;"
+    "CREATE UNIQUE INDEX endpoints_read_write ON endpoints (branch_id) WHERE is_read_only = 0;"
+    "CREATE INDEX endpoints_branch ON endpoints (branch_id);",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

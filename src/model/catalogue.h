@@ -193,7 +193,7 @@ BOUGH_CHECK int bough_templates_insert(bough_catalogue *cat, const char *id, bou
 BOUGH_CHECK int bough_templates_list(char (**ids)[BOUGH_ID_SIZE], size_t *n, bough_catalogue *cat,
                                      bough_error *err);
 
-/* Endpoints: at most one per branch. */
+/* Endpoints: of a branch at most one that writes, and any number that only read. */
 BOUGH_CHECK int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row,
                                        bough_error *err);
 /** Not of a deleted branch. */
@@ -202,8 +202,24 @@ BOUGH_CHECK int bough_endpoints_get(bough_endpoint_row *row, bough_catalogue *ca
 /** Of whatever project. */
 BOUGH_CHECK int bough_endpoints_find(bough_endpoint_row *row, bough_catalogue *cat, const char *id,
                                      bough_error *err);
+/** The one that writes. */
 BOUGH_CHECK int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat,
                                           const char *branch, bough_error *err);
+/**
+ * The directory of STORE/branches/ on which an endpoint's compute runs: the branch's own, or for
+ * one that only reads a fork of it under the endpoint's id. Computes are known by it. Borrowed.
+ */
+const char *bough_endpoint_home(const bough_endpoint_row *row);
+/** The endpoint whose home that is. */
+BOUGH_CHECK int bough_endpoints_at(bough_endpoint_row *row, bough_catalogue *cat, const char *home,
+                                   bough_error *err);
+/** Those of a branch that only read, oldest first. */
+BOUGH_CHECK int bough_endpoints_list_reading(bough_endpoint_row **rows, size_t *n,
+                                             bough_catalogue *cat, const char *branch,
+                                             bough_error *err);
+/** Let two branches exchange those that only read. */
+BOUGH_CHECK int bough_endpoints_swap_reading(bough_catalogue *cat, const char *a, const char *b,
+                                             bough_error *err);
 /** Of a project, or of all with NULL; with those of deleted branches. */
 BOUGH_CHECK int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
                                      const char *project, bough_error *err);

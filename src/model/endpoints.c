@@ -4,7 +4,7 @@
 
 #define COLUMNS                                                                                    \
     "id, project_id, branch_id, suspend_timeout_seconds, last_error, created_ms, updated_ms,"      \
-    " least_quarters, most_quarters"
+    " least_quarters, most_quarters, is_read_only"
 
 /* Not of a deleted branch. */
 #define OF_LIVE "(SELECT deleted_ms FROM branches b WHERE b.id = endpoints.branch_id) IS NULL"
@@ -20,15 +20,17 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->updated_ms = sqlite3_column_int64(stmt, 6);
     row->least_quarters = sqlite3_column_int(stmt, 7);
     row->most_quarters = sqlite3_column_int(stmt, 8);
+    row->is_read_only = sqlite3_column_int(stmt, 9) != 0;
 }
 
 int bough_endpoints_insert(bough_catalogue *cat, const bough_endpoint_row *row, bough_error *err) {
     int rc = bough_query_run(
-        NULL, cat, err, "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "sssitiiii", row->id, row->project_id, row->branch_id,
+        NULL, cat, err, "INSERT INTO endpoints (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "sssitiiiii", row->id, row->project_id, row->branch_id,
         (int64_t)row->suspend_timeout_seconds, row->last_error, row->created_ms, row->updated_ms,
         (int64_t)(row->least_quarters ? row->least_quarters : BOUGH_SIZE_QUARTERS),
-        (int64_t)(row->most_quarters ? row->most_quarters : BOUGH_SIZE_QUARTERS));
+        (int64_t)(row->most_quarters ? row->most_quarters : BOUGH_SIZE_QUARTERS),
+        (int64_t)row->is_read_only);
     if (rc == BOUGH_E_CONFLICT)
         (void)bough_fail(err, rc, "read_write endpoint already exists for branch \"%s\"",
                          row->branch_id);
@@ -57,12 +59,47 @@ int bough_endpoints_find(bough_endpoint_row *row, bough_catalogue *cat, const ch
 int bough_endpoints_of_branch(bough_endpoint_row *row, bough_catalogue *cat, const char *branch,
                               bough_error *err) {
     int rc = bough_query_one(row, sizeof *row, fill, cat, err,
-                             "SELECT " COLUMNS " FROM endpoints WHERE branch_id = ?", "s", branch);
+                             "SELECT " COLUMNS " FROM endpoints WHERE branch_id = ? AND"
+                             " is_read_only = 0",
+                             "s", branch);
     if (rc == BOUGH_E_NOTFOUND) {
         (void)bough_fail(err, rc, "branch \"%.100s\" has no endpoint", branch);
         (void)bough_hint(err, "Create one for it first.");
     }
     return rc;
+}
+
+const char *bough_endpoint_home(const bough_endpoint_row *row) {
+    return row->is_read_only ? row->id : row->branch_id;
+}
+
+int bough_endpoints_at(bough_endpoint_row *row, bough_catalogue *cat, const char *home,
+                       bough_error *err) {
+    int rc = bough_query_one(row, sizeof *row, fill, cat, err,
+                             "SELECT " COLUMNS " FROM endpoints WHERE id = ? AND is_read_only = 1",
+                             "s", home);
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    bough_error_clear(err);
+    return bough_endpoints_of_branch(row, cat, home, err);
+}
+
+int bough_endpoints_list_reading(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,
+                                 const char *branch, bough_error *err) {
+    void *records;
+    int rc = bough_query_rows(&records, n, sizeof **rows, fill, cat, err,
+                              "SELECT " COLUMNS " FROM endpoints WHERE branch_id = ? AND"
+                              " is_read_only = 1 ORDER BY created_ms, rowid",
+                              "s", branch);
+    *rows = records;
+    return rc;
+}
+
+int bough_endpoints_swap_reading(bough_catalogue *cat, const char *a, const char *b,
+                                 bough_error *err) {
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE endpoints SET branch_id = CASE branch_id WHEN ?1 THEN ?2 ELSE"
+                           " ?1 END WHERE is_read_only = 1 AND branch_id IN (?1, ?2)",
+                           "ss", a, b);
 }
 
 int bough_endpoints_list(bough_endpoint_row **rows, size_t *n, bough_catalogue *cat,

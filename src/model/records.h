@@ -104,6 +104,7 @@ typedef struct bough_endpoint_row {
     int suspend_timeout_seconds; /**< above 0: suspended after so long without a session */
     int least_quarters,
         most_quarters;    /**< its size: quarters of a compute unit; 0: BOUGH_SIZE_QUARTERS */
+    bool is_read_only;    /**< its compute follows that of the branch's read-write endpoint */
     char last_error[512]; /**< why its compute ended unexpectedly; "" when it did not */
     int64_t created_ms, updated_ms;
 } bough_endpoint_row;

@@ -49,9 +49,9 @@ int bough_rule_name(const char *kind, const char *name, bough_error *err) {
 }
 
 int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {
-    static const char *const kept[] = {"public",       "none",        "template0",
-                                       "template1",    "bough_admin", "current_user",
-                                       "session_user", "current_role"};
+    static const char *const kept[] = {"public",       "none",         "template0",
+                                       "template1",    "bough_admin",  "bough_standby",
+                                       "current_user", "session_user", "current_role"};
     size_t count = 0;
     if (!name || !*name)
         return bough_fail(err, BOUGH_E_INVALID, "the name of a %s must not be empty", kind);

@@ -28,6 +28,10 @@ enum {
     BOUGH_SIZE_MOST_QUARTERS = 64 /**< 16 compute units */
 };
 
+/** So many endpoints of a branch may only read: what follows a compute takes one of its slots for
+ * WAL senders. */
+#define BOUGH_READ_ONLY_MOST 16
+
 /** Sizes: each a quarter of a unit to 16 units, and the least not above the most. */
 BOUGH_CHECK int bough_rule_size(int least_quarters, int most_quarters, bough_error *err);
 

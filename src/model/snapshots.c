@@ -305,7 +305,7 @@ int bough_restored_get(bough_restored_row *row, bough_catalogue *cat, const char
     return rc;
 }
 
-/* Endpoints change places; a branch has one at most, so by way of none. */
+/* Endpoints change places; a branch has one at most that writes, so by way of none. */
 static int swap_endpoints(bough_catalogue *cat, const char *a, const char *b, bough_error *err) {
     bough_endpoint_row of_a, of_b;
     int has_a = bough_endpoints_of_branch(&of_a, cat, a, NULL);
@@ -316,7 +316,7 @@ static int swap_endpoints(bough_catalogue *cat, const char *a, const char *b, bo
     (void)snprintf(of_b.branch_id, sizeof of_b.branch_id, "%s", a);
     if (!rc && !has_a) rc = bough_endpoints_insert(cat, &of_a, err);
     if (!rc && !has_b) rc = bough_endpoints_insert(cat, &of_b, err);
-    return rc;
+    return rc ? rc : bough_endpoints_swap_reading(cat, a, b, err);
 }
 
 int bough_restored_replace(bough_catalogue *cat, const bough_branch_row *restored,

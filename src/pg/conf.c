@@ -27,6 +27,8 @@
 #include "util/fs.h"
 
 enum { TEXT_MAX = 1 << 20 };
+/* What PostgreSQL has where nothing is said. */
+enum { DEFAULT_CONNECTIONS = 100 };
 
 static const char carried_name[] = "bough_carried.conf";
 
@@ -359,6 +361,36 @@ int bough_conf_carried(char ***carried, const char *pgdata, bough_error *err) {
     return rc ? rc : read_settings(carried, path, err);
 }
 
+/* The last value of a setting in a file; false where it has none. */
+static bool find_value(char *out, size_t size, const char *pgdata, const char *file,
+                       const char *name) {
+    char path[BOUGH_PATH_MAX], **settings = NULL;
+    size_t n = strlen(name);
+    bool found = false;
+    if (bough_path(path, sizeof path, NULL, "%s/%s", pgdata, file) ||
+        read_settings(&settings, path, NULL))
+        return false;
+    for (size_t i = 0; settings[i]; i++) {
+        if (strncmp(settings[i], name, n) != 0 || settings[i][n] != '=') continue;
+        (void)snprintf(out, size, "%s", settings[i] + n + 1);
+        found = true;
+    }
+    free_list(settings);
+    return found;
+}
+
+int bough_conf_connections(int *connections, const char *pgdata, bough_error *err) {
+    static const char name[] = "max_connections";
+    char value[32];
+    if (!find_value(value, sizeof value, pgdata, "postgresql.auto.conf", name) &&
+        !find_value(value, sizeof value, pgdata, carried_name, name) &&
+        !find_value(value, sizeof value, pgdata, "postgresql.conf", name))
+        (void)snprintf(value, sizeof value, "%d", DEFAULT_CONNECTIONS);
+    *connections = atoi(value);
+    if (*connections > 0) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_CORRUPT, "max_connections is \"%s\" in \"%s\"", value, pgdata);
+}
+
 /* ---- writing ---- */
 
 /* Whether the file holds exactly this already. */
@@ -449,6 +481,9 @@ static const setting insisted[] = {
     {0, "restore_command", ""},
     {0, "synchronous_standby_names", ""},
     {0, "max_logical_replication_workers", "0"},
+    /* for those that read; a standby needs at least as many as what it follows */
+    {0, "max_wal_senders", "26"},
+    {0, "max_replication_slots", "26"},
     /* memory that the confinement allows */
     {0, "huge_pages", "off"},
     {0, "shared_memory_type", "mmap"},
@@ -473,6 +508,10 @@ static void add_settings(text *t, const setting *list, size_t n, int major) {
         if (major >= list[i].since) add_setting(t, list[i].name, list[i].value);
 }
 
+static int connections_of(int quarters) {
+    return quarters > 2 ? 25 * quarters : 50;
+}
+
 /* What follows the size; one compute unit is what PostgreSQL has by default. */
 static void add_size(text *t, int quarters, bool insists) {
     char number[32];
@@ -488,8 +527,41 @@ static void add_size(text *t, int quarters, bool insists) {
     add_setting(t, "work_mem", number);
     (void)snprintf(number, sizeof number, "%dMB", 16 * least);
     add_setting(t, "maintenance_work_mem", number);
-    (void)snprintf(number, sizeof number, "%d", quarters > 2 ? 25 * quarters : 50);
+    (void)snprintf(number, sizeof number, "%d", connections_of(quarters));
     add_setting(t, "max_connections", number);
+}
+
+/*
+ * A hot standby of the branch's own compute. It ends where any other compute would recover from a
+ * crash of one of its processes: its files are thrown away, and made anew when it starts again. So
+ * they need not outlive a crash of the machine either.
+ */
+static const setting following[] = {
+    {0, "hot_standby", "on"},
+    {0, "recovery_target_timeline", "current"},
+    /* a slot, so that WAL stays until it is received, which ends with the connection */
+    {0, "wal_receiver_create_temp_slot", "on"},
+    {0, "wal_receiver_status_interval", "1s"},
+    /* rows that are read here are not vacuumed there, as if they were read there; else a query has
+     * 30 s until replay goes on without it, as PostgreSQL has it */
+    {0, "hot_standby_feedback", "on"},
+    {0, "max_standby_streaming_delay", "30s"},
+    {0, "max_standby_archive_delay", "30s"},
+    {0, "restart_after_crash", "off"},
+    {0, "fsync", "off"},
+};
+
+static void add_following(text *t, const bough_conf *conf, int quarters) {
+    char number[16];
+    int own = connections_of(quarters);
+    (void)snprintf(number, sizeof number, "%d",
+                   own > conf->least_connections ? own : conf->least_connections);
+    add_settings(t, following, sizeof following / sizeof *following, conf->major);
+    add_setting(t, "max_connections", number);
+    add_setting(t, "primary_conninfo", conf->primary);
+    add_setting(t, "restore_command", conf->restore);
+    /* boughd tells it when there is something to receive again */
+    add_setting(t, "wal_retrieve_retry_interval", *conf->primary ? "500ms" : "60s");
 }
 
 static void add_sockets(text *t, const bough_conf *conf) {
@@ -527,7 +599,8 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
         add_setting(&t, "ssl_cert_file", conf->tls_cert);
         add_setting(&t, "ssl_key_file", conf->tls_key);
     }
-    add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : "0");
+    add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : conf->is_followed ? "64MB" : "0");
+    if (conf->primary) add_following(&t, conf, quarters);
     if (conf->is_read_only) add_setting(&t, "default_transaction_read_only", "on");
     int rc = put(pgdata, "postgresql.conf", &t, false, err);
     free(t.data);
@@ -539,10 +612,15 @@ static int write_access(const char *pgdata, const bough_conf *conf, bough_error 
     add_string(&t, conf->is_closed ? "local all " BOUGH_ADMIN_ROLE " scram-sha-256\n"
                                      "local all all reject\n"
                                      "host all all all reject\n"
-                                   : "local all all scram-sha-256\n"
+                                   : "local all " BOUGH_STANDBY_ROLE " reject\n"
+                                     "local all all scram-sha-256\n"
                                      "local replication " BOUGH_ADMIN_ROLE " scram-sha-256\n"
+                                     "host all " BOUGH_STANDBY_ROLE " all reject\n"
                                      "host all " BOUGH_ADMIN_ROLE " all reject\n"
                                      "host all all all scram-sha-256\n");
+    /* not for ever: a fork of the branch has that role, too, with the password that it had */
+    if (conf->is_followed && !conf->is_closed)
+        add_string(&t, "local replication " BOUGH_STANDBY_ROLE " scram-sha-256\n");
     int rc = put(pgdata, "pg_hba.conf", &t, false, err);
     free(t.data);
     text ident = {.data = NULL};
@@ -570,11 +648,4 @@ int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaste
     if (!rc && kill(postmaster_pid, SIGHUP) != 0 && errno != ESRCH)
         rc = bough_fail_sys(err, errno, "could not signal process %d", postmaster_pid);
     return rc;
-}
-
-int bough_conf_release_wal(const char *pgdata, const bough_conf *conf, int postmaster_pid,
-                           bough_error *err) {
-    bough_conf released = *conf;
-    released.hold_wal = false;
-    return bough_conf_rewrite(pgdata, &released, postmaster_pid, err);
 }

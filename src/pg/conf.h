@@ -13,6 +13,8 @@
 /** The superuser through which Bough itself speaks to a compute; see pg/admin.h, never given to
  * users. */
 #define BOUGH_ADMIN_ROLE "bough_admin"
+/** The role by which the standbys of a branch receive its WAL (server/standbys.h). */
+#define BOUGH_STANDBY_ROLE "bough_standby"
 
 /** What goes into the files. Strings are borrowed. */
 typedef struct bough_conf {
@@ -24,7 +26,12 @@ typedef struct bough_conf {
     const char *tls_cert, *tls_key; /**< files of the server's certificate; NULL: no TLS */
     bool is_closed;                 /**< only the administrator may connect */
     bool is_read_only;              /**< transactions are, unless they say otherwise */
-    bool hold_wal; /**< keep all WAL (wal_keep_size) while layers are not durable yet */
+    bool hold_wal;       /**< keep all WAL (wal_keep_size) while layers are not durable yet */
+    bool is_followed;    /**< keep some WAL for those that follow it, and let them in */
+    const char *primary; /**< connection string of the server that it follows as a hot standby; "":
+                            that one sleeps; NULL: it follows none */
+    const char *restore; /**< with `primary`: the command that fetches a WAL segment */
+    int least_connections; /**< with `primary`: max_connections of the server that it follows */
     const char *const *carried; /**< NULL-terminated "name=value" from the source: recovery minima
                                      (max_connections, ...), shared_preload_libraries, locale
                                    settings; the writer drops and overrides what would act outside.
@@ -38,9 +45,8 @@ BOUGH_CHECK int bough_conf_write(const char *pgdata, const bough_conf *conf, bou
 BOUGH_CHECK int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaster_pid,
                                    bough_error *err);
 
-/** Write them again with hold_wal off and make the running postmaster read them (SIGHUP). */
-BOUGH_CHECK int bough_conf_release_wal(const char *pgdata, const bough_conf *conf,
-                                       int postmaster_pid, bough_error *err);
+/** What max_connections is by the files in `pgdata`, at the latest start or the next one. */
+BOUGH_CHECK int bough_conf_connections(int *connections, const char *pgdata, bough_error *err);
 
 /** Read back the `carried` settings stored beside the configuration (bough_carried.conf); free with
  * free() each and the list. */

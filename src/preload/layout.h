@@ -21,6 +21,7 @@
                                         */
 #define BOUGH_TMP_NAME "bough_tmp"     /* base/pgsql_tmp lives here: never sealed */
 #define BOUGH_HISTORY_DIR "../history" /* from PGDATA: WAL segments that left pg_wal */
+#define BOUGH_FOLLOWED_FILE "followed" /* beside PGDATA: others receive the branch's WAL */
 #define BOUGH_WHITEOUT                                                                             \
     "bough:whiteout"              /* target of the symbolic link that stands for "unlinked"        \
                                    */

@@ -9,10 +9,10 @@
  * it (under PostgreSQL's WALWriteLock) writes zeros some way ahead. Every few hundred commits then
  * allocate, together.
  *
- * WAL before the redo point of a durable checkpoint serves nobody on a branch: it has no standbys
- * and no slots. PostgreSQL keeps it until its segment is full, and then keeps the segment's blocks
- * for the next ones. For a branch that writes much that is right. A quiet one gives them back at
- * each checkpoint, or a small change would cost its pages twice: in the WAL and in the head.
+ * WAL before the redo point of a durable checkpoint serves nobody on a branch that nobody follows.
+ * PostgreSQL keeps it until its segment is full, and then keeps the segment's blocks for the next
+ * ones. For a branch that writes much that is right. A quiet one gives them back at each
+ * checkpoint, or a small change would cost its pages twice: in the WAL and in the head.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -170,12 +170,16 @@ int bough_unlink_real(const char *path, const char *key) {
     return rc;
 }
 
-/* Whether the WAL since the branch was made is still needed, whatever checkpoints say: see
- * bough_store_sync(). */
-static bool must_keep_wal(void) {
+static bool has_mark(const char *name) {
     char path[2048];
-    bough_head_path(path, sizeof path, "../pending");
+    bough_head_path(path, sizeof path, name);
     return sys_access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+/* Whether WAL is still needed whatever checkpoints say: all since the branch was made
+ * (bough_store_sync()), or what standbys have not received yet (bough_store_set_followed()). */
+static bool must_keep_wal(void) {
+    return has_mark("../pending") || has_mark("../" BOUGH_FOLLOWED_FILE);
 }
 
 /* Give back what lies before `redo` in its segment, but for the first page, whose header is looked

@@ -239,12 +239,13 @@ static const char *host_of(char *out, size_t size, const door_address *address) 
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
     door_address address;
     char host[352];
-    int64_t started_ms = computes_started_ms(srv, row->branch_id);
+    int64_t started_ms = computes_started_ms(srv, bough_endpoint_home(row));
     door_address_of(&address, srv->door, row->id);
     json_t *e = json_pack(
         "{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:i,s:o,s:o,s:s,s:s,s:b,s:{},s:b,s:s,s:s,s:s}", "id", row->id,
         "project_id", row->project_id, "branch_id", row->branch_id, "host",
-        host_of(host, sizeof host, &address), "type", "read_write", "current_state",
+        host_of(host, sizeof host, &address), "type",
+        row->is_read_only ? "read_only" : "read_write", "current_state",
         started_ms ? "active" : "idle", "disabled", 0, "suspend_timeout_seconds",
         row->suspend_timeout_seconds, "autoscaling_limit_min_cu", units(row->least_quarters),
         "autoscaling_limit_max_cu", units(row->most_quarters), "region_id", "local", "pooler_mode",

@@ -130,8 +130,13 @@ BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bo
  */
 BOUGH_CHECK int api_endpoint_defaults_read(bough_endpoint_defaults *defaults, const request *rq,
                                            const json_t *project, bough_error *err);
-/** Refuse a type of endpoints. */
-BOUGH_CHECK int api_refuse_type(const char *type, bough_error *err);
+/** Take an endpoint's type from a body. @param[in,out] is_read_only  What it is where it does not
+ * say. */
+BOUGH_CHECK int api_read_type(bool *is_read_only, const json_t *endpoint, bough_error *err);
+/** Make an endpoint of a branch and start its compute; takes the branch's lock. @param[in,out] row
+ * Has its type, size and timeout. */
+BOUGH_CHECK int api_endpoint_make(bough_endpoint_row *row, request *rq,
+                                  const bough_branch_row *branch, bough_error *err);
 /**
  * Take an endpoint's size from a body, in quarters of a compute unit.
  * @param[in,out] least, most  What they are where the body does not say.

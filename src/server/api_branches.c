@@ -14,6 +14,7 @@
 #include "server/computes.h"
 #include "server/flow_restore.h"
 #include "server/flows.h"
+#include "server/lifecycle.h"
 
 /* ---- annotations ---- */
 
@@ -211,9 +212,14 @@ static int check_branch_fields(json_t *branch, bough_error *err) {
     return rc;
 }
 
-/* At most one endpoint, of type read_write. */
-static int read_endpoints(branch_wish *wish, const request *rq, const bough_project_row *project,
-                          bough_error *err) {
+/* Endpoints that only read: they are made when the branch is there. */
+typedef struct readers {
+    bough_endpoint_row rows[BOUGH_READ_ONLY_MOST];
+    size_t n;
+} readers;
+
+static int read_endpoint(bough_endpoint_row *row, const json_t *one, const request *rq,
+                         const bough_project_row *project, bough_error *err) {
     static const char *const known[] = {"type",
                                         "autoscaling_limit_min_cu",
                                         "autoscaling_limit_max_cu",
@@ -221,22 +227,13 @@ static int read_endpoints(branch_wish *wish, const request *rq, const bough_proj
                                         "provisioner",
                                         "settings",
                                         NULL};
-    const json_t *endpoints = json_object_get(rq->body, "endpoints");
-    if (!endpoints || json_is_null(endpoints)) return BOUGH_OK;
-    if (!json_is_array(endpoints))
-        return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
-    if (json_array_size(endpoints) == 0) return BOUGH_OK;
-    if (json_array_size(endpoints) > 1)
-        return bough_fail(err, BOUGH_E_UNSUPPORTED, "a branch has one endpoint, not %zu",
-                          json_array_size(endpoints));
-    const json_t *one = json_array_get(endpoints, 0);
-    const char *type = NULL;
     long long seconds = 0;
+    *row = (bough_endpoint_row){.least_quarters = project->endpoints.least_quarters,
+                                .most_quarters = project->endpoints.most_quarters};
     if (!json_is_object(one))
         return bough_fail(err, BOUGH_E_INVALID, "an endpoint must be an object");
     int rc = body_check(one, "endpoints", known, err);
-    if (!rc) rc = body_text(&type, one, "type", err);
-    if (!rc && type && strcmp(type, "read_write") != 0) rc = api_refuse_type(type, err);
+    if (!rc) rc = api_read_type(&row->is_read_only, one, err);
     if (!rc)
         rc = body_refuse(one, "settings", "settings of an endpoint are not supported yet", err);
     if (!rc) {
@@ -247,11 +244,78 @@ static int read_endpoints(branch_wish *wish, const request *rq, const bough_proj
                       is_look ? 0 : project->endpoints.suspend_timeout_seconds, err);
     }
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
-    wish->least_quarters = project->endpoints.least_quarters;
-    wish->most_quarters = project->endpoints.most_quarters;
-    if (!rc) rc = api_read_size(&wish->least_quarters, &wish->most_quarters, one, err);
-    wish->with_endpoint = true;
-    wish->suspend_timeout_seconds = (int)seconds;
+    if (!rc) rc = api_read_size(&row->least_quarters, &row->most_quarters, one, err);
+    row->suspend_timeout_seconds = (int)seconds;
+    return rc;
+}
+
+/* At most one that writes. */
+static int read_endpoints(branch_wish *wish, readers *r, const request *rq,
+                          const bough_project_row *project, bough_error *err) {
+    const json_t *endpoints = json_object_get(rq->body, "endpoints");
+    if (!endpoints || json_is_null(endpoints)) return BOUGH_OK;
+    if (!json_is_array(endpoints))
+        return bough_fail(err, BOUGH_E_INVALID, "\"endpoints\" must be an array");
+    int rc = BOUGH_OK;
+    for (size_t i = 0; !rc && i < json_array_size(endpoints); i++) {
+        bough_endpoint_row row;
+        rc = read_endpoint(&row, json_array_get(endpoints, i), rq, project, err);
+        if (!rc && row.is_read_only && r->n < BOUGH_READ_ONLY_MOST) {
+            r->rows[r->n++] = row;
+        } else if (!rc && row.is_read_only) {
+            rc = bough_fail(err, BOUGH_E_INVALID, "a branch has at most %d read-only endpoints",
+                            BOUGH_READ_ONLY_MOST);
+        } else if (!rc && wish->with_endpoint) {
+            rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "a branch has one read_write endpoint");
+        } else if (!rc) {
+            wish->with_endpoint = true;
+            wish->least_quarters = row.least_quarters;
+            wish->most_quarters = row.most_quarters;
+            wish->suspend_timeout_seconds = row.suspend_timeout_seconds;
+        }
+    }
+    return rc;
+}
+
+/* One endpoint that only reads, and what the answer says of it. */
+static int add_reader(request *rq, const bough_branch_row *branch, bough_endpoint_row *row,
+                      bough_error *err) {
+    json_t *operations = NULL, *uris = NULL;
+    int rc = api_endpoint_make(row, rq, branch, err);
+    if (!rc)
+        rc = api_record(&operations, rq, "start_compute", branch->project_id, branch->id, row->id,
+                        err);
+    if (!rc && !json_object_get(rq->answer, "connection_uris"))
+        rc = answer_connections(&uris, rq->srv, branch->id, row->id, err);
+    if (!rc) {
+        (void)json_array_append_new(json_object_get(rq->answer, "endpoints"),
+                                    answer_endpoint(rq->srv, row));
+        (void)json_array_extend(json_object_get(rq->answer, "operations"), operations);
+        if (uris) (void)json_object_set(rq->answer, "connection_uris", uris);
+    }
+    json_decref(operations);
+    json_decref(uris);
+    return rc;
+}
+
+/* The branch has just been made: without all that was asked for, it goes again. */
+static int add_readers(request *rq, const bough_project_row *project, readers *r,
+                       bough_error *err) {
+    bough_branch_row branch;
+    bough_operation_row ended;
+    bool is_refused;
+    char id[BOUGH_ID_SIZE];
+    if (!r->n || json_is_true(json_object_get(rq->answer, "existing"))) return BOUGH_OK;
+    const char *made =
+        json_string_value(json_object_get(json_object_get(rq->answer, "branch"), "id"));
+    if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    (void)snprintf(id, sizeof id, "%s", made);
+    int rc = bough_branches_get(&branch, rq->srv->cat, project->id, id, err);
+    for (size_t i = 0; !rc && i < r->n; i++) rc = add_reader(rq, &branch, &r->rows[i], err);
+    if (!rc) return BOUGH_OK;
+    bough_ignore(flow_branch_delete(&is_refused, &ended, rq->srv, project, id, true, NULL));
+    json_decref(rq->answer);
+    rq->answer = NULL;
     return rc;
 }
 
@@ -306,13 +370,14 @@ int api_branch_create(request *rq, bough_error *err) {
     branch_wish wish = {0};
     char default_parent[BOUGH_ID_SIZE] = "", name[64], when[40], *annotation = NULL;
     json_t *branch = NULL, *keep = NULL;
+    readers r = {.n = 0};
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = read_annotation(&annotation, rq, err);
     wish.annotation = annotation;
     if (!rc) rc = body_object(&branch, &keep, rq->body, "branch", err);
     if (!rc) rc = check_branch_fields(branch, err);
-    if (!rc) rc = read_endpoints(&wish, rq, &project, err);
+    if (!rc) rc = read_endpoints(&wish, &r, rq, &project, err);
     if (!rc) rc = read_wish(&wish, rq, branch, project.id, default_parent, err);
     if (!rc) rc = read_moment(&wish.moment, branch, "parent_lsn", "parent_timestamp", err);
     if (!rc) rc = body_bool(&wish.is_look, branch, "look", false, err);
@@ -331,6 +396,7 @@ int api_branch_create(request *rq, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_INVALID, "a look is not of a schema alone");
     if (!rc)
         rc = (is_schema ? flow_schema_branch_create : flow_branch_create)(rq, &project, &wish, err);
+    if (!rc) rc = add_readers(rq, &project, &r, err);
     free(annotation);
     json_decref(keep);
     return rc;

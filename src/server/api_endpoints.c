@@ -18,10 +18,15 @@ static int list(request *rq, const char *project, const char *branch, bough_erro
     int rc = bough_endpoints_list_live(&rows, &n, rq->srv->cat, project, err);
     if (rc) return rc;
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++)
-        if (access_sees_branch(rq, rows[i].branch_id) &&
-            (!branch || strcmp(rows[i].branch_id, branch) == 0))
-            (void)json_array_append_new(array, answer_endpoint(rq->srv, &rows[i]));
+    for (size_t i = 0; i < n; i++) {
+        if (!access_sees_branch(rq, rows[i].branch_id) ||
+            (branch && strcmp(rows[i].branch_id, branch) != 0))
+            continue;
+        json_t *one = answer_endpoint(rq->srv, &rows[i]);
+        /* of one branch the first is that which writes: clients take it for the branch's address */
+        (void)(branch && !rows[i].is_read_only ? json_array_insert_new(array, 0, one)
+                                               : json_array_append_new(array, one));
+    }
     rq->answer = json_pack("{s:o?}", "endpoints", array);
     free(rows);
     return BOUGH_OK;
@@ -75,17 +80,17 @@ static const char *const fields[] = {"branch_id",
                                      "settings",
                                      NULL};
 
-int api_refuse_type(const char *type, bough_error *err) {
-    (void)bough_fail(err, BOUGH_E_UNSUPPORTED, "endpoints of type \"%.60s\" are not supported",
-                     type);
-    return bough_hint(err,
-                      "For queries apart from a branch's own compute, make a branch of it: that "
-                      "is a copy of this moment which costs nothing.");
+int api_read_type(bool *is_read_only, const json_t *endpoint, bough_error *err) {
+    const char *type = NULL;
+    int rc = body_text(&type, endpoint, "type", err);
+    if (rc || !type) return rc;
+    *is_read_only = strcmp(type, "read_only") == 0;
+    if (*is_read_only || strcmp(type, "read_write") == 0) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_INVALID, "the type of an endpoint is read_write or read_only");
 }
 
 /* What would act and does not is refused. */
 static int check_fields(json_t *endpoint, bough_error *err) {
-    const char *type = NULL;
     int rc = body_check(endpoint, "endpoint", fields, err);
     if (!rc) rc = body_refuse(endpoint, "disabled", "endpoints cannot be disabled yet", err);
     if (!rc)
@@ -94,8 +99,6 @@ static int check_fields(json_t *endpoint, bough_error *err) {
     if (!rc)
         rc =
             body_refuse(endpoint, "settings", "settings of an endpoint are not supported yet", err);
-    if (!rc) rc = body_text(&type, endpoint, "type", err);
-    if (!rc && type && strcmp(type, "read_write") != 0) rc = api_refuse_type(type, err);
     return rc;
 }
 
@@ -121,22 +124,47 @@ int api_read_size(int *least, int *most, const json_t *endpoint, bough_error *er
     return rc ? rc : bough_rule_size(*least, *most, err);
 }
 
+static int check_number(request *rq, const bough_branch_row *branch, bough_error *err) {
+    bough_endpoint_row *rows;
+    size_t n;
+    int rc = bough_endpoints_list_reading(&rows, &n, rq->srv->cat, branch->id, err);
+    if (rc) return rc;
+    free(rows);
+    if (n < BOUGH_READ_ONLY_MOST) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_PRECONDITION,
+                      "branch \"%.200s\" has %d read-only endpoints, as"
+                      " many as there may be",
+                      branch->name, BOUGH_READ_ONLY_MOST);
+}
+
 /* Make the row, with the branch's lock held. */
 static int create_locked(bough_endpoint_row *row, request *rq, const bough_branch_row *branch,
-                         long long seconds, bough_error *err) {
+                         bough_error *err) {
     bough_branch_row fresh;
     int rc = bough_branches_get(&fresh, rq->srv->cat, branch->project_id, branch->id, err);
+    if (!rc && row->is_read_only) rc = check_number(rq, &fresh, err);
     if (!rc) rc = bough_ids_new(row->id, rq->srv->cat, "ep-", err);
     if (rc) return rc;
     row->created_ms = row->updated_ms = bough_now_epoch_ms();
-    row->suspend_timeout_seconds = (int)seconds;
     memcpy(row->project_id, branch->project_id, sizeof row->project_id);
     memcpy(row->branch_id, branch->id, sizeof row->branch_id);
     rc = bough_endpoints_insert(rq->srv->cat, row, err);
     if (rc) return rc;
     rc = computes_use_locked(rq->srv, branch, row,
                              (compute_cause){"its endpoint was created", true}, err);
-    if (rc && bough_endpoints_delete(rq->srv->cat, row->id, NULL) != BOUGH_OK) return rc;
+    char socket_dir[BOUGH_PATH_MAX];
+    if (rc && bough_endpoints_delete(rq->srv->cat, row->id, NULL) == BOUGH_OK &&
+        computes_socket_dir(socket_dir, rq->srv, row->id, NULL) == BOUGH_OK)
+        bough_ignore(bough_rmtree(socket_dir, NULL));
+    return rc;
+}
+
+int api_endpoint_make(bough_endpoint_row *row, request *rq, const bough_branch_row *branch,
+                      bough_error *err) {
+    int rc = lock_take(rq->srv->locks, branch->id, LOCK_WAIT_MS, err);
+    if (rc) return rc;
+    rc = create_locked(row, rq, branch, err);
+    lock_drop(rq->srv->locks, branch->id);
     return rc;
 }
 
@@ -159,18 +187,16 @@ int api_endpoint_create(request *rq, bough_error *err) {
         rc = body_int(&seconds, endpoint, "suspend_timeout_seconds",
                       project.endpoints.suspend_timeout_seconds, err);
     if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    row.suspend_timeout_seconds = (int)seconds;
     if (!rc) {
         row.least_quarters = project.endpoints.least_quarters;
         row.most_quarters = project.endpoints.most_quarters;
         rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
     }
+    if (!rc) rc = api_read_type(&row.is_read_only, endpoint, err);
     if (!rc) rc = access_branch(rq, branch_id, err);
     if (!rc) rc = bough_branches_get(&branch, rq->srv->cat, project.id, branch_id, err);
-    if (!rc) rc = lock_take(rq->srv->locks, branch.id, LOCK_WAIT_MS, err);
-    if (!rc) {
-        rc = create_locked(&row, rq, &branch, seconds, err);
-        lock_drop(rq->srv->locks, branch.id);
-    }
+    if (!rc) rc = api_endpoint_make(&row, rq, &branch, err);
     if (!rc) rc = answer_with_operation(rq, &row, "start_compute", err);
     rq->status = 201;
     json_decref(keep);
@@ -193,9 +219,13 @@ int api_endpoint_update(request *rq, bough_error *err) {
     const char *branch_id = NULL;
     long long seconds = 0;
     int rc = get(&row, &branch, rq, err);
+    bool is_read_only = row.is_read_only;
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
     if (!rc) rc = check_fields(endpoint, err);
+    if (!rc) rc = api_read_type(&is_read_only, endpoint, err);
+    if (!rc && is_read_only != row.is_read_only)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the type of an endpoint cannot be changed");
     if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
     if (!rc && branch_id && strcmp(branch_id, row.branch_id) != 0)
         rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "an endpoint cannot move to another branch");
@@ -226,7 +256,10 @@ static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_d
     if (!rc) rc = lock_take(srv->locks, branch.id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     rc = bough_branches_get(&branch, srv->cat, branch.project_id, branch.id, err);
-    if (!rc) rc = computes_stop(srv, branch.id, false, cause, err);
+    if (!rc) rc = bough_endpoints_get(row, srv->cat, branch.project_id, row->id, err);
+    if (!rc && strcmp(row->branch_id, branch.id) != 0) /* while we waited for the lock */
+        rc = bough_fail(err, BOUGH_E_BUSY, "the endpoint is of another branch now");
+    if (!rc) rc = computes_stop(srv, bough_endpoint_home(row), false, cause, err);
     if (!rc && is_restart)
         rc = computes_use_locked(srv, &branch, row, (compute_cause){cause, true}, err);
     if (!rc && is_deletion) rc = bough_endpoints_delete(srv->cat, row->id, err);
@@ -262,7 +295,7 @@ int api_endpoint_why(request *rq, bough_error *err) {
     char busy[160];
     int rc = get(&row, &branch, rq, err);
     if (rc) return rc;
-    computes_why(&why, rq->srv, branch.id);
+    computes_why(&why, rq->srv, bough_endpoint_home(&row));
     int seconds = computes_suspend_seconds(&row);
     if (why.is_active && inside_activity(busy, sizeof busy, rq->srv, row.id, NULL) == BOUGH_OK)
         memcpy(why.busy, busy, sizeof why.busy); /* else what was seen last */
@@ -286,7 +319,8 @@ int api_endpoint_start(request *rq, bough_error *err) {
     bough_branch_row branch;
     int rc = get(&row, &branch, rq, err);
     if (rc) return rc;
-    if (computes_is_active(rq->srv, branch.id)) return answer_with_operation(rq, &row, NULL, err);
+    if (computes_is_active(rq->srv, bough_endpoint_home(&row)))
+        return answer_with_operation(rq, &row, NULL, err);
     rc = computes_use(rq->srv, &branch, &row, (compute_cause){"a start was asked for", true}, err);
     row.last_error[0] = '\0';
     return rc ? rc : answer_with_operation(rq, &row, "start_compute", err);

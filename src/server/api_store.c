@@ -9,10 +9,12 @@
 #include "server/history.h"
 #include "store/census.h"
 
-/* A branch of the catalogue with what its project says. */
+/* A branch of the catalogue with what its project says; or the fork of an endpoint that only reads,
+ * under the endpoint's id and its branch's name. */
 typedef struct known {
     bough_branch_row row;
     int64_t keep_from_ms;
+    bool is_fork;
 } known;
 
 typedef struct catalogue_view {
@@ -24,6 +26,22 @@ static int by_id(const void *a, const void *b) {
     return strcmp(((const known *)a)->row.id, ((const known *)b)->row.id);
 }
 
+static int add_forks(catalogue_view *view, const bough_endpoint_row *rows, size_t n) {
+    known *more = realloc(view->list, (view->n + n + 1) * sizeof *more);
+    if (!more) return -1;
+    view->list = more;
+    size_t n_branches = view->n;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; rows[i].is_read_only && k < n_branches; k++)
+            if (strcmp(more[k].row.id, rows[i].branch_id) == 0) {
+                known *fork = &more[view->n++];
+                *fork = (known){.row = more[k].row, .keep_from_ms = INT64_MIN, .is_fork = true};
+                memcpy(fork->row.id, rows[i].id, sizeof fork->row.id);
+                break;
+            }
+    return 0;
+}
+
 static int view_new(catalogue_view *view, server *srv, bough_error *err) {
     bough_branch_row *rows = NULL;
     bough_project_row project = {0};
@@ -33,7 +51,7 @@ static int view_new(catalogue_view *view, server *srv, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (size_t i = 0; !rc && i < n; i++) {
         known *k = &view->list[view->n++];
-        *k = (known){rows[i], INT64_MIN};
+        *k = (known){.row = rows[i], .keep_from_ms = INT64_MIN};
         if (strcmp(project.id, rows[i].project_id) == 0 ||
             bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) == BOUGH_OK)
             k->keep_from_ms = history_keep_from(srv, &project);
@@ -43,6 +61,11 @@ static int view_new(catalogue_view *view, server *srv, bough_error *err) {
             (void)snprintf(k->row.name, sizeof k->row.name, "%s", snapshot.name);
     }
     free(rows);
+    bough_endpoint_row *endpoints = NULL;
+    if (!rc) rc = bough_endpoints_list(&endpoints, &n, srv->cat, NULL, err);
+    if (!rc && add_forks(view, endpoints, n) != 0)
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    free(endpoints);
     if (!rc && view->n > 1) qsort(view->list, view->n, sizeof *view->list, by_id);
     return rc;
 }
@@ -76,9 +99,10 @@ static json_t *identity(const catalogue_view *view, const char *id) {
                          is_template ? "template" : "unfinished", "name", id);
     }
     return json_pack("{s:s,s:s,s:s,s:s}", "branch_id", id, "kind",
-                     k->row.is_snapshot  ? "snapshot"
-                     : k->row.deleted_ms ? "deleted"
-                                         : "branch",
+                     k->is_fork           ? "read_only"
+                     : k->row.is_snapshot ? "snapshot"
+                     : k->row.deleted_ms  ? "deleted"
+                                          : "branch",
                      "name", k->row.name, "project_id", k->row.project_id);
 }
 

@@ -1,20 +1,14 @@
 /*
- * The supervisor.
- *
- * Entries are one per branch that has had a compute; the list and its plain fields are guarded by
- * the mutex, `compute` and `shm` by the branch's lock. An entry is active from computes_wait() or
- * adoption on.
+ * The supervisor: starting, stopping, noticing the end. What it guards how: computes_internal.h.
  *
  * A compute's pidfd is watched by the loop through a duplicate. When it fires, a background job
  * takes the branch's lock and looks whether the process it was told about is still the current one
  * and has ended; so a stop that was asked for is never taken for a crash.
  */
-#include "server/computes.h"
+#include "server/computes_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "model/rules.h"
-#include "pg/compute.h"
-#include "pg/conf.h"
 #include "pg/dynshm.h"
 #include "pg/orphans.h"
 #include "pg/pglog.h"
@@ -33,54 +24,12 @@
 #include "server/door.h"
 #include "server/flows.h"
 #include "server/history.h"
-#include "server/inside.h"
 #include "server/pools.h"
-#include "server/tls.h"
 #include "util/log.h"
 #include "util/point.h"
 
-/* Restart policy of a supervisor: at most so many unexpected ends within the time. */
-enum { RESTARTS = 3, RESTARTS_MS = 60000, ROOM_WAIT_MS = 2000 };
 /* How long a postmaster may take to read its configuration. */
 enum { OPEN_MS = 30000 };
-enum { CHAINS = 1024 };
-/* After the end of a pooler. */
-enum { LOOKS = 20, LOOK_MS = 50 };
-
-typedef struct watch {
-    server *srv;
-    char branch[BOUGH_ID_SIZE];
-    uint64_t generation;
-    struct event *event;
-    int fd;
-} watch;
-
-typedef struct entry {
-    struct entry *next, *same; /* of all; of the same hash */
-    bough_branch_row branch;
-    bough_endpoint_row endpoint;
-    int major;
-    bough_compute *compute;
-    bough_shm *shm;
-    watch *watch;
-    uint64_t generation, look; /* the look around for room that tried it last */
-    bool is_active, has_tls;
-    bool has_slot;    /* of `starts` */
-    bool is_coming;   /* being started: counts as awake */
-    pid_t postmaster; /* while active */
-    int sessions;     /* holds */
-    int64_t started_ms, idle_since_ms, since_ms;
-    char cause[160], busy[160];
-    double ends_ms[RESTARTS]; /* of the latest unexpected ends; 0 for none */
-} entry;
-
-struct computes {
-    pthread_mutex_t mutex;
-    entry *first, *chains[CHAINS];
-    uint64_t generation, looks;
-    sem_t starts; /* taken by computes_begin(), given back by computes_wait(), or when the process
-                     is let go before: starting is bound to the processors */
-};
 
 int computes_new(struct computes **out, bough_error *err) {
     struct computes *c = *out = calloc(1, sizeof *c);
@@ -112,34 +61,39 @@ void computes_free(struct computes *c) {
     free(c);
 }
 
-static unsigned chain_of(const char *branch) {
+static unsigned chain_of(const char *home) {
     unsigned hash = 2166136261U; /* FNV-1a */
-    for (; *branch; branch++) hash = (hash ^ (unsigned char)*branch) * 16777619U;
+    for (; *home; home++) hash = (hash ^ (unsigned char)*home) * 16777619U;
     return hash % CHAINS;
 }
 
+const char *computes_home(const entry *e) {
+    return bough_endpoint_home(&e->endpoint);
+}
+
 /* With the mutex. */
-static entry *find(const struct computes *c, const char *branch) {
-    entry *e = c->chains[chain_of(branch)];
-    while (e && strcmp(e->branch.id, branch) != 0) e = e->same;
+static entry *find(const struct computes *c, const char *home) {
+    entry *e = c->chains[chain_of(home)];
+    while (e && strcmp(computes_home(e), home) != 0) e = e->same;
     return e;
 }
 
-static entry *get(const server *srv, const char *branch) {
+entry *computes_get(const server *srv, const char *home) {
     pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = find(srv->computes, branch);
+    entry *e = find(srv->computes, home);
     pthread_mutex_unlock(&srv->computes->mutex);
     return e;
 }
 
-/* The entry of a branch, made where there is none. */
+/* The entry of an endpoint's home, made where there is none. */
 static entry *obtain(server *srv, const bough_branch_row *branch,
                      const bough_endpoint_row *endpoint, int major) {
     struct computes *c = srv->computes;
+    const char *home = endpoint->is_read_only ? endpoint->id : branch->id;
     pthread_mutex_lock(&c->mutex);
-    entry *e = find(c, branch->id);
+    entry *e = find(c, home);
     if (!e && (e = calloc(1, sizeof *e))) {
-        entry **chain = &c->chains[chain_of(branch->id)];
+        entry **chain = &c->chains[chain_of(home)];
         e->next = c->first;
         e->same = *chain;
         c->first = *chain = e;
@@ -147,94 +101,11 @@ static entry *obtain(server *srv, const bough_branch_row *branch,
     if (e) {
         e->branch = *branch;
         e->endpoint = *endpoint;
+        memcpy(e->endpoint.branch_id, branch->id, sizeof e->endpoint.branch_id);
         e->major = major;
     }
     pthread_mutex_unlock(&c->mutex);
     return e;
-}
-
-bool computes_is_active(const server *srv, const char *branch) {
-    return computes_started_ms(srv, branch) != 0;
-}
-
-int64_t computes_started_ms(const server *srv, const char *branch) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    const entry *e = find(srv->computes, branch);
-    int64_t started_ms = e && e->is_active ? e->started_ms : 0;
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return started_ms;
-}
-
-/* ---- sessions ---- */
-
-/* With the mutex. */
-static void hold(compute_hold *out, entry *e) {
-    e->sessions++;
-    e->idle_since_ms = bough_now_epoch_ms();
-    *out = (compute_hold){.major = e->major, .has_tls = e->has_tls};
-    memcpy(out->branch, e->branch.id, sizeof out->branch);
-    memcpy(out->endpoint, e->endpoint.id, sizeof out->endpoint);
-    memcpy(out->project, e->branch.project_id, sizeof out->project);
-}
-
-bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const char *branch) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = srv->computes->first;
-    while (e && !(e->is_active && (endpoint ? strcmp(e->endpoint.id, endpoint) == 0
-                                            : strcmp(e->branch.id, branch) == 0)))
-        e = e->next;
-    if (e) hold(out, e);
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return e != NULL;
-}
-
-static pid_t parent_of(pid_t pid) {
-    char path[64], text[512];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
-    if (fd >= 0) close(fd);
-    if (n <= 0) return -1;
-    text[n] = '\0';
-    const char *name_end = strrchr(text, ')'); /* the name may hold anything */
-    int parent = -1;
-    return name_end && sscanf(name_end + 1, " %*c %d", &parent) == 1 ? (pid_t)parent : -1;
-}
-
-bool computes_hold_process(compute_hold *out, server *srv, pid_t pid) {
-    pid_t parent = parent_of(pid);
-    if (pid <= 1 || parent <= 0) return false;
-    pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = srv->computes->first;
-    while (e && !(e->is_active && (e->postmaster == parent || e->postmaster == pid))) e = e->next;
-    if (e) hold(out, e);
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return e != NULL;
-}
-
-void computes_release(server *srv, const char *branch) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = find(srv->computes, branch);
-    if (e && e->sessions > 0) {
-        e->sessions--;
-        e->idle_since_ms = bough_now_epoch_ms();
-    }
-    pthread_mutex_unlock(&srv->computes->mutex);
-}
-
-void computes_why(compute_why *why, const server *srv, const char *branch) {
-    *why = (compute_why){0};
-    pthread_mutex_lock(&srv->computes->mutex);
-    const entry *e = find(srv->computes, branch);
-    if (e) {
-        why->is_active = e->is_active;
-        why->since_ms = e->since_ms;
-        why->sessions = e->sessions;
-        why->idle_since_ms = e->idle_since_ms;
-        memcpy(why->cause, e->cause, sizeof why->cause);
-        memcpy(why->busy, e->busy, sizeof why->busy);
-    }
-    pthread_mutex_unlock(&srv->computes->mutex);
 }
 
 /* Note that a compute has become active or has ended, and why. */
@@ -248,14 +119,6 @@ static void change(server *srv, entry *e, bool is_active, const char *cause) {
     e->busy[0] = '\0';
     (void)snprintf(e->cause, sizeof e->cause, "%s", cause);
     pthread_mutex_unlock(&srv->computes->mutex);
-}
-
-int computes_count(const server *srv) {
-    int n = 0;
-    pthread_mutex_lock(&srv->computes->mutex);
-    for (const entry *e = srv->computes->first; e; e = e->next) n += e->is_active;
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return n;
 }
 
 int computes_socket_dir(char *out, const server *srv, const char *endpoint, bough_error *err) {
@@ -272,14 +135,15 @@ static void give_slot(server *srv, entry *e) {
 static void let_go(server *srv, entry *e) {
     char pgdata[BOUGH_PATH_MAX];
     bough_error err;
+    const char *home = computes_home(e);
     give_slot(srv, e);
     (void)pools_stop(srv, e->endpoint.id);
-    if (e->compute && bough_store_pgdata(pgdata, srv->store, e->branch.id, &err) == BOUGH_OK) {
+    if (e->compute && bough_store_pgdata(pgdata, srv->store, home, &err) == BOUGH_OK) {
         if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
-            bough_dynshm_end(pgdata, e->branch.id);
+            bough_dynshm_end(pgdata, home);
         else
-            bough_log(BOUGH_LOG_WARN, "backends remain", "branch", e->branch.id, "error",
-                      err.message, NULL);
+            bough_log(BOUGH_LOG_WARN, "backends remain", "branch", home, "error", err.message,
+                      NULL);
     }
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = e->is_coming = false;
@@ -293,13 +157,18 @@ static void let_go(server *srv, entry *e) {
     e->compute = NULL;
     e->shm = NULL;
     cgroup_end(&srv->cgroup, e->endpoint.id);
+    explicit_bzero(e->secret, sizeof e->secret);
+    if (e->endpoint.is_read_only)
+        standby_discard(srv, e);
+    else
+        standbys_follow(srv, e->branch.id);
 }
 
 /* ---- unexpected ends ---- */
 
 typedef struct ended_job {
     server *srv;
-    char branch[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE], lock[BOUGH_ID_SIZE];
     uint64_t generation;
 } ended_job;
 
@@ -310,6 +179,9 @@ static void note_end(server *srv, entry *e) {
     for (int i = 1; i < RESTARTS; i++)
         if (e->ends_ms[i] < e->ends_ms[oldest]) oldest = i;
     e->ends_ms[oldest] = now;
+    bough_log(BOUGH_LOG_WARN, "compute ended unexpectedly", "branch", e->branch.id, "endpoint",
+              e->endpoint.id, NULL);
+    if (e->endpoint.is_read_only) standby_explain(srv, e); /* its log goes with its files */
     let_go(srv, e);
     change(srv, e, false, "it ended unexpectedly");
     bough_error err;
@@ -317,20 +189,18 @@ static void note_end(server *srv, entry *e) {
                                   &err) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not record the end of a compute", "error", err.message,
                   NULL);
-    bough_log(BOUGH_LOG_WARN, "compute ended unexpectedly", "branch", e->branch.id, "endpoint",
-              e->endpoint.id, NULL);
 }
 
-int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err) {
+int computes_shm(bough_shm **shm, server *srv, const char *home, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
-    entry *e = get(srv, branch);
+    entry *e = computes_get(srv, home);
     *shm = NULL;
     if (e && e->compute && bough_compute_running(e->compute)) {
         *shm = e->shm;
         return BOUGH_OK;
     }
     if (e && e->compute) note_end(srv, e);
-    int rc = bough_store_pgdata(pgdata, srv->store, branch, err);
+    int rc = bough_store_pgdata(pgdata, srv->store, home, err);
     return rc ? rc : bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
 }
 
@@ -338,12 +208,12 @@ static void on_ended_job(void *arg) {
     ended_job *job = arg;
     server *srv = job->srv;
     bough_error err;
-    if (lock_take(srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
-        entry *e = get(srv, job->branch);
+    if (lock_take(srv->locks, job->lock, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        entry *e = computes_get(srv, job->home);
         if (e && e->compute && e->generation == job->generation &&
             !bough_compute_running(e->compute))
             note_end(srv, e);
-        lock_drop(srv->locks, job->branch);
+        lock_drop(srv->locks, job->lock);
     }
     free(job);
 }
@@ -356,7 +226,8 @@ static void on_pidfd(evutil_socket_t fd, short what, void *arg) {
     (void)what;
     if (!job) return;
     *job = (ended_job){.srv = w->srv, .generation = w->generation};
-    memcpy(job->branch, w->branch, sizeof job->branch);
+    memcpy(job->home, w->home, sizeof job->home);
+    memcpy(job->lock, w->lock, sizeof job->lock);
     if (job_pool_add(w->srv->background, on_ended_job, job, NULL) != BOUGH_OK) free(job);
 }
 
@@ -365,7 +236,8 @@ static int watch_begin(server *srv, entry *e, bough_error *err) {
     watch *w = calloc(1, sizeof *w);
     if (!w) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     w->srv = srv;
-    memcpy(w->branch, e->branch.id, sizeof w->branch);
+    (void)snprintf(w->home, sizeof w->home, "%s", computes_home(e));
+    memcpy(w->lock, e->branch.id, sizeof w->lock);
     w->fd = fcntl(bough_compute_pidfd(e->compute), F_DUPFD_CLOEXEC, 3);
     if (w->fd >= 0) w->event = event_new(srv->loop, w->fd, EV_READ, on_pidfd, w);
     if (!w->event) {
@@ -382,11 +254,6 @@ static int watch_begin(server *srv, entry *e, bough_error *err) {
 
 /* ---- starting ---- */
 
-/* The two directories of sockets of an endpoint. */
-typedef struct socket_dirs {
-    char all[BOUGH_PATH_MAX], handoff[BOUGH_PATH_MAX];
-} socket_dirs;
-
 static int dirs_of(socket_dirs *dirs, const server *srv, const char *endpoint, bough_error *err) {
     int rc = computes_socket_dir(dirs->all, srv, endpoint, err);
     return rc ? rc
@@ -394,21 +261,44 @@ static int dirs_of(socket_dirs *dirs, const server *srv, const char *endpoint, b
                            COMPUTE_HANDOFF_DIR);
 }
 
-static bough_conf conf_of(const server *srv, int major, int quarters, const socket_dirs *dirs,
-                          const tls_files *tls, const bough_branch_row *branch,
-                          const char *const *carried) {
+static int tls_of(tls_files *files, const server *srv, const entry *e, bough_error *err) {
+    char dir[BOUGH_PATH_MAX];
+    if (!e->endpoint.is_read_only) return tls_files_of(files, srv, &e->branch, err);
+    int rc = bough_path(dir, sizeof dir, err, "%s/branches/%s/tls", srv->store_dir, e->endpoint.id);
+    return rc ? rc : tls_files_in(files, srv, dir, err);
+}
+
+int computes_conf(compute_conf *c, server *srv, const entry *e, bough_error *err) {
+    const char *home = computes_home(e);
     bough_pg pg = {.has_lz4 = false};
-    bough_ignore(bough_pg_find(&pg, major, NULL));
-    return (bough_conf){.major = major,
-                        .quarters = quarters,
-                        .has_lz4 = pg.has_lz4,
-                        .socket_dir = dirs->all,
-                        .handoff_dir = dirs->handoff,
-                        .tls_cert = pg.has_tls ? tls->cert : NULL,
-                        .tls_key = tls->key,
-                        .is_read_only = branch->is_look,
-                        .hold_wal = bough_store_sync_pending(srv->store, branch->id),
-                        .carried = carried};
+    bough_ignore(bough_pg_find(&pg, e->major, NULL));
+    int rc = bough_store_pgdata(c->pgdata, srv->store, home, err);
+    if (!rc) rc = dirs_of(&c->dirs, srv, e->endpoint.id, err);
+    if (!rc) rc = tls_of(&c->tls, srv, e, err);
+    c->conf = (bough_conf){.major = e->major,
+                           .quarters = e->endpoint.most_quarters,
+                           .has_lz4 = pg.has_lz4,
+                           .socket_dir = c->dirs.all,
+                           .handoff_dir = c->dirs.handoff,
+                           .tls_cert = pg.has_tls ? c->tls.cert : NULL,
+                           .tls_key = c->tls.key,
+                           .is_read_only = e->branch.is_look,
+                           .hold_wal = bough_store_sync_pending(srv->store, home)};
+    if (rc || !e->endpoint.is_read_only) {
+        c->conf.is_followed = bough_store_is_followed(srv->store, home);
+        return rc;
+    }
+    return standby_configure(&c->conf, &c->standby, srv, e, err);
+}
+
+int computes_reconfigure(server *srv, const entry *e, bough_error *err) {
+    compute_conf *c = malloc(sizeof *c);
+    if (!c) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    int rc = computes_conf(c, srv, e, err);
+    if (!rc) rc = bough_conf_rewrite(c->pgdata, &c->conf, bough_compute_pid(e->compute), err);
+    explicit_bzero(c, sizeof *c);
+    free(c);
+    return rc;
 }
 
 static int log_of(char *path, const server *srv, const char *branch, bough_error *err) {
@@ -427,143 +317,37 @@ int computes_explain(server *srv, const char *branch, bough_error *err) {
     return bough_hint(err, "Free space on the file system of \"%s\", then retry.", srv->store_dir);
 }
 
-/* ---- room ---- */
-
-/* (locked) Note what the compute does now; "" for nothing. */
-static void note_use(server *srv, entry *e, const char *busy) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    if (*busy) e->idle_since_ms = bough_now_epoch_ms();
-    (void)snprintf(e->busy, sizeof e->busy, "%s", busy);
-    pthread_mutex_unlock(&srv->computes->mutex);
-}
-
-/* Take it from those who would be handed to it, unless somebody has come meanwhile. */
-static bool close_door(server *srv, entry *e) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    bool is_free = e->is_active && e->sessions == 0;
-    if (is_free) e->is_active = false;
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return is_free;
-}
-
-/* What goes on inside. The connections that an idle pooler keeps are none: it ends first, and the
- * backends notice soon. */
-static int look_inside(char *busy, size_t size, server *srv, const char *endpoint,
-                       bough_error *err) {
-    bool had_pooler = pools_stop(srv, endpoint);
-    int rc = inside_activity(busy, size, srv, endpoint, err);
-    for (int i = 0; !rc && *busy && had_pooler && i < LOOKS; i++) {
-        struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
-        (void)nanosleep(&pause, NULL);
-        rc = inside_activity(busy, size, srv, endpoint, err);
-    }
-    return rc;
-}
-
-/* (locked) Look inside; where nothing goes on, stop it. */
-static void suspend_unused(server *srv, entry *e, const char *cause) {
-    bough_error err = {0};
-    bough_operation_row operation;
-    char busy[sizeof e->busy] = "";
-    double started_ms = bough_now_ms();
-    int pooled = pools_clients(srv, e->endpoint.id), rc = BOUGH_OK;
-    if (pooled)
-        (void)snprintf(busy, sizeof busy, "%d client session%s by the pooler", pooled,
-                       pooled == 1 ? "" : "s");
-    else
-        rc = look_inside(busy, sizeof busy, srv, e->endpoint.id, &err);
-    if (!rc) note_use(srv, e, busy);
-    if (!rc && !*busy && close_door(srv, e)) {
-        bough_log(BOUGH_LOG_INFO, "suspending an unused compute", "branch", e->branch.id, "why",
-                  cause, NULL);
-        rc = computes_stop(srv, e->branch.id, false, cause, &err);
-        if (!rc)
-            rc = flow_operation(&operation, "suspend_compute", e->branch.project_id, e->branch.id,
-                                e->endpoint.id, started_ms, &err);
-        if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
-    }
-    if (!rc) return;
-    note_use(srv, e, "it could not be asked"); /* not again at once */
-    bough_log(BOUGH_LOG_WARN, "could not suspend a compute", "branch", e->branch.id, "error",
-              err.message, NULL);
-}
-
-/* With the mutex: take a place among those that may be awake. Else the one whose place might be
- * had: unused for longest, and not tried in this look around. */
-static bool take_place(entry **candidate, server *srv, entry *e, uint64_t look) {
-    int awake = 0;
-    *candidate = NULL;
-    for (entry *other = srv->computes->first; other; other = other->next) {
-        if (other == e || (!other->is_active && !other->is_coming)) continue;
-        awake++;
-        if (other->is_active && other->sessions == 0 && other->look != look &&
-            (!*candidate || other->idle_since_ms < (*candidate)->idle_since_ms))
-            *candidate = other;
-    }
-    if (srv->max_awake > 0 && awake >= srv->max_awake) return false;
-    e->is_coming = true;
-    return true;
-}
-
-/* One look around. Returns whether a place was taken. */
-static bool look_for_room(server *srv, entry *e, int lock_wait_ms) {
-    struct computes *c = srv->computes;
-    pthread_mutex_lock(&c->mutex);
-    uint64_t look = ++c->looks;
-    for (;;) {
-        entry *candidate;
-        bool taken = take_place(&candidate, srv, e, look);
-        if (taken || !candidate) {
-            pthread_mutex_unlock(&c->mutex);
-            return taken;
-        }
-        candidate->look = look;
-        pthread_mutex_unlock(&c->mutex);
-        if (lock_take(srv->locks, candidate->branch.id, lock_wait_ms, NULL) == BOUGH_OK) {
-            suspend_unused(srv, candidate, "another one needed its place");
-            lock_drop(srv->locks, candidate->branch.id);
-        }
-        pthread_mutex_lock(&c->mutex);
-    }
-}
-
-/*
- * (locked) Where as many are awake as may be, suspend the one that has been unused for longest.
- * Their locks are tried while we hold one: so first without waiting, then for a while only, as
- * another who looks for room may wait for ours.
- */
-static int make_room(server *srv, entry *e, bough_error *err) {
-    if (look_for_room(srv, e, 0) || look_for_room(srv, e, ROOM_WAIT_MS)) return BOUGH_OK;
-    (void)bough_fail(err, BOUGH_E_BUSY, "%d computes are awake, as many as may be, and in use",
-                     srv->max_awake);
-    return bough_hint(err, "Suspend one, or start the server with a larger --max-awake.");
-}
-
 /* Shared memory, then the process. */
 static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
                  const socket_dirs *dirs, const char *tls_dir, bough_error *err) {
     char log_path[BOUGH_PATH_MAX], dynshm[BOUGH_PATH_MAX], history[BOUGH_PATH_MAX];
     char group[BOUGH_PATH_MAX], **layers = NULL;
     const char **readable = NULL;
+    const char *home = computes_home(e);
     int fd = -1, group_errno = 0;
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
-    if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, e->branch.id, err);
-    if (!rc) rc = log_of(log_path, srv, e->branch.id, err);
+    bool follows = e->endpoint.is_read_only;
+    if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, home, err);
+    if (!rc) rc = log_of(log_path, srv, home, err);
     if (!rc)
         rc = bough_path(history, sizeof history, err, "%s/branches/%s/history", srv->store_dir,
                         e->branch.id);
     if (!rc) rc = bough_mkdirs(history, 0700, err); /* branches of older versions have none */
-    if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, e->branch.id, err);
-    if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, e->branch.id, err);
+    if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, home, err);
+    if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, home, err);
     if (!rc) {
-        bough_shm_keep_history(e->shm, history_is_kept(srv, &e->branch));
-        const char *const rw[] = {history, *dynshm ? dynshm : NULL, NULL};
+        bough_shm_keep_history(e->shm, !follows && history_is_kept(srv, &e->branch));
+        const char *rw[3] = {NULL};
         size_t n = 0;
+        if (!follows) rw[n++] = history;
+        if (*dynshm) rw[n] = dynshm;
+        n = 0;
         while (layers[n]) n++;
-        readable = calloc(n + 2, sizeof *readable);
+        readable = calloc(n + 3, sizeof *readable);
         if (readable) {
             memcpy(readable, layers, n * sizeof *readable);
             readable[n] = tls_dir;
+            if (follows) readable[n + 1] = history;
         }
         cgroup_begin(group, &srv->cgroup, e->endpoint.id, e->endpoint.most_quarters);
         bough_compute_spec spec = {.pg = pg,
@@ -591,43 +375,49 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     return rc;
 }
 
+/* (locked) All that a start needs but the process; `made` are settings of what it follows. */
+static int prepare(compute_conf *c, char ***made, server *srv, entry *e, bough_error *err) {
+    door_address address;
+    int rc = computes_make_room(srv, e, err);
+    if (!rc && e->endpoint.is_read_only) rc = standby_make(made, srv, e, err);
+    if (!rc) rc = computes_conf(c, srv, e, err);
+    if (!rc) rc = bough_mkdirs(c->dirs.all, 0755, err);
+    if (!rc) rc = bough_mkdirs(c->dirs.handoff, 0700, err);
+    if (!rc) {
+        door_address_of(&address, srv->door,
+                        e->endpoint.is_read_only ? e->endpoint.id
+                                                 : tls_name_of(&e->branch, e->endpoint.id));
+        rc = tls_prepare(&c->tls, srv, address.name, err);
+    }
+    return rc;
+}
+
 static int begin(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
                  int major, const char *const *carried, bool is_closed, bough_error *err) {
-    char pgdata[BOUGH_PATH_MAX];
-    socket_dirs dirs;
-    door_address address;
-    tls_files tls;
     bough_pg pg;
-    entry *e = obtain(srv, branch, endpoint, major);
-    if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    int rc = bough_pg_find(&pg, major, err);
-    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch->id, err);
-    if (!rc) rc = make_room(srv, e, err);
-    if (!rc) rc = dirs_of(&dirs, srv, endpoint->id, err);
-    if (!rc) rc = bough_mkdirs(dirs.all, 0755, err);
-    if (!rc) rc = bough_mkdirs(dirs.handoff, 0700, err);
-    if (!rc) rc = tls_files_of(&tls, srv, branch, err);
+    char **made = NULL;
+    compute_conf *c = malloc(sizeof *c);
+    entry *e = c ? obtain(srv, branch, endpoint, major) : NULL;
+    int rc = e ? bough_pg_find(&pg, major, err) : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = prepare(c, &made, srv, e, err);
     if (!rc) {
-        door_address_of(&address, srv->door, tls_name_of(branch, endpoint->id));
-        rc = tls_prepare(&tls, srv, address.name, err);
+        c->conf.carried = made ? (const char *const *)made : carried;
+        c->conf.is_closed = is_closed;
+        rc = bough_conf_write(c->pgdata, &c->conf, err);
     }
-    if (!rc) {
-        bough_conf conf =
-            conf_of(srv, major, endpoint->most_quarters, &dirs, &tls, branch, carried);
-        conf.is_closed = is_closed;
-        rc = bough_conf_write(pgdata, &conf, err);
-    }
+    flow_free_carried(made);
     BOUGH_POINT(rc, "start.configured");
-    if (rc) {
+    if (rc && e) {
         pthread_mutex_lock(&srv->computes->mutex);
         e->is_coming = false;
         pthread_mutex_unlock(&srv->computes->mutex);
-        return rc;
+        if (endpoint->is_read_only) standby_discard(srv, e);
     }
+    if (rc) goto out;
     while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
     e->has_slot = true;
     e->has_tls = pg.has_tls;
-    rc = spawn(srv, e, &pg, pgdata, &dirs, tls.dir, err);
+    rc = spawn(srv, e, &pg, c->pgdata, &c->dirs, c->tls.dir, err);
     if (!rc) {
         rc = watch_begin(srv, e, err);
         if (rc &&
@@ -635,6 +425,9 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", branch->id, NULL);
     }
     if (rc) let_go(srv, e);
+out:
+    if (c) explicit_bzero(c, sizeof *c);
+    free(c);
     return rc;
 }
 
@@ -663,24 +456,17 @@ static int load_time(char *out, size_t size, const char *socket_dir, bough_error
     return rc;
 }
 
-int computes_open(server *srv, const char *branch, bough_error *err) {
-    char pgdata[BOUGH_PATH_MAX], before[64], now[64];
-    socket_dirs dirs;
-    tls_files tls;
-    entry *e = get(srv, branch);
+int computes_open(server *srv, const char *home, bough_error *err) {
+    char before[64], now[64], socket_dir[BOUGH_PATH_MAX];
+    const entry *e = computes_get(srv, home);
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
-    int rc = bough_store_pgdata(pgdata, srv->store, branch, err);
-    if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
-    if (!rc) rc = tls_files_of(&tls, srv, &e->branch, err);
-    if (!rc) rc = load_time(before, sizeof before, dirs.all, err);
-    if (rc) return rc;
-    bough_conf conf =
-        conf_of(srv, e->major, e->endpoint.most_quarters, &dirs, &tls, &e->branch, NULL);
-    rc = bough_conf_rewrite(pgdata, &conf, bough_compute_pid(e->compute), err);
+    int rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
+    if (!rc) rc = load_time(before, sizeof before, socket_dir, err);
+    if (!rc) rc = computes_reconfigure(srv, e, err);
     /* the postmaster reads pg_hba.conf after its settings and before it forks another session */
     for (double until = bough_now_ms() + OPEN_MS; !rc;) {
         struct timespec pause = {.tv_nsec = 2000000};
-        rc = load_time(now, sizeof now, dirs.all, err);
+        rc = load_time(now, sizeof now, socket_dir, err);
         if (!rc && strcmp(now, before) != 0) break;
         if (!rc && bough_now_ms() > until)
             rc = bough_fail(err, BOUGH_E_TIMEOUT, "the compute does not read its configuration");
@@ -691,19 +477,25 @@ int computes_open(server *srv, const char *branch, bough_error *err) {
 
 /* (locked) Wait until connections are taken; a compute that does not get there is stopped. */
 static int await_ready(server *srv, entry *e, const char *cause, bough_error *err) {
-    int rc = bough_compute_wait_ready(e->compute, COMPUTE_READY_MS, err);
+    int limit_ms = e->endpoint.is_read_only ? STANDBY_READY_MS : COMPUTE_READY_MS;
+    int rc = bough_compute_wait_ready(e->compute, limit_ms, err);
     if (rc) {
         if (bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", e->branch.id, NULL);
+        if (e->endpoint.is_read_only) {
+            standby_explain(srv, e); /* its own log goes with its files */
+            (void)bough_hint(err, "The server's log, boughd.log, says why.");
+        }
         let_go(srv, e);
         return rc;
     }
     change(srv, e, true, cause);
+    if (!e->endpoint.is_read_only) standbys_follow(srv, e->branch.id);
     return BOUGH_OK;
 }
 
-int computes_wait(server *srv, const char *branch, const char *cause, bough_error *err) {
-    entry *e = get(srv, branch);
+int computes_wait(server *srv, const char *home, const char *cause, bough_error *err) {
+    entry *e = computes_get(srv, home);
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
     int rc = await_ready(srv, e, cause, err);
     give_slot(srv, e);
@@ -717,7 +509,7 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     bough_project_row project;
     *found = false;
     int rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
-    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch->id, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, bough_endpoint_home(endpoint), err);
     if (rc) return rc;
     entry *e = obtain(srv, branch, endpoint, project.pg_major);
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
@@ -729,6 +521,8 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     }
     if (!rc) rc = bough_shm_attach(&e->shm, bough_compute_pid(e->compute), pgdata, err);
     if (!rc) rc = watch_begin(srv, e, err);
+    if (rc && e->compute && endpoint->is_read_only) /* its files go with it */
+        bough_ignore(bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL));
     if (rc) {
         let_go(srv, e);
         return rc;
@@ -752,18 +546,32 @@ static int check_restarts(const entry *e, bough_error *err) {
     (void)bough_fail(err, BOUGH_E_PRECONDITION,
                      "the compute of branch \"%.200s\" ended %d times within a minute",
                      e->branch.name, RESTARTS);
+    if (e->endpoint.is_read_only)
+        return bough_hint(err, "The server's log says why; then start its endpoint.");
     return bough_hint(err, "Read its log, branches/%s/postgres.log; then start its endpoint.",
                       e->branch.id);
+}
+
+/* It may have been deleted, or been given to another branch, while we waited for the lock. */
+static int check_still_there(server *srv, const bough_branch_row *branch,
+                             const bough_endpoint_row *endpoint, bough_error *err) {
+    bough_endpoint_row now;
+    int rc = bough_endpoints_get(&now, srv->cat, branch->project_id, endpoint->id, err);
+    if (!rc && strcmp(now.branch_id, branch->id) != 0)
+        rc =
+            bough_fail(err, BOUGH_E_BUSY, "endpoint \"%s\" is of another branch now", endpoint->id);
+    return rc;
 }
 
 int computes_use_locked(server *srv, const bough_branch_row *branch,
                         const bough_endpoint_row *endpoint, compute_cause cause, bough_error *err) {
     bough_project_row project;
-    entry *e = get(srv, branch->id);
+    const char *home = bough_endpoint_home(endpoint);
+    entry *e = computes_get(srv, home);
     if (e && e->compute) {
         if (bough_compute_running(e->compute)) {
-            int ready = computes_is_active(srv, branch->id) ? BOUGH_OK
-                                                            : await_ready(srv, e, cause.text, err);
+            int ready =
+                computes_is_active(srv, home) ? BOUGH_OK : await_ready(srv, e, cause.text, err);
             /* an adopted one may have been stopping when its server died: start it anew */
             if (ready != BOUGH_E_PG) return ready;
             bough_error_clear(err);
@@ -775,15 +583,18 @@ int computes_use_locked(server *srv, const bough_branch_row *branch,
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
                           branch->name, branch->state);
     int rc = cause.is_asked ? BOUGH_OK : check_restarts(e, err);
+    if (!rc && endpoint->is_read_only) rc = check_still_there(srv, branch, endpoint, err);
     if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
     if (!rc) rc = computes_begin(srv, branch, endpoint, project.pg_major, NULL, err);
-    if (!rc) rc = computes_wait(srv, branch->id, cause.text, err);
+    if (!rc) rc = computes_wait(srv, home, cause.text, err);
     if (rc) return rc;
     if (*endpoint->last_error &&
         bough_endpoints_set_error(srv->cat, endpoint->id, "", NULL) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not clear an endpoint's error", "endpoint", endpoint->id,
                   NULL);
-    if (bough_store_sync_pending(srv->store, branch->id)) computes_sync_later(srv, branch);
+    /* what follows another is made anew at each start */
+    if (!endpoint->is_read_only && bough_store_sync_pending(srv->store, branch->id))
+        computes_sync_later(srv, branch);
     return BOUGH_OK;
 }
 
@@ -793,7 +604,7 @@ int computes_use_pooled(server *srv, const bough_branch_row *branch,
     int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
-    if (!rc && !computes_is_active(srv, branch->id))
+    if (!rc && !computes_is_active(srv, bough_endpoint_home(endpoint)))
         rc = computes_use_locked(srv, &fresh, endpoint, cause, err);
     if (!rc) rc = pools_use(srv, endpoint->id, err);
     lock_drop(srv->locks, branch->id);
@@ -803,7 +614,7 @@ int computes_use_pooled(server *srv, const bough_branch_row *branch,
 int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
                  compute_cause cause, bough_error *err) {
     bough_branch_row fresh;
-    if (computes_is_active(srv, branch->id)) return BOUGH_OK;
+    if (computes_is_active(srv, bough_endpoint_home(endpoint))) return BOUGH_OK;
     int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     /* it may have been deleted while we waited */
@@ -815,9 +626,9 @@ int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoi
 
 /* ---- stopping ---- */
 
-int computes_stop(server *srv, const char *branch, bool is_urgent, const char *cause,
+int computes_stop(server *srv, const char *home, bool is_urgent, const char *cause,
                   bough_error *err) {
-    entry *e = get(srv, branch);
+    entry *e = computes_get(srv, home);
     if (!e || !e->compute) return BOUGH_OK;
     bough_error trouble;
     change(srv, e, false, cause); /* from now on nobody is handed to it */
@@ -829,27 +640,29 @@ int computes_stop(server *srv, const char *branch, bool is_urgent, const char *c
     if (rc) return rc;
     let_go(srv, e);
     BOUGH_POINT(rc, "stop.let-go");
-    if (in_order && bough_store_trim(srv->store, branch, history_is_kept(srv, &e->branch),
-                                     &trouble) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "WAL of a suspended branch keeps its space", "branch", branch,
+    if (!in_order || e->endpoint.is_read_only) return BOUGH_OK;
+    bool keeps =
+        history_is_kept(srv, &e->branch) || bough_store_is_followed(srv->store, e->branch.id);
+    if (bough_store_trim(srv->store, home, keeps, &trouble) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "WAL of a suspended branch keeps its space", "branch", home,
                   "error", trouble.message, NULL);
     return BOUGH_OK;
 }
 
 typedef struct stop_job {
     server *srv;
-    char branch[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE], lock[BOUGH_ID_SIZE];
 } stop_job;
 
 static void *stop_one(void *arg) {
     stop_job *job = arg;
     bough_error err = {0};
-    if (lock_take(job->srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
-        (void)(computes_stop(job->srv, job->branch, false, "the server ended", &err) == BOUGH_OK);
-        lock_drop(job->srv->locks, job->branch);
+    if (lock_take(job->srv->locks, job->lock, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        (void)(computes_stop(job->srv, job->home, false, "the server ended", &err) == BOUGH_OK);
+        lock_drop(job->srv->locks, job->lock);
     }
     if (err.code)
-        bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", job->branch, "error",
+        bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", job->home, "error",
                   err.message, NULL);
     return NULL;
 }
@@ -862,7 +675,8 @@ void computes_stop_all(server *srv) {
     size_t i = 0;
     for (const entry *e = srv->computes->first; jobs && e; e = e->next) {
         jobs[i].srv = srv;
-        memcpy(jobs[i++].branch, e->branch.id, BOUGH_ID_SIZE);
+        (void)snprintf(jobs[i].home, BOUGH_ID_SIZE, "%s", computes_home(e));
+        memcpy(jobs[i++].lock, e->branch.id, BOUGH_ID_SIZE);
     }
     pthread_mutex_unlock(&srv->computes->mutex);
     enum { AT_ONCE = 16 };
@@ -883,34 +697,24 @@ void computes_stop_all(server *srv) {
 
 /* (locked) Sync, then write the configuration without hold_wal. */
 static int sync_branch(server *srv, const char *branch, bough_error *err) {
-    char pgdata[BOUGH_PATH_MAX];
-    socket_dirs dirs;
-    tls_files tls;
     bool advanced = false;
     int rc = bough_store_sync(&advanced, srv->store, branch, err);
-    entry *e = get(srv, branch);
+    const entry *e = computes_get(srv, branch);
     if (rc || !advanced || !e || !e->compute || !bough_compute_running(e->compute)) return rc;
-    rc = bough_store_pgdata(pgdata, srv->store, branch, err);
-    if (!rc) rc = dirs_of(&dirs, srv, e->endpoint.id, err);
-    if (!rc) rc = tls_files_of(&tls, srv, &e->branch, err);
-    if (rc) return rc;
-    bough_conf conf =
-        conf_of(srv, e->major, e->endpoint.most_quarters, &dirs, &tls, &e->branch, NULL);
-    conf.hold_wal = false;
-    return bough_conf_release_wal(pgdata, &conf, bough_compute_pid(e->compute), err);
+    return computes_reconfigure(srv, e, err);
 }
 
 static void on_sync_job(void *arg) {
     stop_job *job = arg;
     bough_error err = {0};
-    if (lock_take(job->srv->locks, job->branch, LOCK_WAIT_MS, &err) == BOUGH_OK) {
-        if (bough_store_has_branch(job->srv->store, job->branch))
-            (void)(sync_branch(job->srv, job->branch, &err) == BOUGH_OK);
-        lock_drop(job->srv->locks, job->branch);
+    if (lock_take(job->srv->locks, job->home, LOCK_WAIT_MS, &err) == BOUGH_OK) {
+        if (bough_store_has_branch(job->srv->store, job->home))
+            (void)(sync_branch(job->srv, job->home, &err) == BOUGH_OK);
+        lock_drop(job->srv->locks, job->home);
     }
     if (err.code)
-        bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->branch,
-                  "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->home, "error",
+                  err.message, NULL);
     free(job);
 }
 
@@ -918,45 +722,6 @@ void computes_sync_later(server *srv, const bough_branch_row *branch) {
     stop_job *job = malloc(sizeof *job);
     if (!job) return; /* it stays pending; the next start asks again */
     job->srv = srv;
-    memcpy(job->branch, branch->id, sizeof job->branch);
+    memcpy(job->home, branch->id, sizeof job->home);
     if (job_pool_add(srv->background, on_sync_job, job, NULL) != BOUGH_OK) free(job);
-}
-
-/* ---- suspending ---- */
-
-int computes_suspend_seconds(const bough_endpoint_row *endpoint) {
-    if (endpoint->suspend_timeout_seconds == 0) return BOUGH_SUSPEND_DEFAULT_SECONDS;
-    return endpoint->suspend_timeout_seconds > 0 ? endpoint->suspend_timeout_seconds : 0;
-}
-
-/* How long no session of the door has used it; 0 while one does. */
-static long long quiet_seconds(server *srv, const entry *e) {
-    pthread_mutex_lock(&srv->computes->mutex);
-    long long ms = e->is_active && e->sessions == 0 ? bough_now_epoch_ms() - e->idle_since_ms : 0;
-    pthread_mutex_unlock(&srv->computes->mutex);
-    return ms < 0 ? 0 : ms / 1000; /* the clock may have been set back */
-}
-
-/* (locked) Where the front door has seen nobody for long enough, suspend it. */
-static void suspend_if_idle(server *srv, entry *e, int timeout_seconds) {
-    char cause[96];
-    long long seconds = quiet_seconds(srv, e);
-    if (seconds < timeout_seconds) return;
-    (void)snprintf(cause, sizeof cause, "nobody used it for %lld seconds", seconds);
-    suspend_unused(srv, e, cause);
-}
-
-void computes_suspend_idle(server *srv) {
-    bough_endpoint_row *rows;
-    size_t n;
-    if (bough_endpoints_list(&rows, &n, srv->cat, NULL, NULL) != BOUGH_OK) return;
-    for (size_t i = 0; i < n; i++) {
-        int seconds = computes_suspend_seconds(&rows[i]);
-        entry *e = get(srv, rows[i].branch_id);
-        if (seconds == 0 || !e || quiet_seconds(srv, e) < seconds) continue;
-        if (lock_take(srv->locks, rows[i].branch_id, 0, NULL) != BOUGH_OK) continue; /* in use */
-        suspend_if_idle(srv, e, seconds);
-        lock_drop(srv->locks, rows[i].branch_id);
-    }
-    free(rows);
 }

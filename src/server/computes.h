@@ -1,9 +1,13 @@
 /**
- * The supervisor: which branches have a running compute, starting and stopping them, noticing their
- * end.
+ * The supervisor: which endpoints have a running compute, starting and stopping them, noticing
+ * their end.
  *
- * Any thread. Functions marked (locked) need the branch's lock (server/locks.h), which makes the
- * calling thread the only one to use that branch's bough_compute and bough_shm.
+ * A compute is known by its *home* (bough_endpoint_home()): the id of its branch, or for an
+ * endpoint that only reads (server/standbys.h) its own.
+ *
+ * Any thread. Functions marked (locked) need the lock (server/locks.h) of the branch, of whichever
+ * of its endpoints the compute is; it makes the calling thread the only one to use that branch's
+ * bough_compute and bough_shm.
  */
 #ifndef BOUGH_SERVER_COMPUTES_H
 #define BOUGH_SERVER_COMPUTES_H
@@ -19,21 +23,21 @@ BOUGH_CHECK int computes_new(struct computes **computes, bough_error *err);
 /** Forget all; the processes go on. */
 void computes_free(struct computes *computes);
 
-bool computes_is_active(const server *srv, const char *branch);
+bool computes_is_active(const server *srv, const char *home);
 /** When the compute became active, in ms since 1970; 0 when it is not. */
-int64_t computes_started_ms(const server *srv, const char *branch);
+int64_t computes_started_ms(const server *srv, const char *home);
 int computes_count(const server *srv);
 
 /**
- * (locked) Look at what writes to a branch now.
+ * (locked) Look at what writes to a home now.
  * @param[out] shm  The shared memory of the running compute; NULL: none runs, and no process of one
  * is left.
  */
-BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *branch, bough_error *err);
+BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *home, bough_error *err);
 
 /** What a client is handed to. */
 typedef struct compute_hold {
-    char branch[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
     int major;
     bool has_tls;
 } compute_hold;
@@ -43,12 +47,12 @@ typedef struct compute_hold {
  * computes_release(). Never blocks for long; for the loop thread.
  *
  * @param[out] hold  Whose session it is; with false unchanged.
- * @param endpoint   NULL: by `branch`.
+ * @param endpoint   NULL: by `home`.
  * @return Whether it is active.
  */
-bool computes_hold(compute_hold *hold, server *srv, const char *endpoint, const char *branch);
+bool computes_hold(compute_hold *hold, server *srv, const char *endpoint, const char *home);
 /** The session has ended. */
-void computes_release(server *srv, const char *branch);
+void computes_release(server *srv, const char *home);
 /** Hold the active compute that a process belongs to: of a postmaster, or a child of one. */
 bool computes_hold_process(compute_hold *hold, server *srv, pid_t pid);
 
@@ -62,7 +66,7 @@ typedef struct compute_why {
     char busy[160];        /**< what kept it awake when that was looked at last; "" for nothing */
 } compute_why;
 
-void computes_why(compute_why *why, const server *srv, const char *branch);
+void computes_why(compute_why *why, const server *srv, const char *home);
 
 /** Seconds without use after which an endpoint is suspended; 0: never. */
 int computes_suspend_seconds(const bough_endpoint_row *endpoint);
@@ -89,10 +93,10 @@ BOUGH_CHECK int computes_begin_closed(server *srv, const bough_branch_row *branc
                                       const char *const *carried, bough_error *err);
 
 /** (locked) Let everybody connect to one that was begun closed; on return they can. */
-BOUGH_CHECK int computes_open(server *srv, const char *branch, bough_error *err);
+BOUGH_CHECK int computes_open(server *srv, const char *home, bough_error *err);
 
 /** (locked) Wait until it accepts connections. On failure it has been stopped and forgotten. */
-BOUGH_CHECK int computes_wait(server *srv, const char *branch, const char *cause, bough_error *err);
+BOUGH_CHECK int computes_wait(server *srv, const char *home, const char *cause, bough_error *err);
 
 /**
  * Find in the log of a branch's compute why work on it failed.
@@ -109,7 +113,7 @@ int computes_explain(server *srv, const char *branch, bough_error *err);
  * (locked) Stop it, cleanly if that can be; one that does not run is success.
  * @param cause  For people: "it was suspended through the API".
  */
-BOUGH_CHECK int computes_stop(server *srv, const char *branch, bool is_urgent, const char *cause,
+BOUGH_CHECK int computes_stop(server *srv, const char *home, bool is_urgent, const char *cause,
                               bough_error *err);
 
 /** Who wants a compute to run. */
@@ -119,7 +123,7 @@ typedef struct compute_cause {
                          count */
 } compute_cause;
 
-/** Make sure the compute of a branch runs; takes the branch's lock when it does not. */
+/** Make sure that the compute of an endpoint runs; takes the branch's lock when it does not. */
 BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch,
                              const bough_endpoint_row *endpoint, compute_cause cause,
                              bough_error *err);
@@ -132,7 +136,7 @@ BOUGH_CHECK int computes_use_locked(server *srv, const bough_branch_row *branch,
                                     const bough_endpoint_row *endpoint, compute_cause cause,
                                     bough_error *err);
 
-/** Find the compute of a branch that an earlier server started. At start-up. */
+/** Find the compute of an endpoint that an earlier server started. At start-up. */
 BOUGH_CHECK int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
                                const bough_endpoint_row *endpoint, bough_error *err);
 
@@ -143,9 +147,10 @@ void computes_sync_later(server *srv, const bough_branch_row *branch);
 void computes_stop_all(server *srv);
 
 /**
- * Suspend those that nobody has used for as long as their endpoint says: no session of the front
- * door, and inside no other client, no query, open transaction, walsender or autovacuum worker.
- * Called by the clock, on a worker.
+ * Look whether those that follow another do (server/standbys.h), and suspend those that nobody has
+ * used for as long as their endpoint says: no session of the front door, and inside no other
+ * client, no query, open transaction, walsender or autovacuum worker. Called by the clock, on a
+ * worker.
  */
 void computes_suspend_idle(server *srv);
 

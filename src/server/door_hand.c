@@ -26,7 +26,7 @@ typedef struct session {
     struct door *door;
     struct event *io;
     int fd;
-    char branch[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE];
 } session;
 
 /* ---- sessions ---- */
@@ -47,7 +47,7 @@ static void on_session_end(evutil_socket_t fd, short what, void *arg) {
     session *s = arg;
     (void)fd;
     (void)what;
-    computes_release(s->door->srv, s->branch);
+    computes_release(s->door->srv, s->home);
     session_free(s);
 }
 
@@ -59,7 +59,7 @@ static void begin_session(guest *g) {
     if (!s) return;
     s->door = d;
     s->fd = g->session;
-    memcpy(s->branch, g->hold.branch, sizeof s->branch);
+    memcpy(s->home, g->hold.home, sizeof s->home);
     s->io = event_new(d->srv->loop, s->fd, EV_READ, on_session_end, s);
     if (!s->io || event_add(s->io, NULL) != 0) {
         if (s->io) event_free(s->io);
@@ -80,7 +80,7 @@ void guest_drop_hand(guest *g) {
     if (g->carrier >= 0) close(g->carrier);
     if (g->session >= 0) close(g->session);
     g->carrier = g->session = -1;
-    if (g->is_held) computes_release(g->door->srv, g->hold.branch);
+    if (g->is_held) computes_release(g->door->srv, g->hold.home);
     g->is_held = false;
 }
 

@@ -33,8 +33,9 @@ static bool check_type(guest *g) {
     const hello_target *t = &g->target;
     bool is_past = *t->timestamp || *t->lsn;
     char message[160];
-    if (!*t->type || strcmp(t->type, is_past ? "read_only" : "read_write") == 0) return true;
-    if (is_past && strcmp(t->type, "read_write") == 0) {
+    if (!*t->type || strcmp(t->type, "read_only") == 0) return true;
+    if (strcmp(t->type, "read_write") == 0) {
+        if (!is_past) return true;
         guest_refuse(
             g, "0A000", "a moment of the past is read-only",
             "Leave out neon_endpoint_type; or make a branch of that moment, which is not.");

@@ -310,7 +310,7 @@ static void *work(void *arg) {
         tell(p, &err);
     else if (!p->is_cancel)
         carry_both(p);
-    computes_release(p->door->srv, p->hold.branch);
+    computes_release(p->door->srv, p->hold.home);
     past_free(p);
     leave(all);
     return NULL;
@@ -376,7 +376,7 @@ void guest_past_hand(guest *g, bool is_cancel) {
     guest_end(g);
     if (start(p)) return;
     bough_log(BOUGH_LOG_WARN, "could not start a thread", NULL);
-    computes_release(d->srv, p->hold.branch);
+    computes_release(d->srv, p->hold.home);
     past_free(p);
     leave(d->pasts);
 }

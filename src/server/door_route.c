@@ -2,8 +2,8 @@
  * Which endpoint is meant, and waking its compute.
  *
  * An errand is one piece of work on another thread, for all guests that want the same: looking up a
- * target in the catalogue, or waking a branch. It outlives its guests. A wake that failed is kept
- * for a moment, so that clients that try again at once do not start a compute each time.
+ * target in the catalogue, or waking an endpoint. It outlives its guests. A wake that failed is
+ * kept for a moment, so that clients that try again at once do not start a compute each time.
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -25,13 +25,14 @@ typedef struct errand {
     struct door *door;
     struct guest_list guests;
     bool is_wake, is_pooled, is_done;
-    bool is_past;         /* a lookup for one that is to say its moment in TLS */
-    double kept_until_ms; /* a failure */
-    hello_target target;  /* of a lookup */
-    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake; a lookup finds them */
-    bough_target moment;                                /* of that branch; all zero: the present */
-    char look[BOUGH_ID_SIZE];                           /* the look at it, where there is one */
-    char allowed[BOUGH_ALLOW_SIZE];                     /* of a lookup: who may connect */
+    bool is_past;               /* a lookup for one that is to say its moment in TLS */
+    double kept_until_ms;       /* a failure */
+    hello_target target;        /* of a lookup */
+    char branch[BOUGH_ID_SIZE]; /* a lookup finds it, and the two that follow */
+    char home[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake: whose compute */
+    bough_target moment;                              /* of that branch; all zero: the present */
+    char look[BOUGH_ID_SIZE];                         /* the look at it, where there is one */
+    char allowed[BOUGH_ALLOW_SIZE];                   /* of a lookup: who may connect */
     char cause[96];
     int rc;
     bough_error err;
@@ -83,12 +84,14 @@ static int read_list(errand *e, const bough_branch_row *branch, bough_error *err
     return rc;
 }
 
-static int find_target(bough_branch_row *branch, server *srv, const hello_target *t,
+/* The branch that is meant, and in `home` its endpoint where that only reads. */
+static int find_target(bough_branch_row *branch, char *home, server *srv, const hello_target *t,
                        bough_error *err) {
     bough_endpoint_row endpoint;
     bough_project_row project;
     if (*t->endpoint) {
         int rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
+        if (!rc && endpoint.is_read_only) (void)snprintf(home, BOUGH_ID_SIZE, "%s", endpoint.id);
         return rc ? rc /* not of a deleted branch */
                   : bough_branches_get(branch, srv->cat, endpoint.project_id, endpoint.branch_id,
                                        err);
@@ -99,11 +102,28 @@ static int find_target(bough_branch_row *branch, server *srv, const hello_target
                       : bough_branches_get_default(branch, srv->cat, project.id, err);
 }
 
+/* The oldest endpoint of a branch that only reads. */
+static int find_reader(char *home, server *srv, const bough_branch_row *branch, bough_error *err) {
+    bough_endpoint_row *rows;
+    size_t n;
+    int rc = bough_endpoints_list_reading(&rows, &n, srv->cat, branch->id, err);
+    if (!rc && n == 0)
+        rc = bough_fail(err, BOUGH_E_NOTFOUND, "branch \"%.200s\" has no read-only endpoint",
+                        branch->name);
+    if (!rc) (void)snprintf(home, BOUGH_ID_SIZE, "%s", rows[0].id);
+    free(rows);
+    return rc;
+}
+
 static int look_up(errand *e, bough_error *err) {
     server *srv = e->door->srv;
     bough_branch_row branch;
-    int rc = find_target(&branch, srv, &e->target, err);
+    bool is_past = e->is_past || history_is_wanted(&e->moment);
+    int rc = find_target(&branch, e->home, srv, &e->target, err);
+    if (!rc && !is_past && strcmp(e->target.type, "read_only") == 0 && !*e->home)
+        rc = find_reader(e->home, srv, &branch, err);
     if (rc) return rc;
+    if (is_past || !*e->home) memcpy(e->home, branch.id, sizeof e->home);
     memcpy(e->branch, branch.id, sizeof e->branch);
     memcpy(e->project, branch.project_id, sizeof e->project);
     if (e->is_past) rc = past_prepare(srv, &branch, err);
@@ -123,10 +143,13 @@ static int wake(errand *e, bough_error *err) {
     server *srv = e->door->srv;
     bough_branch_row branch;
     bough_endpoint_row endpoint;
-    int rc = bough_branches_get(&branch, srv->cat, e->project, e->branch, err);
-    if (!rc && history_is_wanted(&e->moment))
-        return look_use(e->look, srv, &branch, &e->moment, err);
-    if (!rc) rc = bough_endpoints_of_branch(&endpoint, srv->cat, e->branch, err);
+    int rc = BOUGH_OK;
+    if (history_is_wanted(&e->moment)) {
+        rc = bough_branches_get(&branch, srv->cat, e->project, e->home, err);
+        return rc ? rc : look_use(e->look, srv, &branch, &e->moment, err);
+    }
+    rc = bough_endpoints_at(&endpoint, srv->cat, e->home, err);
+    if (!rc) rc = bough_branches_get(&branch, srv->cat, e->project, endpoint.branch_id, err);
     if (rc) return rc;
     rc = (e->is_pooled ? computes_use_pooled : computes_use)(srv, &branch, &endpoint,
                                                              (compute_cause){e->cause, false}, err);
@@ -137,38 +160,37 @@ static int wake(errand *e, bough_error *err) {
 }
 
 /* So that the list of operations shows it. */
-static void record_wake(server *srv, const char *project, const char *branch, double started_ms) {
+static void record_wake(server *srv, const char *project, const char *home, double started_ms) {
     bough_operation_row operation;
     bough_endpoint_row endpoint;
     bough_error err;
-    int rc = bough_endpoints_of_branch(&endpoint, srv->cat, branch, &err);
+    int rc = bough_endpoints_at(&endpoint, srv->cat, home, &err);
     if (!rc)
-        rc = flow_operation(&operation, "start_compute", project, branch, endpoint.id, started_ms,
-                            &err);
+        rc = flow_operation(&operation, "start_compute", project, endpoint.branch_id, endpoint.id,
+                            started_ms, &err);
     if (!rc) rc = bough_operations_insert(srv->cat, &operation, &err);
     if (rc && rc != BOUGH_E_NOTFOUND && rc != BOUGH_E_CONFLICT) /* else deleted meanwhile */
-        bough_log(BOUGH_LOG_WARN, "could not record a start", "branch", branch, "error",
-                  err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "could not record a start", "branch", home, "error", err.message,
+                  NULL);
 }
 
 static void on_job(void *arg) {
     errand *e = arg;
     struct door *d = e->door;
     server *srv = d->srv;
-    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
     double started_ms = bough_now_ms();
-    bool starts =
-        e->is_wake && !history_is_wanted(&e->moment) && !computes_is_active(srv, e->branch);
+    bool starts = e->is_wake && !history_is_wanted(&e->moment) && !computes_is_active(srv, e->home);
     e->rc = e->is_wake ? wake(e, &e->err) : look_up(e, &e->err);
     starts = starts && e->rc == BOUGH_OK;
-    memcpy(branch, e->branch, sizeof branch);
+    memcpy(home, e->home, sizeof home);
     memcpy(project, e->project, sizeof project);
     pthread_mutex_lock(&d->mutex);
     *d->done_last = e;
     d->done_last = &e->next_done;
     pthread_mutex_unlock(&d->mutex);
     event_active(d->posted, EV_READ, 1); /* the errand is the loop thread's now */
-    if (starts) record_wake(srv, project, branch, started_ms);
+    if (starts) record_wake(srv, project, home, started_ms);
 }
 
 /* ---- on the loop thread ---- */
@@ -195,7 +217,7 @@ static bool is_same(const errand *e, const errand *wanted) {
     if (e->is_wake != wanted->is_wake || e->is_pooled != wanted->is_pooled ||
         e->is_past != wanted->is_past)
         return false;
-    return e->is_wake ? strcmp(e->branch, wanted->branch) == 0 &&
+    return e->is_wake ? strcmp(e->home, wanted->home) == 0 &&
                             e->moment.time_us == wanted->moment.time_us &&
                             e->moment.lsn == wanted->moment.lsn
                       : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
@@ -210,7 +232,7 @@ static void address_key(char *out, size_t size, const guest *g) {
 }
 
 /* Whether one more wake is within the limits. */
-static bool may_wake(guest *g, const char *branch) {
+static bool may_wake(guest *g, const char *home) {
     struct door *d = g->door;
     char key[INET6_ADDRSTRLEN], message[128], hint[64];
     const char *of = NULL;
@@ -219,12 +241,12 @@ static bool may_wake(guest *g, const char *branch) {
     address_key(key, sizeof key, g);
     if ((d->limits_local || !g->is_local) && !rates_take(&wait_s, d->address_wakes, key, now))
         of = "this address wakes endpoints";
-    else if (!rates_take(&wait_s, d->endpoint_wakes, branch, now))
+    else if (!rates_take(&wait_s, d->endpoint_wakes, home, now))
         of = "this endpoint is woken";
     if (!of) return true;
     (void)snprintf(message, sizeof message, "%s too often", of);
     (void)snprintf(hint, sizeof hint, "Try again in %d s.", wait_s);
-    bough_log(BOUGH_LOG_WARN, "refused to wake a compute", "branch", branch, "address", g->address,
+    bough_log(BOUGH_LOG_WARN, "refused to wake a compute", "branch", home, "address", g->address,
               "why", message, NULL);
     guest_refuse(g, "57P03", message, hint);
     return false;
@@ -252,7 +274,7 @@ static void ask(guest *g, const errand *wanted) {
         join(g, e);
         return;
     }
-    if (wanted->is_wake && !may_wake(g, wanted->branch)) return;
+    if (wanted->is_wake && !may_wake(g, wanted->home)) return;
     e = malloc(sizeof *e);
     if (!e) {
         guest_end(g);
@@ -272,22 +294,21 @@ static void ask(guest *g, const errand *wanted) {
 }
 
 /* To the start of a branch's compute; with a moment, to that of a look at it. */
-static void ask_wake(guest *g, const char *branch, const char *project,
-                     const bough_target *moment) {
+static void ask_wake(guest *g, const char *home, const char *project, const bough_target *moment) {
     errand wanted = {.is_wake = true, .is_pooled = g->is_pooled};
     if (moment) wanted.moment = *moment;
-    (void)snprintf(wanted.branch, sizeof wanted.branch, "%s", branch);
+    (void)snprintf(wanted.home, sizeof wanted.home, "%s", home);
     (void)snprintf(wanted.project, sizeof wanted.project, "%s", project);
     (void)snprintf(wanted.cause, sizeof wanted.cause, "a connection from %s", g->address);
     ask(g, &wanted);
 }
 
 void guest_start_pool(guest *g) {
-    char branch[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
-    memcpy(branch, g->hold.branch, sizeof branch);
+    char home[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    memcpy(home, g->hold.home, sizeof home);
     memcpy(project, g->hold.project, sizeof project);
     guest_drop_hand(g);
-    ask_wake(g, branch, project, NULL); /* what is held is a look already where one is wanted */
+    ask_wake(g, home, project, NULL); /* what is held is a look already where one is wanted */
 }
 
 /* ID-pooler is the pooler of ID. */
@@ -306,7 +327,8 @@ void guest_route(guest *g) {
         guest_end(g); /* not even told: that would take as long */
         return;
     }
-    if (*g->target.endpoint && !history_is_wanted(&g->moment) && !atomic_load(&d->srv->has_lists) &&
+    if (*g->target.endpoint && !*g->target.type && !history_is_wanted(&g->moment) &&
+        !atomic_load(&d->srv->has_lists) &&
         computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {
         g->is_held = true;
         guest_hand(g);
@@ -350,7 +372,7 @@ static bool refuse_unlisted(guest *g, const errand *e) {
 static void finish(errand *e) {
     struct door *d = e->door;
     struct guest_list guests;
-    const char *compute = history_is_wanted(&e->moment) ? e->look : e->branch;
+    const char *compute = history_is_wanted(&e->moment) ? e->look : e->home;
     TAILQ_INIT(&guests);
     TAILQ_CONCAT(&guests, &e->guests, company);
     for (guest *g; (g = TAILQ_FIRST(&guests));) {
@@ -366,7 +388,7 @@ static void finish(errand *e) {
             g->is_held = true;
             guest_hand(g);
         } else if (!e->is_wake) {
-            ask_wake(g, e->branch, e->project, &e->moment);
+            ask_wake(g, e->home, e->project, &e->moment);
         } else {
             guest_route_again(g); /* suspended meanwhile */
         }

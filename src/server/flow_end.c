@@ -14,6 +14,7 @@
 #include "server/flows.h"
 #include "server/inside.h"
 #include "server/lifecycle.h"
+#include "server/standbys.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -87,6 +88,7 @@ static int end_locked(bough_operation_row *operation, server *srv, const char *i
     if (bough_endpoints_of_branch(&endpoint, srv->cat, id, NULL) != BOUGH_OK) endpoint.id[0] = '\0';
     /* the first deletion begins to wait for a time */
     rc = why->for_good ? BOUGH_OK : clock_begin(&moment, srv->clock, err);
+    if (!rc) standbys_remove(srv, id);
     /* one that may come back stops cleanly: unlogged tables, too, are as they were */
     if (!rc) rc = computes_stop(srv, id, why->for_good, "the branch was deleted", err);
     BOUGH_POINT(rc, "delete.stopped");

@@ -16,6 +16,7 @@
 #include "server/answer.h"
 #include "server/computes.h"
 #include "server/inside.h"
+#include "server/standbys.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -448,8 +449,10 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
     for (size_t i = 0; i < n && !rc; i++)
         if (!rows[i].deleted_ms) rc = bough_rule_may_change(&rows[i], "deleted", err);
-    for (size_t i = 0; i < n && !rc; i++)
+    for (size_t i = 0; i < n && !rc; i++) {
+        standbys_remove(srv, rows[i].id);
         rc = computes_stop(srv, rows[i].id, true, "the project was deleted", err);
+    }
     BOUGH_POINT(rc, "project-delete.stopped");
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc) rc = bough_catalogue_end(srv->cat, delete_rows(srv, project->id, err), err);
@@ -458,7 +461,8 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     for (size_t i = 0; i < n && !rc; i++) {
         const char *endpoint = NULL;
         for (size_t k = 0; k < n_endpoints; k++)
-            if (strcmp(endpoints[k].branch_id, rows[i].id) == 0) endpoint = endpoints[k].id;
+            if (!endpoints[k].is_read_only && strcmp(endpoints[k].branch_id, rows[i].id) == 0)
+                endpoint = endpoints[k].id;
         flow_remove_files(srv, rows[i].id, endpoint);
         BOUGH_POINT(rc, "project-delete.one-removed");
     }

@@ -24,6 +24,7 @@
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/passwords.h"
+#include "server/standbys.h"
 #include "util/log.h"
 #include "util/lsn.h"
 #include "util/point.h"
@@ -230,7 +231,9 @@ static int renew_passwords(restoring *r, bough_error *err) {
 static int change_places(restoring *r, bough_error *err) {
     server *srv = r->srv;
     r->was_active = computes_is_active(srv, r->branch.id);
-    int rc = computes_stop(srv, r->branch.id, false, "the branch was restored", err);
+    /* WAL of what is there now and of what is to be there have the same numbers */
+    int rc = standbys_end(srv, r->branch.id, "the branch was restored", err);
+    if (!rc) rc = computes_stop(srv, r->branch.id, false, "the branch was restored", err);
     /* each stands on durable layers, so that neither needs to know who sealed them */
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, err);
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, err);

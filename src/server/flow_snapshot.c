@@ -20,6 +20,7 @@
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/lifecycle.h"
+#include "server/standbys.h"
 #include "util/log.h"
 #include "util/lsn.h"
 #include "util/point.h"
@@ -195,7 +196,10 @@ static int replace(server *srv, const bough_branch_row *restored, const bough_br
     bough_branch_row now;
     bough_error trouble;
     double started_ms = bough_now_ms();
-    int rc = computes_stop(srv, target->id, false, "a restored branch took its place", err);
+    static const char cause[] = "a restored branch took its place";
+    int rc = standbys_end(srv, target->id, cause, err);
+    if (!rc) rc = standbys_end(srv, restored->id, cause, err);
+    if (!rc) rc = computes_stop(srv, target->id, false, cause, err);
     if (!rc) rc = computes_stop(srv, restored->id, false, "it took the place of another", err);
     BOUGH_POINT(rc, "finalize.stopped");
     if (!rc)

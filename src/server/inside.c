@@ -80,6 +80,41 @@ int inside_create_role(const server *srv, const char *endpoint, const char *role
     return rc;
 }
 
+int inside_admit_standby(const server *srv, const char *endpoint, const char *password,
+                         bough_error *err) {
+    PGconn *conn = NULL;
+    PGresult *found = NULL;
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    if (!rc)
+        rc = bough_sql_query(&found, conn,
+                             "SELECT 1 FROM pg_roles WHERE rolname = '" BOUGH_STANDBY_ROLE "'", 0,
+                             NULL, err);
+    bool is_there = !rc && PQntuples(found) > 0;
+    PQclear(found);
+    if (!rc) rc = run(conn, err, "BEGIN");
+    if (!rc && !is_there) rc = run(conn, err, "CREATE ROLE " BOUGH_STANDBY_ROLE " NOINHERIT");
+    if (!rc) rc = run(conn, err, "ALTER ROLE " BOUGH_STANDBY_ROLE " REPLICATION");
+    if (!rc) rc = alter_password(conn, BOUGH_STANDBY_ROLE, password, err);
+    if (!rc) rc = run(conn, err, "COMMIT");
+    PQfinish(conn);
+    return rc;
+}
+
+int inside_follows(bool *follows, const server *srv, const char *endpoint, bough_error *err) {
+    PGconn *conn = NULL;
+    PGresult *result = NULL;
+    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    if (!rc)
+        rc = bough_sql_query(&result, conn,
+                             "SELECT NOT pg_is_wal_replay_paused() AND EXISTS (SELECT 1 FROM"
+                             " pg_stat_wal_receiver WHERE status = 'streaming')",
+                             0, NULL, err);
+    if (!rc) *follows = PQgetvalue(result, 0, 0)[0] == 't';
+    PQclear(result);
+    PQfinish(conn);
+    return rc;
+}
+
 int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, bough_error *err) {
     PGconn *conn = NULL;
     char timeout[32];
@@ -91,8 +126,8 @@ int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, b
     return rc;
 }
 
-/* Parallel workers belong to a client; the launchers, writers and idle workers of extensions are
- * always there. */
+/* A standby of ours is none: who reads there keeps that one awake. Parallel workers belong to a
+ * client; the launchers, writers and idle workers of extensions are always there. */
 static const char activity[] =
     "SELECT format(CASE WHEN backend_type = 'autovacuum worker' THEN 'autovacuum is at work'"
     " WHEN backend_type = 'walsender' THEN 'a replication connection is open'"
@@ -100,7 +135,8 @@ static const char activity[] =
     " WHEN state LIKE 'idle in transaction%' THEN 'a transaction is open'"
     " ELSE '%s client session' || CASE count(*) OVER () WHEN 1 THEN '' ELSE 's' END END,"
     " count(*) OVER ()) FROM pg_stat_activity WHERE NOT (usename = '" BOUGH_ADMIN_ROLE "' AND"
-    " application_name = 'bough') IS TRUE AND backend_type IN"
+    " application_name = 'bough') IS TRUE AND NOT (usename = '" BOUGH_STANDBY_ROLE "') IS TRUE AND"
+    " backend_type IN"
     " ('client backend', 'walsender', 'autovacuum worker', 'logical replication worker')"
     " ORDER BY CASE WHEN backend_type <> 'client backend' THEN 0 WHEN state = 'active' THEN 1"
     " WHEN state LIKE 'idle in%' THEN 2 ELSE 3 END LIMIT 1";
@@ -277,7 +313,8 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
     if (!rc)
         rc = bough_sql_query(&result, conn,
                              "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <>"
-                             " '" BOUGH_ADMIN_ROLE "' AND NOT rolsuper ORDER BY oid",
+                             " '" BOUGH_ADMIN_ROLE "' AND rolname <> '" BOUGH_STANDBY_ROLE "' AND"
+                             " NOT rolsuper ORDER BY oid",
                              0, NULL, err);
     if (!rc) {
         c->n_roles = (size_t)PQntuples(result);

@@ -40,6 +40,13 @@ BOUGH_CHECK int inside_alter_database(const server *srv, const char *endpoint,
 BOUGH_CHECK int inside_drop_database(const server *srv, const char *endpoint, const char *database,
                                      bough_error *err);
 
+/** Let the role of standbys come in by this password; the role is made where it is missing. */
+BOUGH_CHECK int inside_admit_standby(const server *srv, const char *endpoint, const char *password,
+                                     bough_error *err);
+/** Whether a standby receives WAL and replays it. */
+BOUGH_CHECK int inside_follows(bool *follows, const server *srv, const char *endpoint,
+                               bough_error *err);
+
 /** CHECKPOINT, for at most `timeout_ms`. */
 BOUGH_CHECK int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms,
                                   bough_error *err);

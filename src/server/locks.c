@@ -11,10 +11,15 @@
 
 enum { TURNS = 4096 };
 
+typedef struct held_lock {
+    char *name;
+    pthread_t owner;
+} held_lock;
+
 struct lock_table {
     pthread_mutex_t mutex;
     pthread_cond_t dropped;
-    char **held;
+    held_lock *held;
     size_t n, room;
     uint64_t turns[TURNS], all_turns; /* dropped after work, by a hash of the name, and in all */
 };
@@ -33,7 +38,7 @@ int lock_table_new(lock_table **out, bough_error *err) {
 
 void lock_table_free(lock_table *t) {
     if (!t) return;
-    for (size_t i = 0; i < t->n; i++) free(t->held[i]);
+    for (size_t i = 0; i < t->n; i++) free(t->held[i].name);
     free(t->held);
     pthread_cond_destroy(&t->dropped);
     pthread_mutex_destroy(&t->mutex);
@@ -42,7 +47,7 @@ void lock_table_free(lock_table *t) {
 
 static size_t find(const lock_table *t, const char *name) {
     size_t i = 0;
-    while (i < t->n && strcmp(t->held[i], name) != 0) i++;
+    while (i < t->n && strcmp(t->held[i].name, name) != 0) i++;
     return i;
 }
 
@@ -55,7 +60,7 @@ static bool any_held(const lock_table *t, const char *const *names, size_t n) {
 static void forget(lock_table *t, const char *name) {
     size_t i = find(t, name);
     if (i == t->n) return;
-    free(t->held[i]);
+    free(t->held[i].name);
     t->held[i] = t->held[--t->n];
 }
 
@@ -63,7 +68,7 @@ static void forget(lock_table *t, const char *name) {
 static bool hold(lock_table *t, const char *const *names, size_t n) {
     if (t->n + n > t->room) {
         size_t room = (t->n + n) * 2;
-        char **grown = realloc(t->held, room * sizeof *grown);
+        held_lock *grown = realloc(t->held, room * sizeof *grown);
         if (!grown) return false;
         t->held = grown;
         t->room = room;
@@ -74,7 +79,7 @@ static bool hold(lock_table *t, const char *const *names, size_t n) {
             while (i-- > 0) forget(t, names[i]);
             return false;
         }
-        t->held[t->n++] = copy;
+        t->held[t->n++] = (held_lock){copy, pthread_self()};
     }
     return true;
 }
@@ -135,6 +140,14 @@ void lock_drop_unchanged(lock_table *t, const char *name) {
     forget(t, name);
     pthread_cond_broadcast(&t->dropped);
     pthread_mutex_unlock(&t->mutex);
+}
+
+bool lock_is_ours(lock_table *t, const char *name) {
+    pthread_mutex_lock(&t->mutex);
+    size_t i = find(t, name);
+    bool is_ours = i < t->n && pthread_equal(t->held[i].owner, pthread_self());
+    pthread_mutex_unlock(&t->mutex);
+    return is_ours;
 }
 
 uint64_t lock_turns(uint64_t *all, lock_table *t, const char *name) {

@@ -5,6 +5,7 @@
 #ifndef BOUGH_SERVER_LOCKS_H
 #define BOUGH_SERVER_LOCKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,9 @@ BOUGH_CHECK int lock_take(lock_table *table, const char *name, int timeout_ms, b
 void lock_drop(lock_table *table, const char *name);
 /** Drop it after having looked only. */
 void lock_drop_unchanged(lock_table *table, const char *name);
+
+/** Whether the calling thread holds it; who takes a lock drops it. */
+bool lock_is_ours(lock_table *table, const char *name);
 
 /**
  * How often somebody has dropped this lock after work: while that is the same, nobody who needs the

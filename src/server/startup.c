@@ -12,6 +12,7 @@
 #include "model/snapshots.h"
 #include "pg/admin.h"
 #include "pg/compute.h"
+#include "pg/dynshm.h"
 #include "pg/orphans.h"
 #include "pg/spawn.h"
 #include "server/answer.h"
@@ -26,6 +27,7 @@
 #include "server/keys.h"
 #include "server/lifecycle.h"
 #include "server/pools.h"
+#include "server/standbys.h"
 #include "server/tls.h"
 #include "server/usages.h"
 #include "server/websocket.h"
@@ -151,18 +153,32 @@ typedef struct inventory {
     bough_branch_row *branches;
     bough_endpoint_row *endpoints;
     char (*templates)[BOUGH_ID_SIZE];
-    size_t n_branches, n_endpoints, n_templates;
-    const char **ids, **endpoint_ids;
+    size_t n_branches, n_endpoints, n_templates, n_forks;
+    const char **ids, **endpoint_ids; /* ids: of branches, templates, then forks */
     bough_shm **live;
     bool *missing;
 } inventory;
+
+/* Whether a compute runs on the fork of an endpoint that only reads; else the fork is nobody's. */
+static bool runs(const server *srv, const char *id) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_compute *compute = NULL;
+    if (!bough_store_has_branch(srv->store, id) ||
+        bough_store_pgdata(pgdata, srv->store, id, NULL) != BOUGH_OK)
+        return false;
+    bool does = bough_compute_adopt(&compute, pgdata, NULL) == BOUGH_OK;
+    bough_compute_free(compute);
+    if (!does && bough_orphans_end(pgdata, COMPUTE_STOP_MS, NULL) == BOUGH_OK)
+        bough_dynshm_end(pgdata, id); /* nobody would know of it any more */
+    return does;
+}
 
 static int take_inventory(inventory *v, server *srv, bough_error *err) {
     int rc = bough_branches_list(&v->branches, &v->n_branches, srv->cat, NULL, err);
     if (!rc) rc = bough_endpoints_list(&v->endpoints, &v->n_endpoints, srv->cat, NULL, err);
     if (!rc) rc = bough_templates_list(&v->templates, &v->n_templates, srv->cat, err);
     if (rc) return rc;
-    size_t n = v->n_branches + v->n_templates;
+    size_t n = v->n_branches + v->n_templates + v->n_endpoints;
     v->ids = calloc(n + 1, sizeof *v->ids);
     v->endpoint_ids = calloc(v->n_endpoints + 1, sizeof *v->endpoint_ids);
     v->live = calloc(n + 1, sizeof *v->live);
@@ -171,7 +187,12 @@ static int take_inventory(inventory *v, server *srv, bough_error *err) {
         return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (size_t i = 0; i < v->n_branches; i++) v->ids[i] = v->branches[i].id;
     for (size_t i = 0; i < v->n_templates; i++) v->ids[v->n_branches + i] = v->templates[i];
-    for (size_t i = 0; i < v->n_endpoints; i++) v->endpoint_ids[i] = v->endpoints[i].id;
+    n = v->n_branches + v->n_templates;
+    for (size_t i = 0; i < v->n_endpoints; i++) {
+        const bough_endpoint_row *e = &v->endpoints[i];
+        v->endpoint_ids[i] = e->id;
+        if (e->is_read_only && runs(srv, e->id)) v->ids[n + v->n_forks++] = e->id;
+    }
     return BOUGH_OK;
 }
 
@@ -193,7 +214,8 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
     const bough_endpoint_row *endpoint = NULL;
     char pgdata[BOUGH_PATH_MAX];
     for (size_t k = 0; k < v->n_endpoints; k++)
-        if (strcmp(v->endpoints[k].branch_id, v->ids[i]) == 0) endpoint = &v->endpoints[k];
+        if (!v->endpoints[k].is_read_only && strcmp(v->endpoints[k].branch_id, v->ids[i]) == 0)
+            endpoint = &v->endpoints[k];
     if (!bough_store_has_branch(srv->store, v->ids[i])) return;
     if (!endpoint || v->branches[i].deleted_ms) {
         if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
@@ -209,6 +231,40 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
         bough_log(BOUGH_LOG_WARN, "backends remain", "branch", v->ids[i], "error", err.message,
                   NULL);
     if (found) bough_log(BOUGH_LOG_INFO, "compute adopted", "branch", v->ids[i], NULL);
+}
+
+/* One that only reads, with the branch that it is of; false where it cannot be. */
+static bool adopt_fork(const inventory *v, const char *id, server *srv) {
+    const bough_endpoint_row *endpoint = NULL;
+    const bough_branch_row *branch = NULL;
+    bough_error err = {0};
+    bool found = false;
+    for (size_t k = 0; k < v->n_endpoints && !endpoint; k++)
+        if (strcmp(v->endpoints[k].id, id) == 0) endpoint = &v->endpoints[k];
+    for (size_t k = 0; k < v->n_branches && endpoint && !branch; k++)
+        if (strcmp(v->branches[k].id, endpoint->branch_id) == 0) branch = &v->branches[k];
+    if (branch && !branch->deleted_ms &&
+        computes_adopt(&found, srv, branch, endpoint, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "could not adopt a compute", "endpoint", id, "error", err.message,
+                  NULL);
+    if (found) bough_log(BOUGH_LOG_INFO, "compute adopted", "endpoint", id, NULL);
+    return found;
+}
+
+/* After reconciliation, since what cannot be adopted goes with its files. */
+static void adopt_forks(const inventory *v, server *srv) {
+    char pgdata[BOUGH_PATH_MAX];
+    bough_error err;
+    for (size_t i = 0; i < v->n_forks; i++) {
+        const char *id = v->ids[v->n_branches + v->n_templates + i];
+        if (adopt_fork(v, id, srv) || !bough_store_has_branch(srv->store, id) ||
+            bough_store_pgdata(pgdata, srv->store, id, NULL) != BOUGH_OK)
+            continue;
+        stop_stray(pgdata);
+        if (bough_store_delete(srv->store, id, &err) != BOUGH_OK)
+            bough_log(BOUGH_LOG_WARN, "files of a read-only endpoint remain until the next start",
+                      "endpoint", id, "error", err.message, NULL);
+    }
 }
 
 static void mark_missing(const bough_branch_row *branch, server *srv) {
@@ -242,19 +298,21 @@ static int recover(server *srv, bough_error *err) {
     if (rc) goto out;
     rc = bough_orphans_end_tools(srv->store_dir, COMPUTE_STOP_MS, err);
     if (rc) goto out;
-    size_t n = v.n_branches + v.n_templates;
+    size_t n = v.n_branches + v.n_templates + v.n_forks;
     each_unknown(srv, "branches", v.ids, n, stop_stray_branch);
     each_unknown(srv, "tmp", NULL, 0, remove_temporary);
     each_unknown(srv, "run", v.endpoint_ids, v.n_endpoints, remove_directory);
     each_unknown(srv, "pools", v.endpoint_ids, v.n_endpoints, pools_remove);
     for (size_t i = 0; i < v.n_branches; i++) adopt_one(&v, i, srv);
     rc = bough_store_reconcile(srv->store, v.ids, v.live, v.missing, n, err);
+    if (!rc) adopt_forks(&v, srv);
     if (rc) goto out;
     for (size_t i = 0; i < v.n_branches; i++) {
         if (v.missing[i])
             mark_missing(&v.branches[i], srv);
         else if (bough_store_sync_pending(srv->store, v.ids[i]))
             computes_sync_later(srv, &v.branches[i]);
+        if (!v.missing[i]) standbys_settle(srv, v.branches[i].id);
     }
     flow_purge_later(srv);
 out:

@@ -76,6 +76,27 @@ int bough_store_delete(bough_store *store, const char *branch, bough_error *err)
     return rc;
 }
 
+static int followed_path(char *out, const bough_store *store, const char *branch,
+                         bough_error *err) {
+    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s/" BOUGH_FOLLOWED_FILE, store->dir,
+                      branch);
+}
+
+int bough_store_set_followed(bough_store *store, const char *branch, bool is_followed,
+                             bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = followed_path(path, store, branch, err);
+    if (!rc && is_followed) return bough_replace_file(path, "", 0, 0600, err);
+    if (!rc && unlink(path) != 0 && errno != ENOENT)
+        rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
+    return rc;
+}
+
+bool bough_store_is_followed(const bough_store *store, const char *branch) {
+    char path[BOUGH_PATH_MAX];
+    return followed_path(path, store, branch, NULL) == BOUGH_OK && access(path, F_OK) == 0;
+}
+
 int bough_store_purge(bough_store *store, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/trash", store->dir);

@@ -140,6 +140,14 @@ BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char 
 bool bough_store_sync_pending(const bough_store *store, const char *branch);
 
 /**
+ * (the branch's lock) Say whether others receive the branch's WAL: then a quiet branch does not
+ * give back what is before its redo point. A crash of the machine may forget it.
+ */
+BOUGH_CHECK int bough_store_set_followed(bough_store *store, const char *branch, bool is_followed,
+                                         bough_error *err);
+bool bough_store_is_followed(const bough_store *store, const char *branch);
+
+/**
  * Give back the disk space of WAL that a cleanly stopped branch does not need: everything but the
  * checkpoint it stopped with. What other branches share stays theirs. Nothing happens to a branch
  * that was not stopped cleanly or that awaits bough_store_sync(). Its compute must be stopped.

@@ -70,6 +70,20 @@ def test_a_branch_gets_its_compute_later(ctl):
     ctl("branches", "delete", "still")
 
 
+def test_a_branch_gets_computes_that_only_read(guest, ctl):
+    added = ctl("branches", "add-compute", "main", "--type", "read_only")
+    assert added["type"] == "read_only"
+    uri = ctl("connection-string", "main", "--endpoint-type", "read_only", plain=True).strip()
+    assert added["id"] in uri and guest.shop.endpoint in ctl("connection-string", "main", plain=True)
+    done = h.run([h.tool("psql"), uri, "-XAtc", "SELECT pg_is_in_recovery()"], env=guest.env)
+    assert done.stdout == "t\n"
+    made = ctl("branches", "create", "--name", "read", "--type", "read_only")
+    assert [e["type"] for e in made["endpoints"]] == ["read_only"]
+    assert made["endpoints"][0]["id"] in made["connection_uris"][0]["connection_uri"]
+    ctl("branches", "delete", "read")
+    guest.api("DELETE", f"{guest.shop.path}/endpoints/{added['id']}")
+
+
 def test_two_schemas_are_compared(guest, ctl):
     ctl("branches", "create", "--name", "changed")
     branch = ctl("branches", "get", "changed")["id"]

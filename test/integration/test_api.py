@@ -239,7 +239,6 @@ UNSUPPORTED = [
     ("POST", "/projects", {"project": {"pg_version": 12}}),
     ("POST", "/projects", {"project": {"pg_version": 99}}),
     ("POST", "P/branches", {"branch": {"archived": True}}),
-    ("POST", "P/branches", {"endpoints": [{"type": "read_only"}]}),
     ("POST", "P/branches", {"endpoints": [{}, {}]}),
     ("POST", "P/branches", {"endpoints": [{"settings": {"pg_settings": {"a": "b"}}}]}),
     ("PATCH", "E", {"endpoint": {"disabled": True}}),

@@ -120,7 +120,8 @@ def test_what_leads_nowhere_is_an_error_in_clear_and_in_tls(strings):
             (strings.tls_at(host=f"{strings.branch}.example.com"), "names no endpoint"),
             (strings.tls(options=strings.at()), "neon_timestamp"),  # within its own TLS: PostgreSQL's own refusal
             (strings.clear(options="endpoint=ep-no-such-000000 neon_lsn:0/1"), "no endpoint"),
-            (strings.clear(options=f"endpoint={strings.endpoint} neon_endpoint_type:read_only"), "not supported")]:
+            (strings.clear(options=f"endpoint={strings.endpoint} neon_endpoint_type:read_only"),
+             "no read-only endpoint")]:
         strings.refused(dsn, says)
     with strings.connect(strings.clear(options=f"endpoint={strings.endpoint} neon_endpoint_type:read_write")) as c:
         assert ids(c) == [1, 2]

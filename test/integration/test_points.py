@@ -52,6 +52,7 @@ POINTS = {
     "schema": {"schema.copied": GONE, "schema.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
+    "standby": {"standby.forked": GONE, "standby.discarded": GONE},
     "export": {
         "export.forked": GONE, "export.control-written": GONE, "export.files-written": GONE,
         "export.synced": GONE, "export.written": THERE},
@@ -91,7 +92,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert operations == {"seal", "fork", "point", "forget",
                           "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
-                          "schema"}
+                          "schema", "standby"}
 
 
 class State:
@@ -424,6 +425,23 @@ def test_stopping_a_compute(state, point, outcome):
     state.p.start("other")
     crash(state.server, point, "endpoint", "suspend", "other", "--project", state.p.id)
     expect("other" in state.p.branches(), outcome, False)
+    state.check()
+
+
+@cases("standby")
+def test_a_read_only_compute(state, point, outcome):
+    endpoint = state.p.json("endpoint", "create", "other", "--type", "read_only")["id"]
+    verb = "suspend" if point == "standby.discarded" else "start"
+    if verb == "start":
+        state.p.suspend(endpoint)
+    crash(state.server, point, "endpoint", verb, endpoint, "--project", state.p.id)
+    there = state.p.json("endpoint", "get", endpoint)["current_state"] == "active"
+    expect(there, outcome, False)
+    assert not os.path.exists(f"{state.server.store}/branches/{endpoint}")
+    state.check()
+    with state.p.connect(uri=state.p.bough("cs", "other", "--endpoint", endpoint).stdout.strip()) as c:
+        assert c.one("SELECT count(*) FROM t") == 1000 and c.one("SELECT pg_is_in_recovery()")
+    state.p.bough("endpoint", "delete", endpoint)
     state.check()
 
 

@@ -264,6 +264,32 @@ class Soak:
         self.p.json("operation", "list")
         self.p.json("snapshot", "list")
 
+    def readers(self):
+        """Read-only endpoints by the branch that they are of."""
+        names, found = {b["id"]: name for name, b in self.p.branches().items()}, {}
+        for e in self.p.json("endpoint", "list"):
+            if e["type"] == "read_only":
+                found.setdefault(names[e["branch_id"]], []).append(e["id"])
+        return found
+
+    def reader(self):
+        """One more, or one less."""
+        known = self.readers()
+        if sum(map(len, known.values())) < 3:
+            self.p.bough("endpoint", "create", self.any(), "--type", "read_only")
+            return
+        verb = self.random.choice(("delete", "suspend", "suspend", "restart"))
+        self.p.bough("endpoint", verb, known[self.any(known)][0])
+
+    def read(self):
+        known = self.readers()
+        if not known:
+            return False
+        branch = self.any(known)
+        for endpoint in known[branch]:
+            self.check_reader(branch, endpoint)
+        return None
+
     def sql(self):
         branch, name = self.any(), self.name("db")
         with self.p.connect(branch) as c:
@@ -274,7 +300,7 @@ class Soak:
                   "rename": 2, "protect": 1, "snapshot": 2, "suspend": 3, "start": 2, "restart": 2, "crash": 1,
                   "kill_server": 1, "look": 2, "sql": 1, "restore_in_place": 2, "restore_snapshot": 2,
                   "finalize_snapshot": 2, "detach": 1, "schema_only": 1, "expire": 1, "export": 1, "role": 1,
-                  "key": 1, "resize": 1, "collect": 1}
+                  "key": 1, "resize": 1, "collect": 1, "reader": 3, "read": 5}
 
     def step(self):
         verb = self.random.choices(list(self.OPERATIONS), list(self.OPERATIONS.values()))[0]
@@ -298,22 +324,38 @@ class Soak:
             if branch in self.banks:
                 h.Bank.check(c)
 
+    def check_reader(self, branch, endpoint):
+        """It has what the branch has, after a moment, and never anything else."""
+        def sees_all():
+            with self.p.connect(uri=self.p.bough("cs", branch, "--endpoint", endpoint).stdout.strip()) as c:
+                assert c.one("SELECT pg_is_in_recovery()")
+                found = {n for (n,) in c.rows("SELECT n FROM marks")}
+                assert found <= self.marks[branch], f"{endpoint}: too many {found - self.marks[branch]}"
+                if branch in self.banks:
+                    h.Bank.check(c)
+                return found == self.marks[branch]
+        h.wait_for(sees_all, f"the reader {endpoint} of {branch} has all", pause=0.1)
+
     def check_all(self):
         for branch in sorted(self.marks):
             self.check_branch(branch)
+        for branch, endpoints in self.readers().items():
+            for endpoint in endpoints:
+                self.check_reader(branch, endpoint)
 
     def check_files(self):
         """Directories and processes are those of the catalogue."""
         store = self.p.server.store
         live = {b["id"] for b in self.p.branches().values()}
-        made = {d for d in os.listdir(f"{store}/branches") if not d.startswith("pg")}
+        forks = {e for endpoints in self.readers().values() for e in endpoints}  # of those that are awake
+        made = {d for d in os.listdir(f"{store}/branches") if not d.startswith("pg")} - forks
         gone = {b["id"] for b in self.p.json("branch", "list", "--deleted")} if self.deleted else set()
         assert live <= made, f"without files: {live - made}"
         kept = len(self.snapshots)  # a snapshot keeps its moment in a directory of its own
         assert len(made - live - gone) <= kept, f"of no branch: {made - live - gone}"
         running = {os.readlink(f"/proc/{pid}/cwd").split("/")[-2]
                    for pid in h.processes_below(f"{store}/branches") if h.is_alive(pid)}
-        assert running <= live, f"computes of no branch: {running - live}"
+        assert running <= live | forks, f"computes of no branch: {running - live}"
 
 
 def resources(pid):

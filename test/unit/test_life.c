@@ -13,6 +13,7 @@
 
 #include "model/catalogue.h"
 #include "model/expiry.h"
+#include "model/rules.h"
 #include "model/snapshots.h"
 #include "model/thinning.h"
 #include "util/fs.h"
@@ -541,6 +542,16 @@ static void a_catalogue_of_version_1_is_brought_up_to_date(void **state) {
     bough_catalogue_close(cat);
     assert_int_equal(bough_catalogue_open(&cat, path, NULL), BOUGH_OK);
     assert_int_equal(bough_branches_find(&row, cat, "p", "ci-old", NULL), BOUGH_OK);
+    /* its endpoint is the one that writes, and there may be others beside it now */
+    bough_endpoint_row endpoint;
+    assert_int_equal(bough_endpoints_of_branch(&endpoint, cat, "a", NULL), BOUGH_OK);
+    assert_string_equal(endpoint.id, "ep");
+    assert_int_equal(endpoint.most_quarters, BOUGH_SIZE_QUARTERS);
+    assert_true(!endpoint.is_read_only && endpoint.created_ms == 2);
+    (void)snprintf(endpoint.id, sizeof endpoint.id, "ep-2");
+    assert_int_equal(bough_endpoints_insert(cat, &endpoint, NULL), BOUGH_E_CONFLICT);
+    endpoint.is_read_only = true;
+    assert_int_equal(bough_endpoints_insert(cat, &endpoint, NULL), BOUGH_OK);
 }
 
 /* Restore points as they are made one after the other, and thinned each time. */

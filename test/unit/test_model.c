@@ -522,7 +522,7 @@ static void a_branch_gets_its_parents_roles_and_databases(void **state) {
 
 /* ---- endpoints ---- */
 
-static void a_branch_has_one_endpoint(void **state) {
+static void a_branch_has_one_endpoint_that_writes(void **state) {
     (void)state;
     bough_error err = {0};
     bough_endpoint_row row = endpoint_row("ep-x", "p", "br-main"),
@@ -555,6 +555,37 @@ static void a_branch_has_one_endpoint(void **state) {
     free(rows);
     assert_int_equal(bough_endpoints_delete(cat, "ep-x", NULL), BOUGH_OK);
     assert_int_equal(bough_endpoints_get(&back, cat, "p", "ep-x", NULL), BOUGH_E_NOTFOUND);
+}
+
+static void a_branch_has_endpoints_that_only_read_beside_it(void **state) {
+    (void)state;
+    bough_endpoint_row writer = endpoint_row("ep-w", "p", "br-main"),
+                       one = endpoint_row("ep-1", "p", "br-main"),
+                       two = endpoint_row("ep-2", "p", "br-main"), back, *rows;
+    size_t n;
+    one.is_read_only = two.is_read_only = true;
+    two.created_ms = one.created_ms + 1;
+    put_both();
+    assert_int_equal(bough_endpoints_insert(cat, &one, NULL), BOUGH_OK);
+    assert_int_equal(bough_endpoints_of_branch(&back, cat, "br-main", NULL), BOUGH_E_NOTFOUND);
+    assert_int_equal(bough_endpoints_insert(cat, &writer, NULL), BOUGH_OK);
+    assert_int_equal(bough_endpoints_insert(cat, &two, NULL), BOUGH_OK);
+    assert_int_equal(bough_endpoints_of_branch(&back, cat, "br-main", NULL), BOUGH_OK);
+    assert_memory_equal(&back, &writer, sizeof writer);
+    assert_int_equal(bough_endpoints_list_reading(&rows, &n, cat, "br-main", NULL), BOUGH_OK);
+    assert_int_equal(n, 2);
+    assert_memory_equal(&rows[0], &one, sizeof one);
+    assert_memory_equal(&rows[1], &two, sizeof two);
+    free(rows);
+    assert_string_equal(bough_endpoint_home(&writer), "br-main");
+    assert_string_equal(bough_endpoint_home(&one), "ep-1");
+    assert_int_equal(bough_endpoints_at(&back, cat, "ep-1", NULL), BOUGH_OK);
+    assert_memory_equal(&back, &one, sizeof one);
+    assert_int_equal(bough_endpoints_at(&back, cat, "br-main", NULL), BOUGH_OK);
+    assert_memory_equal(&back, &writer, sizeof writer);
+    assert_int_equal(bough_endpoints_at(&back, cat, "ep-w", NULL), BOUGH_E_NOTFOUND);
+    assert_int_equal(bough_branches_delete(cat, "br-main", NULL), BOUGH_OK);
+    assert_int_equal(bough_endpoints_find(&back, cat, "ep-2", NULL), BOUGH_E_NOTFOUND);
 }
 
 /* ---- roles and databases ---- */
@@ -853,7 +884,8 @@ int main(void) {
         WITH(branches_change_are_counted_and_listed),
         WITH(a_parent_cannot_be_deleted),
         WITH(a_branch_gets_its_parents_roles_and_databases),
-        WITH(a_branch_has_one_endpoint),
+        WITH(a_branch_has_one_endpoint_that_writes),
+        WITH(a_branch_has_endpoints_that_only_read_beside_it),
         WITH(a_role_keeps_its_secret_until_it_gets_another),
         WITH(a_database_gets_an_id_of_its_own_for_ever),
         WITH(operations_are_listed_newest_first_and_outlive_branches),

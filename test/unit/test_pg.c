@@ -115,6 +115,52 @@ static void conf_drops_what_acts_outside(void **state) {
     free(text);
 }
 
+static void conf_of_a_standby_has_the_connections_of_what_it_follows(void **state) {
+    (void)state;
+    int n = 0;
+    bough_conf conf = {.major = 13, .quarters = 1, .socket_dir = "/run/x", .is_followed = true};
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_OK);
+    assert_int_equal(n, 100); /* PostgreSQL's own */
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_OK);
+    assert_int_equal(n, 50);
+    char *text = get("postgresql.conf");
+    assert_non_null(strstr(text, "wal_keep_size = '64MB'"));
+    assert_non_null(strstr(text, "primary_conninfo = ''"));
+    assert_null(strstr(text, "fsync = 'off'"));
+    free(text);
+    text = get("pg_hba.conf");
+    assert_non_null(strstr(text, "local replication bough_standby scram-sha-256\n"));
+    assert_non_null(strstr(text, "local all bough_standby reject\n"));
+    free(text);
+    conf = (bough_conf){.major = 13,
+                        .quarters = 1,
+                        .socket_dir = "/run/x",
+                        .primary = "host=/run/y",
+                        .restore = "cp %f %p",
+                        .least_connections = 400};
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_OK);
+    assert_int_equal(n, 400);
+    text = get("postgresql.conf");
+    assert_non_null(strstr(text, "primary_conninfo = 'host=/run/y'"));
+    assert_non_null(strstr(text, "wal_retrieve_retry_interval = '500ms'"));
+    free(text);
+    conf.least_connections = 30;
+    conf.primary = ""; /* it sleeps */
+    assert_int_equal(bough_conf_write(dir, &conf, NULL), BOUGH_OK);
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_OK);
+    assert_int_equal(n, 50);
+    text = get("postgresql.conf");
+    assert_non_null(strstr(text, "wal_retrieve_retry_interval = '60s'"));
+    free(text);
+    put("bough_carried.conf", "max_connections = '77'\n");
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_OK);
+    assert_int_equal(n, 77);
+    put("bough_carried.conf", "max_connections = 'many'\n");
+    assert_int_equal(bough_conf_connections(&n, dir, NULL), BOUGH_E_CORRUPT);
+}
+
 static void conf_names_no_setting_the_version_lacks(void **state) {
     (void)state;
     bough_conf conf = {.major = 13, .socket_dir = "/run/x", .hold_wal = true};
@@ -136,6 +182,7 @@ static void conf_names_no_setting_the_version_lacks(void **state) {
     assert_non_null(strstr(text, "local all all scram-sha-256\n"));
     assert_null(strstr(text, "trust"));
     assert_null(strstr(text, "peer"));
+    assert_null(strstr(text, "replication bough_standby"));
     free(text);
 }
 
@@ -306,6 +353,7 @@ int main(void) {
         IN_DIR(source_is_told_by_its_first_bytes),
         cmocka_unit_test(a_bad_url_is_refused_without_its_password),
         IN_DIR(conf_drops_what_acts_outside),
+        IN_DIR(conf_of_a_standby_has_the_connections_of_what_it_follows),
         IN_DIR(conf_names_no_setting_the_version_lacks),
         cmocka_unit_test(names_are_quoted),
         cmocka_unit_test(an_unknown_version_is_not_looked_for),
