@@ -6,7 +6,7 @@
     " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
     " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
     " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
-    " c.deleted_ms IS NULL), b.is_snapshot, b.is_look,"                                            \
+    " c.deleted_ms IS NULL AND NOT c.is_look), b.is_snapshot, b.is_look,"                          \
     " (SELECT count(*) FROM origins o WHERE o.branch_id = b.id),"                                  \
     " (SELECT count(*) FROM restored r WHERE r.branch_id = b.id)"                                  \
     " FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "

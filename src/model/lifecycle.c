@@ -69,7 +69,8 @@ int bough_branches_due(bough_id_list *ids, size_t *n, bough_catalogue *cat, int6
     int rc = bough_query_rows(&records, n, BOUGH_ID_SIZE, fill_id, cat, err,
                               "SELECT id FROM branches b WHERE expires_ms <= ? AND deleted_ms IS"
                               " NULL AND (expiry_cascades OR NOT EXISTS (SELECT 1 FROM branches c"
-                              " WHERE c.parent_id = b.id AND c.deleted_ms IS NULL))"
+                              " WHERE c.parent_id = b.id AND c.deleted_ms IS NULL AND NOT"
+                              " c.is_look))"
                               " ORDER BY expires_ms, id",
                               "i", now_ms);
     *ids = records;

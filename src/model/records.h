@@ -83,7 +83,7 @@ typedef struct bough_branch_row {
     bool expiry_cascades;  /**< takes its children along; else it waits for their end */
     int expiry_warnings;   /**< how many were given: 0 to 2 (model/expiry.h) */
     int64_t deleted_ms;    /**< recoverable since then; 0: not deleted */
-    int64_t live_children; /**< read only: children that are not deleted */
+    int64_t live_children; /**< read only: children that are neither deleted nor looks */
     bool is_look;          /**< read-only, and removed when it expires and nobody uses it */
     bool is_snapshot;      /**< read only: holds the contents of a snapshot (model/snapshots.h) */
     bool was_snapshot;     /**< read only: restored from one */

@@ -178,12 +178,16 @@ static int make(server *srv, const bough_branch_row *branch, const char *name,
 
 int look_use(char *look, server *srv, const bough_branch_row *branch, const bough_target *moment,
              bough_error *err) {
-    char name[LOOK_NAME_SIZE];
+    char name[LOOK_NAME_SIZE], lock[BOUGH_ID_SIZE + 8];
     bough_branch_row row;
     bough_endpoint_row endpoint;
+    (void)snprintf(lock, sizeof lock, "looks:%s", branch->id); /* they are counted */
+    int rc = lock_take(srv->locks, lock, LOCK_WAIT_MS, err);
+    if (rc) return rc;
     name_of(name, srv, branch, moment);
     look_find(look, srv, branch, moment);
-    int rc = *look ? BOUGH_OK : make(srv, branch, name, moment, err);
+    if (!*look) rc = make(srv, branch, name, moment, err);
+    lock_drop(srv->locks, lock);
     if (rc)
         bough_log(BOUGH_LOG_WARN, "could not look at a moment", "branch", branch->id, "error",
                   err->message, NULL);

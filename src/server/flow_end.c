@@ -122,6 +122,24 @@ static int end(bough_operation_row *operation, server *srv, const char *id, cons
     return rc;
 }
 
+int flow_end_looks(server *srv, const char *project, const char *branch, bough_error *err) {
+    const ending why = {.action = "delete_timeline", .for_good = true};
+    bough_operation_row operation;
+    bough_branch_row *rows;
+    size_t n;
+    int rc = bough_branches_list_live(&rows, &n, srv->cat, project, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        if (!rows[i].is_look || strcmp(rows[i].parent_id, branch) != 0) continue;
+        rc = end(&operation, srv, rows[i].id, &why, LOCK_WAIT_MS, err);
+        if (rc == BOUGH_E_NOTFOUND) { /* it has gone by itself */
+            bough_error_clear(err);
+            rc = BOUGH_OK;
+        }
+    }
+    free(rows);
+    return rc;
+}
+
 int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server *srv,
                        const bough_project_row *project, const char *id, bool for_good,
                        bough_error *err) {
@@ -132,6 +150,8 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
         why.action = "branch_purged";
         rc = bough_branches_get_deleted(&row, srv->cat, project->id, id, err);
     }
+    if (!rc && !row.deleted_ms) rc = bough_rule_may_delete(&row, err);
+    if (!rc) rc = flow_end_looks(srv, project->id, id, err);
     if (!rc) rc = end(operation, srv, id, &why, LOCK_WAIT_MS, err);
     *is_refused = rc == BOUGH_E_PRECONDITION;
     lifecycle_wake(srv); /* its parent may have waited for it */
@@ -204,9 +224,11 @@ int flow_branch_expire(server *srv, const char *id, bough_error *err) {
     clock_moment moment;
     clock_look(&moment, srv->clock);
     ending why = {.action = "branch_expired", .because = id, .now_ms = moment.now_ms};
-    if (bough_branches_get_any(&row, srv->cat, id, NULL) == BOUGH_OK && row.is_look)
-        return expire_look(srv, id, &moment, err);
-    int rc = get_subtree(&ids, &n, srv, id, err);
+    int rc = bough_branches_get_any(&row, srv->cat, id, err);
+    if (!rc && row.is_look) return expire_look(srv, id, &moment, err);
+    if (!rc) rc = flow_end_looks(srv, row.project_id, id, err);
+    if (rc) return rc;
+    rc = get_subtree(&ids, &n, srv, id, err);
     /* leaves first: whenever this ends early, what is left is a tree */
     for (size_t i = 0; i < n && !rc; i++) {
         if (atomic_load(&srv->stopping))

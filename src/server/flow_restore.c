@@ -23,6 +23,7 @@
 #include "server/computes.h"
 #include "server/flows.h"
 #include "server/history.h"
+#include "server/lifecycle.h"
 #include "server/passwords.h"
 #include "server/standbys.h"
 #include "util/log.h"
@@ -318,6 +319,7 @@ int flow_branch_restore(request *rq, const bough_project_row *project, const cha
         rc = history_check(project, &wish->moment, err);
         if (!rc) rc = history_base(r->base, srv, &r->source, &wish->moment, err);
     }
+    if (!rc && !wish->preserve_under_name) rc = flow_end_looks(srv, project->id, branch, err);
     if (!rc) rc = bough_ids_new(s->incoming_id, srv->cat, "br-", err);
     if (!rc) rc = bough_ids_new(s->endpoint_id, srv->cat, "ep-", err);
     if (rc) goto out;

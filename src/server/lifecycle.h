@@ -24,6 +24,10 @@ BOUGH_CHECK int flow_branch_delete(bool *is_refused, bough_operation_row *operat
                                    const bough_project_row *project, const char *id, bool for_good,
                                    bough_error *err);
 
+/** End the looks at a branch, in use or not: they are no reason for it to stay. */
+BOUGH_CHECK int flow_end_looks(server *srv, const char *project, const char *branch,
+                               bough_error *err);
+
 /**
  * Undo a deletion. Where its expiry has passed, the branch has its whole lifetime again.
  * @param name  NULL: the one it had.

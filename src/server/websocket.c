@@ -162,7 +162,7 @@ static int wrong(bough_error *err) {
  * it was a CancelRequest, in `packet`. */
 static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_limit *limit,
                         bough_error *err) {
-    char pass[DOOR_PASS_SIZE];
+    char pass[DOOR_PASS_SIZE] = "";
     for (;;) {
         size_t size = 8;
         int rc = need(s, size, limit, err);
@@ -185,7 +185,7 @@ static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_
         rc = need(s, size, limit, err);
         if (rc) return rc;
         *is_cancel = kind == HELLO_CANCEL;
-        rc = door_pass_make(pass, s->all->srv->door, s->from, err);
+        if (!*is_cancel) rc = door_pass_make(pass, s->all->srv->door, s->from, err);
         if (rc) return rc;
         bool ok = *is_cancel
                       ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0

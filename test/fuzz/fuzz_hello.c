@@ -16,12 +16,15 @@ static uint8_t *exact(const uint8_t *data, size_t size) {
 }
 
 static void try_tls(const uint8_t *data, size_t size) {
-    char name[256], endpoint[HELLO_ENDPOINT_SIZE];
+    char name[256], endpoint[HELLO_ENDPOINT_SIZE], pass[HELLO_WORD_SIZE];
     size_t need = 0;
     hello_result result = hello_tls(name, &need, data, size);
     if (result == HELLO_SHORT && (need <= size || need > HELLO_TLS_MAX)) __builtin_trap();
     if (strnlen(name, sizeof name) == sizeof name) __builtin_trap();
     if (hello_endpoint_of_name(endpoint, name) && strncmp(endpoint, "ep-", 3) != 0)
+        __builtin_trap();
+    if (hello_branch_of_name(endpoint, name) && strncmp(endpoint, "br-", 3) != 0) __builtin_trap();
+    if (hello_pass_of_name(pass, name) && (!*pass || strnlen(pass, sizeof pass) == sizeof pass))
         __builtin_trap();
 }
 
@@ -35,6 +38,7 @@ static void try_startup(uint8_t *data, size_t size) {
     /* what is left names no endpoint, and is a packet like any other */
     if (hello_startup(&again, &why, data, &left) != HELLO_DONE) __builtin_trap();
     if (*target.endpoint && *again.endpoint) __builtin_trap();
+    if ((*target.lsn && *again.lsn) || (*target.pass && *again.pass)) __builtin_trap();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

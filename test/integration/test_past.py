@@ -232,6 +232,49 @@ def test_a_branch_has_so_many_looks_and_one_that_is_unused_makes_room(past):
     used.close()
 
 
+def test_many_at_once_make_no_more_looks_than_may_be(past):
+    moments = [past.when] + [h.now() for _ in range(2 * LOOKS_MAX)]
+    got = []
+
+    def connect(moment):
+        try:
+            past.connect(past.clear_at(moment)).close()
+            got.append(True)
+        except psycopg2.OperationalError as e:
+            got.append("moments already" in str(e))
+    threads = [threading.Thread(target=connect, args=(m,)) for m in moments]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert all(got) and len(got) == len(moments) and len(past.looks()) == LOOKS_MAX
+
+
+def test_looks_are_no_reason_for_a_branch_to_stay(clock, p):  # noqa: F811
+    """Anybody can have one made: it must not keep others from deleting, restoring or expiring the branch."""
+    Past(p)
+    p.branch("other")
+    for way, words in (("delete", ("branch", "delete")), ("purge", ("branch", "delete", "--purge")),
+                       ("restore", ("branch", "reset")), ("expire", None)):
+        p.branch(way)
+        past = t.Door(p, way)
+        with past.connect(past.clear()) as c:
+            c.run("CREATE TABLE u AS SELECT 1 AS id")
+        options = f"endpoint={past.endpoint} neon_timestamp:{h.now()}"
+        session = past.connect(past.clear(options=options))
+        assert session.one("SELECT id FROM u") == 1
+        if words:
+            p.bough(*words, way)
+        else:
+            p.bough("branch", "set-expiration", way, "--expires-in", "1h")
+            clock.passes(3700)
+            h.wait_for(lambda w=way: w not in p.branches(), "it has expired")
+        assert (way in p.branches()) == (way == "restore")
+        assert not [b for b in p.branches() if b.startswith("tmp-look-")]
+        with pytest.raises(psycopg2.Error):
+            session.one("SELECT 1")
+
+
 def test_making_a_look_is_a_wake(make_server):
     server = make_server(up=False)
     server.up("--wakes-per-endpoint", "2")
