@@ -162,6 +162,8 @@ static int open_connection(session *s, login *l, bough_error *err) {
     (void)snprintf(port, sizeof port, "%d", number);
     int rc = add_pass(l, s->rq, !is_loopback, err);
     if (rc) return rc;
+    if (!*l->application) /* pg_stat_activity has our address, and not theirs */
+        (void)snprintf(l->application, sizeof l->application, "/sql from %s", s->rq->from);
     const char *const names[] = {"host",
                                  "hostaddr",
                                  "port",

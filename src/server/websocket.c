@@ -187,9 +187,9 @@ static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_
         *is_cancel = kind == HELLO_CANCEL;
         if (!*is_cancel) rc = door_pass_make(pass, s->all->srv->door, s->from, err);
         if (rc) return rc;
-        bool ok = *is_cancel
-                      ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
-                      : ws_startup(packet, s->up.data, size, s->endpoint, pass, err) == BOUGH_OK;
+        bool ok = *is_cancel ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
+                             : ws_startup(packet, s->up.data, size, s->endpoint, pass, s->from,
+                                          err) == BOUGH_OK;
         ws_bytes_drop(&s->up, size);
         return ok ? BOUGH_OK : err->code ? err->code : bough_fail(err, BOUGH_E_NOMEM, "no memory");
     }

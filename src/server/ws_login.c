@@ -160,10 +160,10 @@ int ws_connect(int *out, const server *srv, bool has_tls, const ws_limit *limit,
 /* ---- StartupMessage ---- */
 
 int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *endpoint,
-               const char *pass, bough_error *err) {
+               const char *pass, const char *from, bough_error *err) {
     hello_target target;
     const char *why;
-    char words[HELLO_ENDPOINT_SIZE + DOOR_PASS_SIZE + 32];
+    char words[HELLO_ENDPOINT_SIZE + DOOR_PASS_SIZE + 32], name[64];
     uint8_t length[4];
     size_t copy_size = size;
     uint8_t *copy = malloc(size);
@@ -175,12 +175,14 @@ int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *en
     bool adds = *endpoint && !*target.endpoint && !*target.project && !*target.branch;
     (void)snprintf(words, sizeof words, "%s%s%sbough_pass=%s", adds ? "endpoint=" : "",
                    adds ? endpoint : "", adds ? " " : "", pass);
-    bool is_added = false;
+    (void)snprintf(name, sizeof name, "WebSocket from %s", from);
+    bool is_added = false, is_named = false;
     int failed = ws_bytes_add(out, packet, 8, HELLO_STARTUP_MAX);
     const char *p = (const char *)packet + 8, *end = (const char *)packet + size - 1;
     while (p < end && *p) {
         const char *value = p + strlen(p) + 1, *next = value + strlen(value) + 1;
         bool is_options = !is_added && strcmp(p, "options") == 0;
+        is_named |= strcmp(p, "application_name") == 0;
         failed |=
             ws_bytes_add(out, p, (size_t)(next - p) - (is_options ? 1 : 0), HELLO_STARTUP_MAX);
         if (is_options) {
@@ -193,6 +195,9 @@ int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *en
     if (!is_added)
         failed |= ws_bytes_add(out, "options", 8, HELLO_STARTUP_MAX) ||
                   ws_bytes_add(out, words, strlen(words) + 1, HELLO_STARTUP_MAX);
+    if (!is_named)
+        failed |= ws_bytes_add(out, "application_name", 17, HELLO_STARTUP_MAX) ||
+                  ws_bytes_add(out, name, strlen(name) + 1, HELLO_STARTUP_MAX);
     failed |= ws_bytes_add(out, "", 1, HELLO_STARTUP_MAX);
     if (failed) return bough_fail(err, BOUGH_E_INVALID, "the startup packet is too long");
     put32(length, (uint32_t)out->size);

@@ -96,6 +96,25 @@ def test_wakes_are_counted_by_that_address(make_server):
     assert "this address wakes endpoints too often" in wake("192.0.2.1")
 
 
+def test_postgresql_and_bough_tell_who_it_was(site):
+    """The address is in application_name where the client says none, and in the cause of a wake."""
+    sql = "SELECT current_setting('application_name') AS name"
+
+    def name(**kw):
+        return site.sql.request({"query": sql, "params": []}, x(ALLOWED), **kw)[2]["rows"][0]["name"]
+    path = f"{site.shop.path}/endpoints/{site.shop.endpoint}"
+    site.api("POST", f"{path}/suspend")
+    assert name() == f"/sql from {ALLOWED}"
+    assert site.api("GET", f"{path}/why")["why"]["cause"] == f"a connection from {ALLOWED}"
+    assert name(uri=site.sql.make_uri(query="?application_name=mine")) == "mine"
+    for more, wanted in (({}, f"WebSocket from {ALLOWED}"), ({"application_name": "mine"}, "mine")):
+        ws = WebSocket(site.server.port, path=f"/v2?address={site.shop.endpoint}.localhost", headers=x(ALLOWED))
+        session = Session(ws, "neondb_owner", site.sql.password, **more)
+        told = session.until((b"Z", b"E"))
+        assert (b"S", b"application_name\0" + wanted.encode() + b"\0") in told
+        ws.close()
+
+
 def test_a_client_cannot_give_itself_a_pass(site):
     """The word by which boughd says whose its connection is, said by somebody else."""
     site.allow()

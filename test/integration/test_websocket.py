@@ -174,7 +174,7 @@ def test_the_endpoint_is_named_by_host_address_or_option(edge, how):
     assert seen[-1][0] == b"Z", seen[-1]
     assert s.rows("SHOW geqo") == ["off" if "geqo" in how.get("options", "") else "on"]
     if "pooler" not in how.get("host", ""):  # PgBouncer adds its own words
-        assert s.rows("SELECT current_setting('application_name')") == [""]
+        assert s.rows("SELECT current_setting('application_name')") == ["WebSocket from 127.0.0.1"]
     s.ws.close()
 
 
