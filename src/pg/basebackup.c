@@ -271,10 +271,11 @@ static int check_empty(const char *dir, bough_error *err) {
     DIR *d = opendir(dir);
     if (!d && errno == ENOENT) return BOUGH_OK;
     if (!d) return bough_fail_sys(err, errno, "could not open \"%s\"", dir);
-    int rc = BOUGH_OK;
-    for (struct dirent *e; !rc && (e = readdir(d)) != NULL;)
+    int rc = BOUGH_OK, failed = 0;
+    for (struct dirent *e; !rc && (e = bough_list_next(d, &failed)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             rc = bough_fail(err, BOUGH_E_PRECONDITION, "\"%s\" is not empty", dir);
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", dir);
     closedir(d);
     return rc;
 }

@@ -148,7 +148,7 @@ static int open_log(bough_compute *c, const char *path, int *fd, bough_error *er
     int rc = bough_path(c->log_path, sizeof c->log_path, err, "%s", path);
     if (rc) return rc;
     struct stat st;
-    *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    *fd = bough_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (*fd < 0) return bough_fail_sys(err, errno, "could not open the log \"%s\"", path);
     if (fstat(*fd, &st) == 0) c->log_at = st.st_size;
     return BOUGH_OK;

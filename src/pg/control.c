@@ -19,7 +19,7 @@ int bough_control_clean(bool *clean, const char *pgdata, bough_error *err) {
     *clean = false;
     int rc = bough_path(path, sizeof path, err, "%s/global/pg_control", pgdata);
     if (rc) return rc;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     ssize_t n = fd < 0 ? -1 : bough_pread_full(fd, head, sizeof head, 0);
     if (fd >= 0) close(fd);
     if (n != (ssize_t)sizeof head)

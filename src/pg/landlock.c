@@ -98,7 +98,7 @@ int bough_landlock_abi(void) {
 
 /* Allow `access` below `path`. A missing path is an error only when it is required. */
 static int allow(int ruleset, const char *path, uint64_t access, bool required, bough_error *err) {
-    int fd = open(path, O_PATH | O_CLOEXEC);
+    int fd = bough_open(path, O_PATH | O_CLOEXEC, 0);
     if (fd < 0)
         return required ? bough_fail_sys(err, errno,
                                          "could not open \"%s\" to confine a compute to it", path)

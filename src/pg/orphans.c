@@ -61,11 +61,13 @@ static int end_all(hunt *h, bough_error *err) {
         DIR *dir = opendir("/proc");
         if (!dir) return bough_fail_sys(err, errno, "could not list \"/proc\"");
         const struct dirent *d;
-        while (!rc && (d = readdir(dir)) != NULL) {
+        int failed = 0;
+        while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
             char *end;
             long pid = strtol(d->d_name, &end, 10);
             if (*end == '\0' && pid > 0) rc = end_one(h, (pid_t)pid, err);
         }
+        if (failed) rc = bough_fail_sys(err, failed, "could not list \"/proc\"");
         closedir(dir);
     } while (!rc && h->found);
     return rc;

@@ -40,7 +40,7 @@ static int is_noise(const char *message) {
 
 static char *read_tail(const char *path, off_t from) {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return NULL;
     char *data = NULL;
     if (fstat(fd, &st) == 0 && st.st_size > from) {

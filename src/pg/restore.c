@@ -344,7 +344,7 @@ static int needed_major(const restore *r) {
     bool dir = r->kind == BOUGH_SOURCE_DUMP_DIRECTORY;
     if (bough_path(path, sizeof path, NULL, "%s%s", r->path, dir ? "/toc.dat" : ""))
         return r->pg->major;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return r->pg->major;
     bool read_all = bough_pread_full(fd, head, sizeof head, 0) == (ssize_t)sizeof head;
     close(fd);
@@ -360,7 +360,7 @@ static int needed_major(const restore *r) {
 static bool is_tar(const restore *r) {
     char head[6] = "";
     if (r->kind != BOUGH_SOURCE_DUMP_CUSTOM) return false;
-    int fd = open(r->path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(r->path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return false;
     bool tar = bough_pread_full(fd, head, 5, 0) == 5 && strcmp(head, "PGDMP") != 0;
     close(fd);

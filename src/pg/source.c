@@ -112,7 +112,7 @@ static int check_tar(const char *path, int fd, uint64_t bytes, bough_error *err)
 
 static int detect_file(bough_source_kind *kind, const char *path, bough_error *err) {
     char head[HEAD_BYTES];
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     if (fd < 0)
         return bough_fail(err, BOUGH_E_NOTFOUND, "could not open \"%s\": %s", path,
                           strerror(errno));

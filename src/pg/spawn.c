@@ -397,6 +397,10 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
     *t = (tool){.run = run, .pid = -1, .pidfd = -1, .in = -1, .out = -1, .errors = -1};
     copy_env(&t->env, run->env);
     if (run_mark) bough_env_set(&t->env, BOUGH_RUN_MARK, run_mark);
+#ifdef BOUGH_CRASH_POINTS /* a test's library, which a confined tool could not read */
+    const char *test_library = getenv("BOUGH_PRELOAD_TOOLS");
+    if (test_library && run->ruleset < 0) bough_env_set(&t->env, "LD_PRELOAD", test_library);
+#endif
     if ((run->feed && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) != 0) ||
         (run->output && pipe2(out, O_CLOEXEC) != 0) || pipe2(errors, O_CLOEXEC) != 0 ||
         (out[0] >= 0 && fcntl(out[0], F_SETFL, O_NONBLOCK) != 0) ||

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "preload/sys.h"
+
 uint32_t bough_path_hash(const char *path, size_t length) {
     uint32_t h = 2166136261U;
     for (size_t i = 0; i < length; i++) {
@@ -90,7 +92,7 @@ static bool is_whole(const bough_index *index) {
 
 int bough_index_map(bough_index *index, const char *path, bool verify) {
     memset(index, 0, sizeof *index);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return -1;
     struct stat st;
     void *map = MAP_FAILED;

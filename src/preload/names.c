@@ -128,13 +128,15 @@ static int copy_up(const char *key, const char *from, mode_t mode) {
     int rc = out < 0 ? -1 : 0;
     uint64_t size = 0;
     while (rc == 0 && in >= 0) {
-        ssize_t n = sys_read(in, buf, sizeof buf);
+        ssize_t n = sys_pread(in, buf, sizeof buf, (off_t)size);
         if (n < 0) rc = -1;
         if (n <= 0) break;
-        ssize_t put = sys_write(out, buf, (size_t)n);
-        if (put != n) {
-            if (put >= 0) errno = ENOSPC;
-            rc = -1;
+        for (ssize_t done = 0; rc == 0 && done < n;) {
+            ssize_t put =
+                sys_pwrite(out, buf + done, (size_t)(n - done), (off_t)size + (off_t)done);
+            if (put == 0) errno = ENOSPC;
+            if (put <= 0) rc = -1;
+            done += put;
         }
         size += (uint64_t)n;
     }

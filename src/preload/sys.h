@@ -5,6 +5,7 @@
 #ifndef BOUGH_PRELOAD_SYS_H
 #define BOUGH_PRELOAD_SYS_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -18,8 +19,17 @@ long bough_faulty_syscall(long number, ...);
 #define syscall bough_faulty_syscall
 #endif
 
+/* What was interrupted before anything was done is done again. */
+#define SYS_AGAIN(type, call)                                                                      \
+    do {                                                                                           \
+        type rc_;                                                                                  \
+        do rc_ = (type)(call);                                                                     \
+        while (rc_ == -1 && errno == EINTR);                                                       \
+        return rc_;                                                                                \
+    } while (0)
+
 static inline int sys_open(const char *path, int flags, mode_t mode) {
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    SYS_AGAIN(int, syscall(SYS_openat, AT_FDCWD, path, flags, mode));
 }
 static inline int sys_close(int fd) {
     return (int)syscall(SYS_close, fd);
@@ -31,31 +41,31 @@ static inline ssize_t sys_write(int fd, const void *buf, size_t n) {
     return syscall(SYS_write, fd, buf, n);
 }
 static inline ssize_t sys_pread(int fd, void *buf, size_t n, off_t at) {
-    return syscall(SYS_pread64, fd, buf, n, at);
+    SYS_AGAIN(ssize_t, syscall(SYS_pread64, fd, buf, n, at));
 }
 static inline ssize_t sys_pwrite(int fd, const void *buf, size_t n, off_t at) {
-    return syscall(SYS_pwrite64, fd, buf, n, at);
+    SYS_AGAIN(ssize_t, syscall(SYS_pwrite64, fd, buf, n, at));
 }
 static inline ssize_t sys_preadv(int fd, const struct iovec *iov, int n, off_t at) {
-    return syscall(SYS_preadv, fd, iov, (long)n, (long)at, 0L);
+    SYS_AGAIN(ssize_t, syscall(SYS_preadv, fd, iov, (long)n, (long)at, 0L));
 }
 static inline ssize_t sys_pwritev(int fd, const struct iovec *iov, int n, off_t at) {
-    return syscall(SYS_pwritev, fd, iov, (long)n, (long)at, 0L);
+    SYS_AGAIN(ssize_t, syscall(SYS_pwritev, fd, iov, (long)n, (long)at, 0L));
 }
 static inline off_t sys_lseek(int fd, off_t at, int whence) {
     return syscall(SYS_lseek, fd, at, whence);
 }
 static inline int sys_ftruncate(int fd, off_t n) {
-    return (int)syscall(SYS_ftruncate, fd, n);
+    SYS_AGAIN(int, syscall(SYS_ftruncate, fd, n));
 }
 static inline int sys_fallocate(int fd, int mode, off_t at, off_t n) {
-    return (int)syscall(SYS_fallocate, fd, mode, at, n);
+    SYS_AGAIN(int, syscall(SYS_fallocate, fd, mode, at, n));
 }
 static inline int sys_fsync(int fd) {
-    return (int)syscall(SYS_fsync, fd);
+    SYS_AGAIN(int, syscall(SYS_fsync, fd));
 }
 static inline int sys_fdatasync(int fd) {
-    return (int)syscall(SYS_fdatasync, fd);
+    SYS_AGAIN(int, syscall(SYS_fdatasync, fd));
 }
 static inline int sys_stat(const char *path, struct stat *st, int flags) {
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, st, flags);

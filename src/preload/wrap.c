@@ -320,7 +320,8 @@ int truncate64(const char *path, off64_t size) ALIAS(truncate);
 
 static int allocate(int fd, int mode, off_t at, off_t n) {
     bough_file *f = bough_file_of(fd);
-    if (!f) return sys_fallocate(fd, mode, at, n);
+    /* shared memory: postgres wants to know of an interruption */
+    if (!f) return (int)syscall(SYS_fallocate, fd, mode, at, n);
     if (f->kind == BOUGH_FILE_PAGES) {
         if (mode == 0) return bough_pages_allocate(f, at, n);
         errno = EOPNOTSUPP;

@@ -195,7 +195,7 @@ static int copy_settings(const restoring *r, bough_error *err) {
     int rc = bough_store_pgdata(from, r->srv->store, *r->base ? r->base : r->source.id, err);
     if (!rc) rc = bough_store_pgdata(to, r->srv->store, r->swap.incoming_id, err);
     if (!rc) rc = computes_socket_dir(socket_dir, r->srv, r->swap.incoming_id, err);
-    if (!rc && bough_conf_carried(&carried, from, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    if (!rc) rc = flow_carried(&carried, from, err);
     bough_conf conf = {.major = r->project->pg_major,
                        .socket_dir = socket_dir,
                        .hold_wal = true,

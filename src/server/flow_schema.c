@@ -182,8 +182,7 @@ static int make_locked(making *m, bough_error *err) {
                           m->wish->name);
     }
     rc = bough_store_pgdata(pgdata, srv->store, m->look.id, err);
-    if (!rc && bough_conf_carried(&carried, pgdata, err) == BOUGH_E_NOTFOUND)
-        bough_error_clear(err);
+    if (!rc) rc = flow_carried(&carried, pgdata, err);
     if (!rc)
         rc = computes_begin(srv, &m->branch, &m->endpoint, m->pg.major,
                             (const char *const *)carried, err);

@@ -53,8 +53,7 @@ static int make_files(taking *t, bough_error *err) {
     if (*t->base) {
         rc = history_fork(&cut, t->srv, t->base, &t->wish->moment, t->row->id, err);
         if (!rc) rc = bough_store_pgdata(pgdata, store, t->base, err);
-        if (!rc && bough_conf_carried(&carried, pgdata, err) == BOUGH_E_NOTFOUND)
-            bough_error_clear(err);
+        if (!rc) rc = flow_carried(&carried, pgdata, err);
         if (!rc) bough_lsn_write(t->row->lsn, cut.lsn);
         if (!rc && (t->wish->moment.time_us || cut.last_commit_us))
             t->row->time_us =

@@ -33,13 +33,15 @@
 static void on_purge_job(void *arg) {
     server *srv = arg;
     bough_error err;
-    if (bough_store_purge(srv->store, &err) != BOUGH_OK)
-        bough_log(BOUGH_LOG_WARN, "could not empty the trash", "error", err.message, NULL);
+    int rc = bough_store_purge(srv->store, &err);
+    atomic_store(&srv->has_trash, rc != BOUGH_OK);
+    if (rc) bough_log(BOUGH_LOG_WARN, "could not empty the trash", "error", err.message, NULL);
 }
 
 void flow_purge_later(server *srv) {
     /* refused when the server ends: the next one does it */
-    (void)(job_pool_add(srv->background, on_purge_job, srv, NULL) == BOUGH_OK);
+    if (job_pool_add(srv->background, on_purge_job, srv, NULL) != BOUGH_OK)
+        atomic_store(&srv->has_trash, true);
 }
 
 int flow_check(request *rq, bough_error *err) {
@@ -72,12 +74,16 @@ int flow_operation(bough_operation_row *row, const char *action, const char *pro
 void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
-    if (computes_stop(srv, branch, true, "it was deleted", &err) != BOUGH_OK ||
-        (bough_store_has_branch(srv->store, branch) &&
-         bough_store_delete(srv->store, branch, &err) != BOUGH_OK) ||
-        (endpoint && *endpoint &&
-         (computes_socket_dir(socket_dir, srv, endpoint, &err) != BOUGH_OK ||
-          bough_rmtree(socket_dir, &err) != BOUGH_OK)))
+    int rc = computes_stop(srv, branch, true, "it was deleted", &err);
+    if (!rc && bough_store_has_branch(srv->store, branch))
+        rc = bough_store_delete(srv->store, branch, &err);
+    /* whatever became of the rest */
+    if (endpoint && *endpoint) {
+        int last = computes_socket_dir(socket_dir, srv, endpoint, rc ? NULL : &err);
+        if (!last) last = bough_rmtree(socket_dir, rc ? NULL : &err);
+        if (!rc) rc = last;
+    }
+    if (rc)
         bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain until the next start", "branch",
                   branch, "error", err.message, NULL);
     flow_purge_later(srv);
@@ -168,6 +174,13 @@ static double checkpoint_parent(server *srv, const char *parent, const bough_shm
     return bough_now_ms() - before;
 }
 
+int flow_carried(char ***carried, const char *pgdata, bough_error *err) {
+    int rc = bough_conf_carried(carried, pgdata, err);
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    bough_error_clear(err);
+    return BOUGH_OK;
+}
+
 /* (parent locked) The files of a child, and the settings that its parent carries. */
 int flow_fork(bough_fork_result *forked, double *checkpoint_ms, char ***carried, server *srv,
               const char *parent, const char *child, bough_error *err) {
@@ -177,8 +190,7 @@ int flow_fork(bough_fork_result *forked, double *checkpoint_ms, char ***carried,
     *checkpoint_ms = !rc && live ? checkpoint_parent(srv, parent, live) : 0;
     if (!rc) rc = bough_store_fork(forked, srv->store, parent, child, live, err);
     if (!rc) rc = bough_store_pgdata(pgdata, srv->store, parent, err);
-    if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
-    return rc;
+    return rc ? rc : flow_carried(carried, pgdata, err);
 }
 
 /* Configuration where no compute is started. */
@@ -207,7 +219,7 @@ static int fork_past(making *m, const bough_target *moment, char ***carried, bou
     m->forked.create_ms = cut.create_ms;
     m->replay_bytes = cut.replay_bytes;
     if (!rc) rc = bough_store_pgdata(pgdata, m->srv->store, m->base, err);
-    if (!rc && bough_conf_carried(carried, pgdata, err) == BOUGH_E_NOTFOUND) bough_error_clear(err);
+    if (!rc) rc = flow_carried(carried, pgdata, err);
     (void)snprintf(m->origin.branch_id, sizeof m->origin.branch_id, "%s", m->branch.id);
     bough_lsn_write(m->origin.lsn, cut.lsn);
     m->origin.time_us = moment->time_us;
@@ -295,10 +307,12 @@ static int commit(making *m, double received_ms, bough_error *err) {
     return rc;
 }
 
-/* Leave nothing. */
+/* Leave nothing. A branch that cannot be taken out of the catalogue keeps its files: it is whole.
+ */
 static void undo(making *m, const bough_error *cause) {
     bough_catalogue *cat = m->srv->cat;
     bough_operation_row failed;
+    bool is_there = m->is_committed;
     if (m->is_committed && bough_catalogue_begin(cat, NULL) == BOUGH_OK) {
         int rc = bough_branches_delete(cat, m->branch.id, NULL);
         if (!rc)
@@ -307,11 +321,12 @@ static void undo(making *m, const bough_error *cause) {
         (void)snprintf(failed.status, sizeof failed.status, "failed");
         (void)snprintf(failed.failure, sizeof failed.failure, "%s", cause->message);
         if (!rc) rc = bough_operations_insert(cat, &failed, NULL);
-        if (bough_catalogue_end(cat, rc, NULL) != BOUGH_OK)
-            bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", m->branch.id,
-                      NULL);
+        is_there = bough_catalogue_end(cat, rc, NULL) != BOUGH_OK;
     }
-    if (m->has_files) flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
+    if (is_there)
+        bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", m->branch.id, NULL);
+    else if (m->has_files)
+        flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
 }
 
 /* Whether an existing branch begins where the wish says. */
@@ -535,10 +550,11 @@ static int claim_target(bool *is_made, const server *srv, const char *path, boug
     size_t n = strlen(srv->store_dir);
     *is_made = mkdir(path, 0700) == 0;
     if (!*is_made && errno != EEXIST) return refuse_target(srv, path, errno, err);
-    int rc = BOUGH_OK, names = 0;
+    int rc = BOUGH_OK, names = 0, failed = 0;
     DIR *dir = opendir(path);
     if (!dir || !realpath(path, real)) rc = refuse_target(srv, path, errno, err);
-    while (dir && names <= 2 && readdir(dir)) names++;
+    while (dir && names <= 2 && bough_list_next(dir, &failed)) names++;
+    if (!rc && failed) rc = refuse_target(srv, path, failed, err);
     if (dir) closedir(dir);
     if (!rc && names > 2) {
         (void)bough_fail(err, BOUGH_E_CONFLICT, "directory \"%s\" is not empty", path);

@@ -99,6 +99,9 @@ BOUGH_CHECK int flow_fork(bough_fork_result *forked, double *checkpoint_ms, char
 /** Configuration of a branch whose compute is not started. */
 BOUGH_CHECK int flow_write_conf(server *srv, int major, const char *branch, const char *endpoint,
                                 char **carried, bough_error *err);
+/** The settings that a branch carries (bough_conf_carried()); NULL and success where it has none.
+ */
+BOUGH_CHECK int flow_carried(char ***carried, const char *pgdata, bough_error *err);
 void flow_free_carried(char **carried);
 
 /** Remove all files of a branch that the catalogue does not know (any more). Its lock is held. */

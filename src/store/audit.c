@@ -85,7 +85,7 @@ static int check_entry(const bough_header *shm, const bough_entry *e, bough_erro
     if (flags & (BOUGH_FLAG_DIR | BOUGH_FLAG_WHOLE)) return BOUGH_OK;
     if ((uint64_t)st.st_size != atomic_load(&e->size))
         return differs(e, "the size is wrong", (uint64_t)st.st_size, err);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
     if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
     rc = check_extents(shm, e, fd, (uint64_t)st.st_size, err);
     close(fd);

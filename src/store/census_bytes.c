@@ -3,7 +3,6 @@
  * are seen, and is then of the branch that alone needs it, or shared.
  */
 #include <errno.h>
-#include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,21 +168,19 @@ static void claim_of(claim *out, scale *s, const char *path, const struct stat *
         out->owner = OWNER_TRASH;
 }
 
+static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,
+                     bough_error *err) {
+    scale *s = context;
+    struct stat st;
+    claim one;
+    (void)type;
+    if (is_after || lstat(path, &st) != 0) return BOUGH_OK; /* gone meanwhile */
+    claim_of(&one, s, path + strlen(s->store->dir), &st);
+    return put(s, &st, &one, err);
+}
+
 static int walk(scale *s, bough_error *err) {
-    char *roots[] = {(char *)(uintptr_t)s->store->dir, NULL};
-    size_t n = strlen(s->store->dir);
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", s->store->dir);
-    FTSENT *e;
-    int rc = BOUGH_OK;
-    while (!rc && (e = fts_read(fts)) != NULL) {
-        claim one;
-        if (e->fts_info == FTS_DP || e->fts_info == FTS_NS || e->fts_info == FTS_ERR) continue;
-        claim_of(&one, s, e->fts_path + n, e->fts_statp);
-        rc = put(s, e->fts_statp, &one, err);
-    }
-    fts_close(fts);
-    return rc;
+    return bough_walk(s->store->dir, weigh_one, s, err);
 }
 
 int bough_census_weigh(bough_census *census, const bough_store *store, bough_error *err) {

@@ -69,11 +69,13 @@ static int list_group(names *list, const bough_store *store, const char *group, 
         return errno == ENOENT ? BOUGH_OK
                                : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     const struct dirent *e;
-    while (!rc && (e = readdir(d)) != NULL) {
+    int failed = 0;
+    while (!rc && (e = bough_list_next(d, &failed)) != NULL) {
         if (e->d_name[0] == '.') continue;
         (void)snprintf(dir, sizeof dir, "%s/%s", group, e->d_name);
         rc = add(list, dir, err);
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     closedir(d);
     return rc;
 }

@@ -63,7 +63,7 @@ static int open_owner(writer *w, int owner, const char *key) {
         (void)snprintf(path, sizeof path, "%s/%s", w->pgdata, key);
     else
         bough_view_layer_path(path, sizeof path, w->view, w->levels[owner].layer, key);
-    return open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
 /* Copy one run; copy_file_range() lets file systems that can share the blocks. */
@@ -73,7 +73,7 @@ static int copy_run(writer *w, int in, int out, uint64_t at, uint64_t bytes) {
         off64_t from = (off64_t)at, to = (off64_t)at;
         ssize_t n = copy_file_range(in, &from, out, &to, part, 0);
         if (n < 0) {
-            n = pread(in, w->buf, part, (off_t)at);
+            n = bough_pread_full(in, w->buf, part, (off_t)at);
             if (n > 0 && bough_pwrite_full(out, w->buf, (size_t)n, (off_t)at) != 0) return -1;
         }
         if (n < 0) return -1;
@@ -90,10 +90,10 @@ static int write_file(writer *w, const char *key, const bough_entry *head, unsig
     int rc = make_parents(w->dest, key, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%s", w->dest, key);
     if (rc) return rc;
-    int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int out = bough_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", path);
     uint64_t blocks = (size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT;
-    if (ftruncate(out, (off_t)size) != 0)
+    if (bough_ftruncate(out, (off_t)size) != 0)
         rc = bough_fail_sys(err, errno, "could not size \"%s\"", path);
     for (uint64_t b = 0; !rc && b < blocks;) {
         int owner = whole ? (head ? -1 : 0) : owner_of(w, head, n, b);
@@ -110,7 +110,8 @@ static int write_file(writer *w, const char *key, const bough_entry *head, unsig
         if (!rc) rc = advance(w, to - at, err);
         b = end;
     }
-    if (!rc && fsync(out) != 0) rc = bough_fail_sys(err, errno, "could not fsync \"%s\"", path);
+    if (!rc && bough_fsync(out) != 0)
+        rc = bough_fail_sys(err, errno, "could not fsync \"%s\"", path);
     close(out);
     return rc;
 }
@@ -189,8 +190,11 @@ static int write_config(const char *pgdata, const char *dest, bough_error *err) 
     if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) != 0 || !found)
         return bough_fail(err, BOUGH_E_SYS, "user %d has no name", (int)geteuid());
     int rc = bough_path(path, sizeof path, err, "%s/bough_carried.conf", pgdata);
-    if (!rc && bough_read_file(&carried, &n, path, 1 << 20, err) == BOUGH_E_NOTFOUND)
+    if (!rc) rc = bough_read_file(&carried, &n, path, 1 << 20, err);
+    if (rc == BOUGH_E_NOTFOUND) {
         bough_error_clear(err);
+        rc = BOUGH_OK;
+    }
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/postgresql.conf", dest);
     if (!rc) rc = bough_write_file(path, carried ? carried : "", n, 0600, err);
     free(carried);
@@ -271,11 +275,12 @@ static int empty_directory(const char *dest, bough_error *err) {
 
 /* What fails below empties the directory again: nothing of somebody else's may be in it. */
 static int check_empty(const char *dest, bough_error *err) {
-    int names = 0;
+    int names = 0, failed = 0;
     DIR *dir = opendir(dest);
     if (!dir) return bough_fail_sys(err, errno, "could not open \"%s\"", dest);
-    while (readdir(dir)) names++;
+    while (bough_list_next(dir, &failed)) names++;
     closedir(dir);
+    if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", dest);
     return names <= 2 ? BOUGH_OK : bough_fail(err, BOUGH_E_CONFLICT, "\"%s\" is not empty", dest);
 }
 

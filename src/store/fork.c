@@ -35,6 +35,11 @@ int bough_child_name(bough_store *store, const char *temp, const char *branch, b
     pthread_mutex_lock(&store->places);
     if (rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
     pthread_mutex_unlock(&store->places);
+    if (rc) return rc;
+    *strrchr(path, '/') = '\0';
+    rc = bough_fsync_path(path, err);
+    /* nobody will be told of it: it must not keep the next one from its name */
+    if (rc) bough_ignore(bough_store_discard(store, "branches", branch, NULL));
     return rc;
 }
 
@@ -208,8 +213,6 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
     BOUGH_POINT(rc, "adopt.stacked");
     if (!rc) rc = bough_child_name(store, temp, branch, err);
     BOUGH_POINT(rc, "adopt.named");
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
-    if (!rc) rc = bough_fsync_path(path, err);
     if (rc && rc != BOUGH_E_CONFLICT) {
         bough_error ignored;
         if (bough_path(path, sizeof path, &ignored, "%s/layers/%s", store->dir, branch) == 0)
@@ -255,7 +258,7 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
 
 /* Give the child its stack and its name. */
 static int settle_child(taking *t, const char *child, bough_error *err) {
-    char path[BOUGH_PATH_MAX], suffixed[80];
+    char suffixed[80];
     bough_layers layers = {NULL, 0};
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", child);
     int rc = bough_moment_finish(&t->moment, t->dest, BOUGH_CONTROL_NAME, err);
@@ -266,8 +269,7 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     BOUGH_POINT(rc, "fork.pending-written");
     if (!rc) rc = bough_child_name(t->store, t->temp, child, err);
     BOUGH_POINT(rc, "fork.child-named");
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", t->store->dir);
-    return rc ? rc : bough_fsync_path(path, err);
+    return rc;
 }
 
 int bough_store_fork(bough_fork_result *result, bough_store *store, const char *parent,

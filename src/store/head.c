@@ -43,7 +43,8 @@ static int walk(const char *root, const char *key, visitor visit, void *context,
         return errno == ENOENT ? BOUGH_OK
                                : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         struct stat st;
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
         rc = bough_path(below, sizeof below, err, "%s/%s", key, d->d_name);
@@ -54,6 +55,7 @@ static int walk(const char *root, const char *key, visitor visit, void *context,
         if (!rc && S_ISDIR(st.st_mode) && !strstr(d->d_name, BOUGH_TEMP_MARK))
             rc = walk(root, below, visit, context, err);
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s/%s\"", root, key);
     closedir(dir);
     return rc;
 }
@@ -130,7 +132,7 @@ static int visit_scan(void *context, const char *path, const char *key, const st
     atomic_store(&e->state, BOUGH_ENTRY_HEAD);
     atomic_fetch_add(&shm->changes, 1);
     if (whole) return BOUGH_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
     int rc = fd >= 0 && bough_entry_scan(shm, e, fd) == 0
                  ? BOUGH_OK
                  : bough_fail_sys(err, errno, "could not scan \"%s\"", path);
@@ -190,11 +192,14 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
                         bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     bough_layers layers;
+    *shm = NULL;
+    *fd = -1;
     int rc = bough_pending_settle(store, branch, err);
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
-    rc = bough_head_scan(shm, fd, store, branch, pgdata, &layers, err);
+    rc = bough_seal_complete(store, branch, &layers, err);
+    if (!rc) rc = bough_head_scan(shm, fd, store, branch, pgdata, &layers, err);
     bough_layers_free(&layers);
     return rc;
 }

@@ -23,6 +23,7 @@ static int collect(bough_entry ***out, size_t *n, bough_header *shm, uint32_t ge
     size_t room = 1024, count = 0;
     bough_entry **list = malloc(room * sizeof *list);
     for (uint32_t b = 0; list && b < BOUGH_BUCKETS; b++) {
+        if (!atomic_load(&shm->buckets[b])) continue; /* none of this generation comes any more */
         _Atomic uint32_t *stripe =
             &shm->stripes[b & 1023]; /* table.c: the stripe of all hashes of this bucket */
         bough_lock(stripe);

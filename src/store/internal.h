@@ -161,6 +161,11 @@ int bough_store_discard(const bough_store *store, const char *kind, const char *
 /* Discard the layers of some groups (NULL-terminated), or with NULL of all, that no stack names. */
 int bough_store_collect(bough_store *store, char *const *groups, bough_error *err);
 
+/* ---- sweep.c ---- */
+/* Remove what was left half written in the store and in these branches. What resists is told in the
+ * log. Nothing may be being made. */
+void bough_store_sweep(const bough_store *store, const char *const *branches, size_t n);
+
 /* ---- moment.c ---- */
 typedef struct bough_moment {
     char control[8192];
@@ -205,6 +210,10 @@ int bough_moment_finish(const bough_moment *moment, const char *dest, const char
 /* The next unused layer of a group, as "GROUP/LAYER". */
 int bough_layer_next(char *dir, size_t size, const bough_store *store, const char *group,
                      bough_error *err);
+/* Write the indexes that the branch's own layers lack, since a crash or a failure came between a
+ * seal and its end: such a layer is in the stack, and nobody could read it. */
+int bough_seal_complete(bough_store *store, const char *branch, const bough_layers *layers,
+                        bough_error *err);
 /* Finish or undo a seal that a crash interrupted. */
 int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bough_error *err);
 
@@ -215,8 +224,8 @@ int bough_child_check(const bough_store *store, const char *branch, bough_error 
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
                        const bough_layers *layers, bough_error *err);
 /*
- * Give the directory TEMP, which has its stack, the name of a branch. Not while references are
- * counted: who reads one name after the other would see it under neither.
+ * Give the directory TEMP, which has its stack, the name of a branch, durably. Not while references
+ * are counted: who reads one name after the other would see it under neither.
  */
 int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err);
 int bough_pending_settle(bough_store *store, const char *branch, bough_error *err);

@@ -1,7 +1,6 @@
 /* Keeping a store in order: deletion, bytes, reconciliation after a crash. */
 #include <dirent.h>
 #include <errno.h>
-#include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,14 +103,18 @@ int bough_store_purge(bough_store *store, bough_error *err) {
     DIR *dir = opendir(path);
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0, result = BOUGH_OK;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
         rc = bough_path(path, sizeof path, err, "%s/trash/%s", store->dir, d->d_name);
         if (!rc) rc = bough_rmtree(path, err);
         BOUGH_POINT(rc, "purge.one-removed");
+        if (rc) result = rc; /* what can go goes */
+        rc = BOUGH_OK;
     }
+    if (failed) result = bough_fail_sys(err, failed, "could not list the trash");
     closedir(dir);
-    return rc;
+    return result;
 }
 
 /* ---- bytes
@@ -133,31 +136,38 @@ uint64_t bough_wal_past_bytes(const bough_moment *m, const char *name, const str
     return m->redo - start < bytes ? m->redo - start : bytes;
 }
 
-/* The branch's directory; WAL segments that other branches link to count as shared. */
+typedef struct weighing {
+    bough_usage *usage;
+    const bough_moment *moment;
+    size_t root; /* length of the branch's directory */
+} weighing;
+
+/* WAL segments that other branches link to count as shared. */
+static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,
+                     bough_error *err) {
+    const weighing *w = context;
+    struct stat st;
+    (void)err;
+    if (is_after || lstat(path, &st) != 0) return BOUGH_OK;
+    uint64_t bytes = (uint64_t)st.st_blocks * 512U, past = 0;
+    const char *below = path + w->root;
+    if (strncmp(below, "/history", 8) == 0 || strncmp(below, "/points", 7) == 0)
+        past = bytes;
+    else if (strncmp(below, "/pgdata/pg_wal/", 15) == 0 && type == DT_REG)
+        past = bough_wal_past_bytes(w->moment, below + 15, &st);
+    if (type == DT_REG && st.st_nlink > 1) {
+        w->usage->shared_bytes += bytes;
+        return BOUGH_OK;
+    }
+    w->usage->history_bytes += past;
+    w->usage->own_bytes += bytes - past;
+    return BOUGH_OK;
+}
+
 static int directory_bytes(bough_usage *usage, const char *path, const bough_moment *m,
                            bough_error *err) {
-    char *roots[] = {(char *)(uintptr_t)path, NULL};
-    size_t n = strlen(path);
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
-    FTSENT *e;
-    while ((e = fts_read(fts)) != NULL) {
-        if (e->fts_info != FTS_F && e->fts_info != FTS_D && e->fts_info != FTS_SL) continue;
-        uint64_t bytes = (uint64_t)e->fts_statp->st_blocks * 512U, past = 0;
-        const char *below = e->fts_path + n;
-        if (strncmp(below, "/history", 8) == 0 || strncmp(below, "/points", 7) == 0)
-            past = bytes;
-        else if (strncmp(below, "/pgdata/pg_wal/", 15) == 0 && e->fts_info == FTS_F)
-            past = bough_wal_past_bytes(m, below + 15, e->fts_statp);
-        if (e->fts_info == FTS_F && e->fts_statp->st_nlink > 1) {
-            usage->shared_bytes += bytes;
-            continue;
-        }
-        usage->history_bytes += past;
-        usage->own_bytes += bytes - past;
-    }
-    fts_close(fts);
-    return BOUGH_OK;
+    weighing w = {usage, m, strlen(path)};
+    return bough_walk(path, weigh_one, &w, err);
 }
 
 /* How many branches other than `branch` have a layer in their stack: any at all? */
@@ -281,7 +291,8 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
     DIR *dir = opendir(path);
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
             is_known(d->d_name, known, n))
             continue;
@@ -289,6 +300,7 @@ static int discard_unknown(const bough_store *store, const char *kind, const cha
                   "name", d->d_name, NULL);
         rc = bough_store_discard(store, kind, d->d_name, err);
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     closedir(dir);
     return rc;
 }
@@ -314,6 +326,7 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
         if (!missing[i] && !rc) rc = bough_points_mend(store, known[i], err);
     }
+    if (!rc) bough_store_sweep(store, known, n);
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
     if (!rc) rc = discard_merges(store, err);
     if (!rc) rc = bough_store_collect(store, NULL, err);

@@ -211,7 +211,8 @@ int bough_list_names(char ***names, const char *path, bough_error *err) {
     size_t n = 0, room = 16;
     char **list = calloc(room, sizeof *list);
     struct dirent *d;
-    while (list && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (list && (d = bough_list_next(dir, &failed)) != NULL) {
         if (d->d_name[0] == '.') continue;
         if (n + 2 > room) {
             char **more = realloc(list, room * 2 * sizeof *list);
@@ -223,10 +224,11 @@ int bough_list_names(char ***names, const char *path, bough_error *err) {
         if (!list[n]) break;
         list[++n] = NULL;
     }
-    bool whole = list && !d;
+    bool whole = list && !d && !failed;
     closedir(dir);
     if (!whole) {
         bough_store_free_list(list);
+        if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", path);
         return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     *names = list;

@@ -216,7 +216,7 @@ static int copy_bytes(int in, int out, uint64_t at, uint64_t bytes) {
         size_t want = bytes < sizeof buf ? (size_t)bytes : sizeof buf;
         ssize_t n = copy_file_range(in, &from, out, &to, (size_t)bytes, 0);
         if (n < 0) {
-            n = pread(in, buf, want, (off_t)at);
+            n = bough_pread_full(in, buf, want, (off_t)at);
             if (n > 0 && bough_pwrite_full(out, buf, (size_t)n, (off_t)at) != 0) return -1;
         }
         if (n < 0) return -1;
@@ -254,7 +254,7 @@ static int copy_blocks(merging *m, const shown *s, const char *path, int out, bo
         if (owner >= 0 && owner != open_owner) {
             if (in >= 0) close(in);
             rc = part_path(from, m, &s->parts[owner], path, err);
-            in = rc ? -1 : open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+            in = rc ? -1 : bough_open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
             if (!rc && in < 0) rc = bough_fail_sys(err, errno, "could not open \"%s\"", from);
             open_owner = owner;
         }
@@ -294,14 +294,14 @@ static int make_file(merging *m, const shown *s, const char *path, const char *t
     if (s->parts[0].record->kind == BOUGH_RECORD_WHOLE || is_alone(m, s, path))
         return link(from, to) == 0 ? BOUGH_OK
                                    : bough_fail_sys(err, errno, "could not link \"%s\"", from);
-    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int out = bough_open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", to);
     int n = snprintf(text, sizeof text, "%llu", (unsigned long long)s->limit);
-    if (ftruncate(out, (off_t)s->parts[0].record->size) != 0 ||
+    if (bough_ftruncate(out, (off_t)s->parts[0].record->size) != 0 ||
         fsetxattr(out, BOUGH_XATTR_LIMIT, text, (size_t)n, 0) != 0)
         rc = bough_fail_sys(err, errno, "could not size \"%s\"", to);
     if (!rc) rc = copy_blocks(m, s, path, out, err);
-    if (!rc && fsync(out) != 0) rc = bough_fail_sys(err, errno, "could not fsync \"%s\"", to);
+    if (!rc && bough_fsync(out) != 0) rc = bough_fail_sys(err, errno, "could not fsync \"%s\"", to);
     close(out);
     return rc;
 }

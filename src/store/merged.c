@@ -187,8 +187,12 @@ static int replace(const bough_store *store, const char *branch, const bough_lay
     char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
     int rc = bough_path(from, sizeof from, err, "%s/branches/%s/stack.merged", store->dir, branch);
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/branches/%s/stack", store->dir, branch);
-    if (!rc) rc = bough_layers_save(from, NULL, stack, err);
     if (rc) return rc;
+    rc = bough_layers_save(from, NULL, stack, err);
+    if (rc) {
+        (void)unlink(from);
+        return rc;
+    }
     if (live && bough_gate_close(live, GATE_TIMEOUT_MS) != 0) {
         (void)unlink(from);
         return bough_fail(err, BOUGH_E_TIMEOUT, "the writers of \"%s\" did not come to rest",
@@ -198,6 +202,7 @@ static int replace(const bough_store *store, const char *branch, const bough_lay
     BOUGH_POINT(rc, "merge.stack-replaced");
     if (live && !rc) bough_stack_publish(live, stack);
     if (live) bough_gate_open(live);
+    if (rc) (void)unlink(from);
     if (!rc) *strrchr(to, '/') = '\0';
     return rc ? rc : bough_fsync_path(to, err);
 }

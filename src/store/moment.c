@@ -51,21 +51,25 @@ static int segment_bytes(uint64_t *bytes, const char *pgdata, bough_error *err) 
     struct dirent *d;
     unsigned tli, log, seg;
     struct stat st;
-    while (!*bytes && (d = readdir(dir)) != NULL)
+    int failed = 0;
+    while (!*bytes && (d = bough_list_next(dir, &failed)) != NULL)
         if (bough_parse_wal_name(d->d_name, &tli, &log, &seg) &&
             fstatat(dirfd(dir), d->d_name, &st, 0) == 0)
             *bytes = (uint64_t)st.st_size;
     closedir(dir);
+    if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", path);
     if (*bytes < 1 << 20 || (*bytes & (*bytes - 1)))
         return bough_fail(err, BOUGH_E_CORRUPT, "no usable WAL segment in \"%s\"", path);
     return BOUGH_OK;
 }
 
 static int load_control(bough_moment *m, const char *path, bough_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
     if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
     ssize_t n = bough_pread_full(fd, m->control, sizeof m->control, 0);
+    int saved = errno;
     close(fd);
+    if (n < 0) return bough_fail_sys(err, saved, "could not read \"%s\"", path);
     if (n < 512) return bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
     m->control_bytes = (size_t)n;
     m->redo = field64(m->control, 40);
@@ -136,15 +140,16 @@ void bough_moment_segment_name(char *out, size_t size, const bough_moment *m, ui
 /* A copy on any file system, durable. */
 static int copy_file(const char *from, const char *to, bough_error *err) {
     int rc = BOUGH_OK;
-    int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int in = bough_open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    int out = in < 0 ? -1 : bough_open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ssize_t n = in < 0 || out < 0 ? -1 : 1;
     char buf[65536];
     while (n > 0) {
-        n = read(in, buf, sizeof buf);
+        do n = read(in, buf, sizeof buf);
+        while (n < 0 && errno == EINTR);
         if (n > 0 && bough_write_full(out, buf, (size_t)n) != 0) n = -1;
     }
-    if (n < 0 || fsync(out) != 0)
+    if (n < 0 || bough_fsync(out) != 0)
         rc = bough_fail_sys(err, errno, "could not copy \"%s\" to \"%s\"", from, to);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
@@ -173,9 +178,11 @@ static int link_all(const char *pgdata, const char *dest, const char *name, bool
         return errno == ENOENT ? BOUGH_OK
                                : bough_fail_sys(err, errno, "could not list \"%s\"", from);
     struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL)
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL)
         if (d->d_type == DT_REG && (!wanted || wanted(d->d_name)))
             rc = link_one(from, to, d->d_name, copy, err);
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", from);
     closedir(dir);
     return rc;
 }
@@ -245,7 +252,8 @@ int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err) {
     DIR *dir = rc ? NULL : opendir(pgdata);
     if (!rc && !dir) rc = bough_fail_sys(err, errno, "could not list \"%s\"", pgdata);
     struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         if (d->d_type != DT_DIR || strncmp(d->d_name, "pg_", 3) != 0) continue;
         bool skip = false;
         for (size_t i = 0; i < sizeof skipped_dirs / sizeof skipped_dirs[0]; i++)
@@ -254,6 +262,7 @@ int bough_moment_dirs(const char *pgdata, const char *dest, bough_error *err) {
         rc = bough_path(path, sizeof path, err, "%s/%s", dest, d->d_name);
         if (!rc) rc = bough_mkdirs(path, 0700, err);
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", pgdata);
     if (dir) closedir(dir);
     for (size_t i = 0; !rc && i < sizeof below / sizeof below[0]; i++) {
         rc = bough_path(path, sizeof path, err, "%s/%s", dest, below[i]);
@@ -292,17 +301,25 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
     int rc = bough_path(held, sizeof held, err, "%s/pg_wal/" BOUGH_LAST_SEGMENT, dest);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/pg_wal/%s", dest, name);
     if (rc) return rc;
-    int in = open(held, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int out = in < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int in = bough_open(held, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    int out = in < 0 ? -1 : bough_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     uint64_t from = m->redo > start ? m->redo - start : 0, to = m->wal_end - start;
     if (to > m->segment_bytes) to = m->segment_bytes;
-    if (in < 0 || out < 0 || ftruncate(out, (off_t)m->segment_bytes) != 0 ||
+    if (in < 0 || out < 0 || bough_ftruncate(out, (off_t)m->segment_bytes) != 0 ||
         copy_pages(in, out, 0, XLOG_PAGE) != 0 || copy_pages(in, out, from, to) != 0 ||
-        fsync(out) != 0)
+        bough_fsync(out) != 0)
         rc = bough_fail_sys(err, errno, "could not copy the WAL to \"%s\"", path);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
-    unlink(held);
+    if (unlink(held) != 0 && !rc) /* it would keep the parent from giving the segment back */
+        rc = bough_fail_sys(err, errno, "could not remove \"%s\"", held);
+    return rc;
+}
+
+static int punch(int fd, off_t from, off_t bytes) {
+    int rc;
+    do rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, bytes);
+    while (rc != 0 && errno == EINTR);
     return rc;
 }
 
@@ -310,21 +327,20 @@ static int copy_tail(const bough_moment *m, const char *dest, bough_error *err) 
  * but not its first page, whose header is looked at when it is read. */
 static int trim_segment(const bough_moment *m, int dir, const char *name, uint64_t number,
                         bool keeps_history) {
-    const int hole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     uint64_t first = m->redo / m->segment_bytes, last = (m->wal_end - 1) / m->segment_bytes;
     off_t page = XLOG_PAGE, from = (off_t)(m->redo % m->segment_bytes) & ~(page - 1);
     off_t end = (off_t)((m->wal_end - 1) % m->segment_bytes + XLOG_PAGE) & ~(page - 1);
     struct stat st;
     if (number > last) return unlinkat(dir, name, 0); /* made ahead, or kept for reuse */
     if (number < first) return 0;                     /* PostgreSQL kept it for a reason */
-    int fd = openat(dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd;
+    do fd = openat(dir, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    while (fd < 0 && errno == EINTR);
     if (fd < 0) return -1;
     int rc = fstat(fd, &st);
     if (rc == 0 && st.st_nlink == 1) {
-        if (number == first && from > page && !keeps_history)
-            rc = fallocate(fd, hole, page, from - page);
-        if (rc == 0 && number == last && end < st.st_size)
-            rc = fallocate(fd, hole, end, st.st_size - end);
+        if (number == first && from > page && !keeps_history) rc = punch(fd, page, from - page);
+        if (rc == 0 && number == last && end < st.st_size) rc = punch(fd, end, st.st_size - end);
         if (rc != 0 && errno == EOPNOTSUPP) rc = 0;
     }
     close(fd);
@@ -344,12 +360,14 @@ int bough_store_trim(bough_store *store, const char *branch, bool keeps_history,
         rc = bough_fail_sys(err, errno, "could not list \"%s\"", path);
     const struct dirent *d;
     uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         unsigned tli, log, seg;
         if (!bough_parse_wal_name(d->d_name, &tli, &log, &seg) || tli != m->tli) continue;
         if (trim_segment(m, dirfd(dir), d->d_name, log * per_log + seg, keeps_history) != 0)
             rc = bough_fail_sys(err, errno, "could not trim \"%s/%s\"", path, d->d_name);
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     if (dir) closedir(dir);
 out:
     free(m);

@@ -46,7 +46,7 @@ static int write_plain(const char *dir, const char *name, const void *data, size
                        bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/%s", dir, name);
-    int fd = rc ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = rc ? -1 : bough_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (!rc && (fd < 0 || bough_write_full(fd, data, size) != 0))
         rc = bough_fail_sys(err, errno, "could not write \"%s\"", path);
     if (fd >= 0) close(fd);
@@ -113,7 +113,7 @@ static int open_first(void *context, uint32_t tli, uint64_t number) {
     (void)tli;
     bough_moment_segment_name(name, sizeof name, f->moment, number);
     if (bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", f->pgdata, name) != BOUGH_OK) return -1;
-    return open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
 int bough_point_write_first(const bough_store *store, const char *dir, const bough_moment *m,
@@ -219,7 +219,8 @@ int bough_store_points(bough_point **points, size_t *n, const bough_store *store
         return errno == ENOENT ? BOUGH_OK
                                : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     const struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         if (strspn(d->d_name, "0123456789abcdef") != 16 || d->d_name[16]) continue;
         if (*n == room) {
             room = room ? room * 2 : 16;
@@ -233,6 +234,7 @@ int bough_store_points(bough_point **points, size_t *n, const bough_store *store
         rc = read_point(&(*points)[*n], store, branch, d->d_name, err);
         if (!rc) ++*n;
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     closedir(dir);
     if (rc) {
         free(*points);
@@ -273,7 +275,7 @@ static int open_segment(void *context, uint32_t tli, uint64_t number) {
     char path[BOUGH_PATH_MAX];
     (void)tli;
     for (int tries = 0; tries < 3 && find_segment(path, context, number) == 0; tries++) {
-        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        int fd = bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
         if (fd >= 0 || errno != ENOENT) return fd;
     }
     return -1;
@@ -358,8 +360,7 @@ static int find_cut(at *a, const bough_target *target, const bough_header *live,
 }
 
 static int make_child(at *a, bough_error *err) {
-    char point[160], from[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX], suffixed[80],
-        path[BOUGH_PATH_MAX];
+    char point[160], from[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX], suffixed[80];
     bough_layers layers = {NULL, 0};
     (void)snprintf(point, sizeof point, "%s/points/%s", a->branch, a->point.name);
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", a->child);
@@ -372,9 +373,7 @@ static int make_child(at *a, bough_error *err) {
     if (!rc) rc = bough_layers_read(&layers, a->store, point, err);
     if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, err);
     bough_layers_free(&layers);
-    if (!rc) rc = bough_child_name(a->store, a->temp, a->child, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", a->store->dir);
-    return rc ? rc : bough_fsync_path(path, err);
+    return rc ? rc : bough_child_name(a->store, a->temp, a->child, err);
 }
 
 int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
@@ -443,7 +442,8 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
         return errno == ENOENT ? BOUGH_OK
                                : bough_fail_sys(err, errno, "could not list \"%s\"", path);
     const struct dirent *d;
-    while (!rc && (d = readdir(dir)) != NULL) {
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
         uint64_t start;
         if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
             !bough_wal_start(&start, d->d_name, (uint64_t)st.st_size))
@@ -453,6 +453,7 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
         else if (start + (uint64_t)st.st_size <= redo)
             BOUGH_POINT(rc, "forget.segment-removed");
     }
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     closedir(dir);
     return rc;
 }

@@ -36,9 +36,11 @@ int bough_layer_next(char *dir, size_t size, const bough_store *store, const cha
     DIR *d = opendir(path);
     if (!d) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
     struct dirent *e;
-    while ((e = readdir(d)) != NULL)
+    int failed = 0;
+    while ((e = bough_list_next(d, &failed)) != NULL)
         if (sscanf(e->d_name, "%8u", &n) == 1 && n > highest) highest = n;
     closedir(d);
+    if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", path);
     return bough_path(dir, size, err, "%s/%08u", group, highest + 1);
 }
 
@@ -47,6 +49,7 @@ int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, b
     memset(seal, 0, sizeof *seal);
     (void)snprintf(seal->branch, sizeof seal->branch, "%s", branch);
     int rc = bough_layers_read(&seal->below, store, branch, err);
+    if (!rc) rc = bough_seal_complete(store, branch, &seal->below, err);
     if (!rc) rc = bough_layer_next(seal->layer, sizeof seal->layer, store, branch, err);
     if (!rc)
         rc = bough_path(seal->data, sizeof seal->data, err, "%s/layers/%s/data", store->dir,
@@ -123,21 +126,48 @@ void bough_seal_publish(const bough_seal *seal, bough_header *live) {
     atomic_store(&live->changes, 0);
 }
 
+/* All that makes a seal durable. The index comes last: a layer that has one is complete. */
 int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_fsync_path(seal->pgdata, err);
     if (!rc) rc = bough_fsync_path(seal->data, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->branch);
+    if (!rc) rc = bough_fsync_path(path, err);
+    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, seal->branch);
+    if (!rc) rc = bough_fsync_path(path, err);
+    if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
     BOUGH_POINT(rc, "seal.directories-synced");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc && live) rc = bough_index_write(live, atomic_load(&live->gen) - 1, path, err);
     if (!rc && !live) rc = bough_index_rebuild(store, seal->layer, &seal->below, err);
     BOUGH_POINT(rc, "seal.indexed");
-    if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
-    if (!rc) rc = bough_fsync_path(path, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->branch);
-    if (!rc) rc = bough_fsync_path(path, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, seal->branch);
-    if (!rc) rc = bough_fsync_path(path, err);
+    return rc;
+}
+
+int bough_seal_complete(bough_store *store, const char *branch, const bough_layers *layers,
+                        bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    size_t n = strlen(branch);
+    int rc = BOUGH_OK;
+    for (size_t i = layers->n; !rc && i-- > 0;) {
+        const char *dir = layers->dir[i];
+        if (strncmp(dir, branch, n) != 0 || dir[n] != '/') continue;
+        rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, dir);
+        /* after a power cut the extents are the truth: a block that the index names and the disk
+         * lost must fall through again */
+        bool is_lost = !rc && bough_layer_outlived_boot(store, dir);
+        if (rc || (access(path, F_OK) == 0 && !is_lost)) continue;
+        bough_log(BOUGH_LOG_WARN,
+                  is_lost ? "indexing a layer anew" : "finishing an interrupted seal", "branch",
+                  branch, "layer", dir, NULL);
+        bough_seal seal = {.below = {layers->dir + i + 1, layers->n - i - 1}};
+        (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
+        (void)snprintf(seal.layer, sizeof seal.layer, "%s", dir);
+        rc = bough_store_pgdata(seal.pgdata, store, branch, err);
+        if (!rc)
+            rc = bough_path(seal.data, sizeof seal.data, err, "%s/layers/%s/data", store->dir, dir);
+        if (!rc) rc = bough_seal_finish(&seal, store, NULL, err);
+    }
     return rc;
 }
 
@@ -240,7 +270,6 @@ static int undo_begun(bough_store *store, const char *branch, bough_error *err) 
 
 int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bough_error *err) {
     bough_layers layers;
-    char path[BOUGH_PATH_MAX];
     int rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
     bough_header *h = live ? live->header : NULL;
@@ -257,21 +286,7 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
         }
         bough_gate_open(h);
     }
-    for (size_t i = layers.n; !rc && i-- > 0;) {
-        size_t n = strlen(branch);
-        if (strncmp(layers.dir[i], branch, n) != 0 || layers.dir[i][n] != '/') continue;
-        rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, layers.dir[i]);
-        /* after a power cut the extents are the truth: a block that the index names and the disk
-         * lost must fall through again */
-        bool is_lost = !rc && bough_layer_outlived_boot(store, layers.dir[i]);
-        if (rc || (access(path, F_OK) == 0 && !is_lost)) continue;
-        bough_layers below = {layers.dir + i + 1, layers.n - i - 1};
-        bough_log(BOUGH_LOG_WARN,
-                  is_lost ? "indexing a layer anew" : "finishing an interrupted seal", "branch",
-                  branch, "layer", layers.dir[i], NULL);
-        rc = bough_index_rebuild(store, layers.dir[i], &below, err);
-        if (!rc) rc = bough_layer_set_boot(store, layers.dir[i], err);
-    }
+    if (!rc) rc = bough_seal_complete(store, branch, &layers, err);
     bough_layers_free(&layers);
     return rc;
 }

@@ -20,11 +20,25 @@ static int unfit(bough_error *err, const char *dir, const char *why) {
     return bough_hint(err, "Use ext4, XFS, Btrfs (without compression) or tmpfs for the store.");
 }
 
+/* A call of the probe failed: since the file system does not know it, or for another reason. */
+static int refused(bough_error *err, const char *dir, const char *why) {
+    switch (errno) {
+    case ENOTSUP:
+    case ENOSYS:
+    case EPERM:
+    case EINVAL:
+    case EMLINK:
+        return unfit(err, dir, why);
+    default:
+        return bough_fail_sys(err, errno, "could not try the file system of \"%s\"", dir);
+    }
+}
+
 /* Write a block of zeros past a hole: is the hole seen as hole and the zeros as data? */
 static int probe_holes(const char *dir, int fd, bough_error *err) {
     char zeros[BOUGH_BLOCK] = {0};
     if (bough_pwrite_full(fd, zeros, sizeof zeros, 4 * BOUGH_BLOCK) != 0 ||
-        ftruncate(fd, 16 * BOUGH_BLOCK) != 0 || fsync(fd) != 0)
+        bough_ftruncate(fd, 16 * BOUGH_BLOCK) != 0 || bough_fsync(fd) != 0)
         return bough_fail_sys(err, errno, "could not write in \"%s\"", dir);
     off_t data = lseek(fd, 0, SEEK_DATA);
     if (data == 0) return unfit(err, dir, "it does not report holes in files");
@@ -40,17 +54,18 @@ static int probe(const char *dir, bough_error *err) {
     int rc = bough_path(path, sizeof path, err, "%s/probe-%d", dir, (int)getpid());
     if (!rc) rc = bough_path(other, sizeof other, err, "%s/probe-%d.link", dir, (int)getpid());
     if (rc) return rc;
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = bough_open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return bough_fail_sys(err, errno, "could not create a file in \"%s\"", dir);
     rc = probe_holes(dir, fd, err);
+    unlink(other); /* of a process that had this number */
     if (!rc && fsetxattr(fd, BOUGH_XATTR_LIMIT, "1", 1, 0) != 0)
-        rc = unfit(err, dir, "it has no extended attributes (user.*)");
-    if (!rc && link(path, other) != 0) rc = unfit(err, dir, "it has no hard links");
-    unlink(other);
+        rc = refused(err, dir, "it has no extended attributes (user.*)");
+    if (!rc && (link(path, other) != 0 || unlink(other) != 0))
+        rc = refused(err, dir, "it has no hard links");
     if (!rc && symlink(BOUGH_WHITEOUT, other) != 0)
-        rc = unfit(err, dir, "it has no symbolic links");
+        rc = refused(err, dir, "it has no symbolic links");
     if (!rc && renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
-        rc = unfit(err, dir, "it cannot exchange two names");
+        rc = refused(err, dir, "it cannot exchange two names");
     close(fd);
     unlink(path);
     unlink(other);
@@ -88,7 +103,7 @@ static int take_lock(bough_store *s, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_path(path, sizeof path, err, "%s/lock", s->dir);
     if (rc) return rc;
-    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    s->lock_fd = bough_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
     if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0) return BOUGH_OK;
     if (errno != EWOULDBLOCK) return bough_fail_sys(err, errno, "could not lock \"%s\"", path);

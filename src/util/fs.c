@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -46,6 +45,34 @@ int bough_mkdirs(const char *path, mode_t mode, bough_error *err) {
     if (!S_ISDIR(st.st_mode))
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a directory", path);
     return BOUGH_OK;
+}
+
+int bough_open(const char *path, int flags, mode_t mode) {
+    int fd;
+    do fd = open(path, flags, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+int bough_fsync(int fd) {
+    int rc;
+    do rc = fsync(fd);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+int bough_ftruncate(int fd, off_t size) {
+    int rc;
+    do rc = ftruncate(fd, size);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+struct dirent *bough_list_next(DIR *dir, int *failed) {
+    errno = 0;
+    struct dirent *d = readdir(dir);
+    *failed = d ? 0 : errno;
+    return d;
 }
 
 int bough_write_full(int fd, const void *data, size_t size) {
@@ -93,9 +120,10 @@ ssize_t bough_pread_full(int fd, void *data, size_t size, off_t at) {
 }
 
 int bough_fsync_path(const char *path, bough_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return bough_fail_sys(err, errno, "could not open \"%s\"", path);
-    int rc = fsync(fd) == 0 ? BOUGH_OK : bough_fail_sys(err, errno, "could not fsync \"%s\"", path);
+    int rc = bough_fsync(fd) == 0 ? BOUGH_OK
+                                  : bough_fail_sys(err, errno, "could not fsync \"%s\"", path);
     close(fd);
     return rc;
 }
@@ -118,10 +146,10 @@ static int replace_file(const char *path, const void *data, size_t size, mode_t 
     int rc = bough_path(temp, sizeof temp, err, "%s.tmp-%d-%u", path, (int)getpid(),
                         atomic_fetch_add(&counter, 1));
     if (rc) return rc;
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    int fd = bough_open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0) return bough_fail_sys(err, errno, "could not create \"%s\"", temp);
     if (fchmod(fd, mode) != 0 || bough_write_full(fd, data, size) != 0 ||
-        (is_durable && fsync(fd) != 0)) {
+        (is_durable && bough_fsync(fd) != 0)) {
         rc = bough_fail_sys(err, errno, "could not write \"%s\"", temp);
         close(fd);
         unlink(temp);
@@ -166,7 +194,7 @@ int bough_read_file(char **data, size_t *size, const char *path, size_t max_byte
                     bough_error *err) {
     *data = NULL;
     *size = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) {
         if (errno == ENOENT) return bough_fail(err, BOUGH_E_NOTFOUND, "no file \"%s\"", path);
         return bough_fail_sys(err, errno, "could not open \"%s\"", path);
@@ -208,67 +236,104 @@ out:
     return rc;
 }
 
-int bough_fsync_tree(const char *path, bough_error *err) {
-    char *roots[] = {(char *)(uintptr_t)path, NULL};
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
-    int rc = BOUGH_OK;
-    FTSENT *e;
-    while (!rc && (e = fts_read(fts)) != NULL) {
-        if (e->fts_info == FTS_F || e->fts_info == FTS_DP) rc = bough_fsync_path(e->fts_path, err);
-        if (e->fts_info == FTS_ERR || e->fts_info == FTS_DNR)
-            rc = bough_fail_sys(err, e->fts_errno, "could not walk \"%s\"", e->fts_path);
+/* ---- trees; fts(3) of glibc 2.36 crashes where memory runs out ---- */
+
+typedef struct walk {
+    bough_visit visit;
+    void *context;
+    char path[BOUGH_PATH_MAX];
+} walk;
+
+/* What is at w->path, of `n` bytes. Gone meanwhile is as good as not there. */
+static int walk_on(walk *w, size_t n, unsigned char type, bough_error *err) {
+    int rc = w->visit(w->context, w->path, type, false, err);
+    if (rc || type != DT_DIR) return rc;
+    DIR *dir = opendir(w->path);
+    if (!dir && errno == ENOENT) return BOUGH_OK;
+    if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", w->path);
+    const struct dirent *d;
+    int failed = 0;
+    while (!rc && (d = bough_list_next(dir, &failed)) != NULL) {
+        struct stat st;
+        unsigned char kind = d->d_type;
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0) continue;
+        size_t length = strlen(d->d_name);
+        if (n + length + 2 > sizeof w->path) {
+            rc = bough_fail(err, BOUGH_E_INVALID, "path too long: \"%.200s...\"", w->path);
+            break;
+        }
+        w->path[n] = '/';
+        memcpy(w->path + n + 1, d->d_name, length + 1);
+        if (kind == DT_UNKNOWN && lstat(w->path, &st) == 0)
+            kind = S_ISDIR(st.st_mode) ? DT_DIR : S_ISREG(st.st_mode) ? DT_REG : DT_LNK;
+        rc = walk_on(w, n + length + 1, kind, err);
+        w->path[n] = '\0';
     }
-    fts_close(fts);
+    if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", w->path);
+    closedir(dir);
+    return rc ? rc : w->visit(w->context, w->path, DT_DIR, true, err);
+}
+
+int bough_walk(const char *path, bough_visit visit, void *context, bough_error *err) {
+    struct stat st;
+    size_t n = strlen(path);
+    if (lstat(path, &st) != 0) return bough_fail_sys(err, errno, "could not stat \"%s\"", path);
+    walk *w = malloc(sizeof *w);
+    if (!w) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    w->visit = visit;
+    w->context = context;
+    int rc = bough_path(w->path, sizeof w->path, err, "%s", path);
+    while (n > 1 && w->path[n - 1] == '/') w->path[--n] = '\0';
+    if (!rc)
+        rc = walk_on(w, n,
+                     S_ISDIR(st.st_mode)   ? DT_DIR
+                     : S_ISREG(st.st_mode) ? DT_REG
+                                           : DT_LNK,
+                     err);
+    free(w);
     return rc;
+}
+
+static int sync_one(void *context, const char *path, unsigned char type, bool is_after,
+                    bough_error *err) {
+    (void)context;
+    return type == DT_REG || is_after ? bough_fsync_path(path, err) : BOUGH_OK;
+}
+
+int bough_fsync_tree(const char *path, bough_error *err) {
+    return bough_walk(path, sync_one, NULL, err);
+}
+
+static int remove_one(void *context, const char *path, unsigned char type, bool is_after,
+                      bough_error *err) {
+    (void)context;
+    int bad = 0;
+    if (type == DT_DIR && !is_after)
+        (void)chmod(path, 0700);
+    else
+        bad = type == DT_DIR ? rmdir(path) : unlink(path);
+    return bad && errno != ENOENT ? bough_fail_sys(err, errno, "could not remove \"%s\"", path)
+                                  : BOUGH_OK;
 }
 
 int bough_rmtree(const char *path, bough_error *err) {
     struct stat st;
-    if (lstat(path, &st) != 0) {
-        if (errno == ENOENT) return BOUGH_OK;
-        return bough_fail_sys(err, errno, "could not stat \"%s\"", path);
-    }
-    char *roots[] = {(char *)(uintptr_t)path, NULL};
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_NOSTAT, NULL);
-    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
-    int rc = BOUGH_OK;
-    FTSENT *e;
-    while (!rc && (e = fts_read(fts)) != NULL) {
-        int bad = 0;
-        switch (e->fts_info) {
-        case FTS_D:
-            (void)chmod(e->fts_path, 0700);
-            break;
-        case FTS_DP:
-            bad = rmdir(e->fts_path);
-            break;
-        case FTS_ERR:
-        case FTS_DNR:
-            errno = e->fts_errno;
-            bad = -1;
-            break;
-        default:
-            bad = unlink(e->fts_path);
-        }
-        if (bad && errno != ENOENT)
-            rc = bough_fail_sys(err, errno, "could not remove \"%s\"", e->fts_path);
-    }
-    fts_close(fts);
-    return rc;
+    if (lstat(path, &st) != 0 && errno == ENOENT) return BOUGH_OK;
+    return bough_walk(path, remove_one, NULL, err);
+}
+
+static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,
+                     bough_error *err) {
+    struct stat st;
+    (void)type;
+    (void)err;
+    if (!is_after && lstat(path, &st) == 0) *(uint64_t *)context += (uint64_t)st.st_blocks * 512U;
+    return BOUGH_OK;
 }
 
 int bough_tree_bytes(uint64_t *bytes, const char *path, bough_error *err) {
     *bytes = 0;
-    char *roots[] = {(char *)(uintptr_t)path, NULL};
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    if (!fts) return bough_fail_sys(err, errno, "could not walk \"%s\"", path);
-    FTSENT *e;
-    while ((e = fts_read(fts)) != NULL)
-        if (e->fts_info == FTS_F || e->fts_info == FTS_D || e->fts_info == FTS_SL)
-            *bytes += (uint64_t)e->fts_statp->st_blocks * 512U;
-    fts_close(fts);
-    return BOUGH_OK;
+    return bough_walk(path, weigh_one, bytes, err);
 }
 
 double bough_now_ms(void) {

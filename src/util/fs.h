@@ -5,6 +5,7 @@
 #ifndef BOUGH_UTIL_FS_H
 #define BOUGH_UTIL_FS_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +25,18 @@ BOUGH_CHECK int bough_path(char *out, size_t size, bough_error *err, const char 
 
 /** mkdir -p with `mode` for each directory made; an existing directory is success. */
 BOUGH_CHECK int bough_mkdirs(const char *path, mode_t mode, bough_error *err);
+
+/** open(), fsync() and ftruncate() that go on after an interruption. -1 with errno. */
+BOUGH_CHECK int bough_open(const char *path, int flags, mode_t mode);
+BOUGH_CHECK int bough_fsync(int fd);
+BOUGH_CHECK int bough_ftruncate(int fd, off_t size);
+
+/**
+ * The next name of a directory. What could not be listed must not be taken for what is not there.
+ * @param[out] failed  0, or the errno for which the listing ended early.
+ * @return NULL at the end, and where it failed.
+ */
+struct dirent *bough_list_next(DIR *dir, int *failed);
 
 /** Write a whole file: temporary name, fsync, rename, fsync of the directory. */
 BOUGH_CHECK int bough_write_file(const char *path, const void *data, size_t size, mode_t mode,
@@ -48,6 +61,17 @@ BOUGH_CHECK int bough_read_file(char **data, size_t *size, const char *path, siz
 
 /** fsync a directory (or a file) by name. */
 BOUGH_CHECK int bough_fsync_path(const char *path, bough_error *err);
+
+/**
+ * Called for a name of a tree; a directory once before what is in it and once after.
+ * @param type  As d_type of readdir(3).
+ * @return Anything but BOUGH_OK ends the walk.
+ */
+typedef int (*bough_visit)(void *context, const char *path, unsigned char type, bool is_after,
+                           bough_error *err);
+/** Walk a tree without following symbolic links, `path` first and last. What goes meanwhile is
+ * passed over. */
+BOUGH_CHECK int bough_walk(const char *path, bough_visit visit, void *context, bough_error *err);
 
 /** fsync every regular file and directory below `path`, and `path`. Symbolic links are not
  * followed. */

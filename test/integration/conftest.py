@@ -13,7 +13,7 @@ import harness as h  # noqa: E402
 from api import Api, Shop  # noqa: E402
 
 # what is chosen by chance when tests are collected: all worker processes must choose the same
-for seed in ("BOUGH_POINTS_SEED", "BOUGH_POWER_SEED", "BOUGH_SOAK_SEED"):
+for seed in ("BOUGH_FAULT_SEED", "BOUGH_POINTS_SEED", "BOUGH_POWER_SEED", "BOUGH_SOAK_SEED"):
     os.environ.setdefault(seed, str(random.randrange(10**6)))
 
 

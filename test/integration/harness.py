@@ -615,11 +615,11 @@ class Stock:
                 f.write(f"{name} = '{value}'\n")
         return self
 
-    def start(self, data=None, check=True, user="postgres"):
+    def start(self, data=None, check=True, user="postgres", env=None):
         """Start on a PGDATA. With check=False, return the finished process if it ends by itself."""
         self.data = data or self.data
         self.log = os.path.join(self.dir, f"stock-{self.port}.log")
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "BOUGH_", "LD_"))}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "BOUGH_", "LD_"))} | (env or {})
         with open(self.log, "a", encoding="utf-8") as log:
             self.p = subprocess.Popen(as_server(
                 [f"{self.bin}/postgres", "-D", self.data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",

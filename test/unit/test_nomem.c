@@ -3,7 +3,6 @@
  * Each time it must say so (or get round it), leave no descriptor open and what it worked on as it
  * was. The linker leads the allocations of our libraries here (-Wl,--wrap).
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -19,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "cluster.h"
 #include "pg/conf.h"
 #include "pg/dumpscan.h"
 #include "store/store.h"
@@ -60,14 +60,6 @@ char *__wrap_strdup(const char *s) {
 static char dir[] = "/tmp/bough-nomem-XXXXXX";
 static bough_store *store;
 
-static int open_descriptors(void) {
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    while (d && readdir(d)) n++;
-    if (d) closedir(d);
-    return n;
-}
-
 /* How often an allocation failed. `again` makes the operation possible anew, and checks that a
  * failed one left nothing. */
 static int fail_each(int (*operation)(bough_error *err), void (*again)(bool done)) {
@@ -94,40 +86,10 @@ static int fail_each(int (*operation)(bough_error *err), void (*again)(bool done
 
 /* ---- the store ---- */
 
-static void put(const char *name, const void *data, size_t bytes, off_t size) {
-    char path[BOUGH_PATH_MAX];
-    (void)snprintf(path, sizeof path, "%s/cluster/%s", dir, name);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, data, bytes, 0), bytes);
-    assert_int_equal(ftruncate(fd, size), 0);
-    close(fd);
-}
-
-/* A cluster as after a clean stop; offsets as in src/store/moment.c. */
 static void make_cluster(void) {
-    static const char *const dirs[] = {
-        "global",       "base/1", "pg_xact", "pg_multixact/offsets", "pg_multixact/members",
-        "pg_commit_ts", "pg_wal", "pg_stat", "pg_logical",           "pg_twophase"};
-    char path[BOUGH_PATH_MAX], control[8192] = {0}, page[8192];
+    char path[BOUGH_PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/cluster", dir);
-    assert_int_equal(bough_rmtree(path, NULL), 0);
-    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
-        (void)snprintf(path, sizeof path, "%s/cluster/%s", dir, dirs[i]);
-        assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
-    }
-    uint32_t state = 1, tli = 1;
-    uint64_t checkpoint = (UINT64_C(16) << 20) + 40;
-    memcpy(control + 16, &state, sizeof state);
-    memcpy(control + 32, &checkpoint, sizeof checkpoint);
-    memcpy(control + 40, &checkpoint, sizeof checkpoint);
-    memcpy(control + 48, &tli, sizeof tli);
-    memset(page, 'x', sizeof page);
-    put("global/pg_control", control, sizeof control, sizeof control);
-    put("PG_VERSION", "15\n", 3, 3);
-    put("pg_wal/000000010000000000000010", "wal", 3, 1 << 20);
-    put("base/1/1000", page, sizeof page, 5 * sizeof page);
-    put("base/1/PG_VERSION", "15\n", 3, 3);
+    cluster_make(path);
 }
 
 static int adopt(bough_error *err) {

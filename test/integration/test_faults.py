@@ -1,0 +1,117 @@
+"""A call that fails under a compute comes to PostgreSQL as it does on a plain file (docs/reliability.md)."""
+import contextlib
+import os
+import re
+
+import harness as h
+import psycopg2
+import pytest
+from faults import Faults
+
+
+class Subject:
+    """A PostgreSQL under which calls fail: a branch, or a plain cluster."""
+
+    def __init__(self, connect, log):
+        self.connect, self.log = connect, log
+        with self.connect() as c:
+            self.data = c.one("SHOW data_directory")
+        with self.connect() as c:
+            c.run("CREATE TABLE done (id int PRIMARY KEY)")
+            c.run("CREATE TABLE t AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 2000) g")
+        self.last = 0
+
+    def prepare(self):
+        """Dirty pages of all kinds, and nothing else under way."""
+        with self.connect() as c:
+            self.last = c.one("SELECT coalesce(max(id), 0) + 1 FROM done")
+            c.run("CHECKPOINT")
+            c.run("INSERT INTO done VALUES (%s)", self.last)
+            c.run("UPDATE t SET id = -id WHERE abs(id) <= 50")
+
+    def recovered(self):
+        """The acknowledged rows, once it takes clients again."""
+        def ask():
+            with contextlib.suppress(psycopg2.Error), self.connect() as c:
+                return c.one("SELECT max(id) FROM done"), c.one("SELECT count(*) FROM t")
+            return None
+        return h.wait_for(ask, "it takes clients again", 60)
+
+    def said(self, since):
+        """What the log says of it, without what differs from run to run."""
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            f.seek(since)
+            found = re.findall(r"(PANIC|ERROR):  (.*)", f.read())
+        return [f"{level}: {re.sub('[0-9A-F]*[0-9][0-9A-F]*', 'N', re.sub(self.data, '', text))}"
+                for level, text in found]
+
+    def show(self, fault, statement, call, error, path):
+        """A statement with a fault, and what came of it."""
+        self.prepare()
+        since = os.path.getsize(self.log)
+        outcome = "succeeded"
+        with fault.failing(call, error, path=path, program="postgres"):
+            try:
+                with self.connect() as c:
+                    c.run(statement)
+            except psycopg2.Error as e:
+                outcome = "failed" if e.pgcode else "lost its connection"
+            assert fault.fired, f"no {call} of {path}"
+        rows = self.recovered()
+        assert rows[0] >= self.last, "an acknowledged row is gone"
+        said = self.said(since)
+        with self.connect() as c:
+            c.run("DELETE FROM done WHERE id > %s", self.last)
+        return outcome, [line for line in said if line.startswith("PANIC")] or said[:1], rows[1]
+
+
+INSERT = "INSERT INTO done SELECT max(id) + 1 FROM done"
+CASES = [
+    ("relation", "CHECKPOINT", "sync", "EIO", "*/base/*"), ("wal", INSERT, "sync", "EIO", "*/pg_wal/0*"),
+    ("clog", "CHECKPOINT", "sync", "EIO", "*/pg_xact/*"), ("control", "CHECKPOINT", "sync", "EIO", "*control"),
+    ("full-wal", INSERT, "write", "ENOSPC", "*/pg_wal/0*"), ("write", "CHECKPOINT", "write", "EIO", "*/base/*"),
+    ("broken-wal", INSERT, "write", "EIO", "*/pg_wal/0*"), ("short-wal", INSERT, "write", "SHORT", "*/pg_wal/0*"),
+    ("interrupted-wal", INSERT, "write", "EINTR", "*/pg_wal/0*"),
+    ("full", "INSERT INTO t SELECT g, repeat('y', 500) FROM generate_series(1, 3000) g", "write", "ENOSPC",
+     "*/base/*"),
+    ("interrupted-relation", "CHECKPOINT", "write", "EINTR", "*/base/*"),
+]
+
+
+@pytest.fixture(name="pair", scope="module")
+def fixture_pair(session_dir, pg18):
+    """A plain cluster and a branch that stands on layers, both with faults."""
+    directory = os.path.join(session_dir, "faults-under")
+    os.makedirs(directory, mode=0o755)
+    fault = Faults(directory)
+    stock = h.Stock(os.path.join(directory, "stock")).init(fsync="on", autovacuum="off")
+    server = h.Bough(os.path.join(directory, "s"), pg18)
+    os.makedirs(server.dir, mode=0o755)
+    try:
+        stock.start(env=fault.env())
+        fault.up(server)
+        p = server.project("p")
+        p.sql("main", "CREATE TABLE below AS SELECT generate_series(1, 1000) AS id")
+        p.branch("child")
+        with p.admin("child") as c:
+            c.run("ALTER SYSTEM SET autovacuum = off")
+            c.run("SELECT pg_reload_conf()")
+        log = os.path.join(server.store, "branches", p.get("child")["id"], "postgres.log")
+        yield fault, Subject(stock.connect, stock.log), Subject(lambda: p.admin("child"), log), p
+    finally:
+        fault.disarm()
+        stock.stop()
+        server.destroy()
+
+
+@pytest.mark.parametrize("statement,call,error,path", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, path):
+    fault, plain, branch, _ = pair
+    wanted = plain.show(fault, statement, call, error, path)
+    got = branch.show(fault, statement, call, error, path)
+    assert got == wanted
+
+
+def test_after_all_that_every_page_of_the_branch_is_right(pair):
+    _, _, _, p = pair
+    h.assert_clean(p, "child")

@@ -1,0 +1,407 @@
+/*
+ * Calls of the file system that fail: the nth call of an operation of src/store, for every n, for
+ * what a full disk, a broken one and an interruption say. Each time the operation succeeds or names
+ * the call's error, leaves no descriptor open and nothing half made, and all branches show what
+ * they showed.
+ *
+ * In ./check every few calls, others in each build's run of BOUGH_FAULT_SEED; with BOUGH_LONG=1
+ * all.
+ */
+#include <errno.h>
+#include <fts.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "cluster.h"
+#include "fault/fault.h"
+#include "store/internal.h"
+#include "util/log.h"
+
+enum { MOST = 20000, LAYERS = 9, SOME = 8, FEW = 3 };
+
+static char dir[64];
+static fault_page page;
+static bough_store *store;
+
+static const char *at(char *out, const char *fmt, ...) BOUGH_PRINTF(2, 3);
+static const char *at(char *out, const char *fmt, ...) {
+    va_list ap;
+    int n = snprintf(out, BOUGH_PATH_MAX, "%s/", dir);
+    va_start(ap, fmt);
+    (void)vsnprintf(out + n, (size_t)(BOUGH_PATH_MAX - n), fmt, ap);
+    va_end(ap);
+    return out;
+}
+
+/* ---- the world of an operation ---- */
+
+/* A file of the branch's head, of one page that begins with a letter. */
+static void write_page(const char *branch, const char *name, char letter) {
+    char path[BOUGH_PATH_MAX], data[8192];
+    memset(data, letter, sizeof data);
+    (void)at(path, "store/branches/%s/pgdata/base/1", branch);
+    assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
+    (void)at(path, "store/branches/%s/pgdata/base/1/%s", branch, name);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, data, sizeof data, 0), sizeof data);
+    close(fd);
+}
+
+/* "main" and its child "kid"; both have something in their heads. */
+static void make_world(void) {
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    assert_int_equal(bough_rmtree(at(path, "store"), NULL), 0);
+    assert_int_equal(bough_rmtree(at(path, "export"), NULL), 0);
+    assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
+    cluster_make(at(path, "cluster"));
+    if (bough_store_open(&store, at(path, "store"), &err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_store_adopt(store, "main", at(path, "cluster"), &err), 0);
+    write_page("main", "2000", 'm');
+    assert_int_equal(bough_store_fork(NULL, store, "main", "kid", NULL, &err), 0);
+    write_page("kid", "2000", 'k');
+    write_page("main", "3000", 'n');
+}
+
+/* The same with a stack that is worth merging. */
+static void make_tall_world(void) {
+    bough_error err;
+    char name[2] = "4";
+    make_world();
+    for (int i = 0; i < LAYERS; i++) {
+        name[0] = (char)('4' + i % 5);
+        write_page("main", name, (char)('a' + i));
+        assert_int_equal(bough_store_fork(NULL, store, "main", "tmp", NULL, &err), 0);
+        assert_int_equal(bough_store_delete(store, "tmp", &err), 0);
+    }
+    assert_int_equal(bough_store_purge(store, &err), 0);
+    write_page("main", "3000", 'n');
+}
+
+static void end_world(void) {
+    bough_store_close(store);
+    store = NULL;
+}
+
+/* The first byte of a file as a stock postgres would see it; 0: there is none. */
+static char shown(const char *export, const char *name) {
+    char path[BOUGH_PATH_MAX], letter = 0;
+    (void)snprintf(path, sizeof path, "%s/base/1/%s", export, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    assert_int_equal(pread(fd, &letter, 1, 0), 1);
+    close(fd);
+    return letter;
+}
+
+static void expect_shows(const char *branch, char of_2000, char of_3000) {
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    (void)at(path, "look");
+    assert_int_equal(bough_rmtree(path, NULL), 0);
+    assert_int_equal(bough_mkdirs(path, 0700, NULL), 0);
+    if (bough_store_export(store, branch, path, NULL, NULL, &err))
+        fail_msg("branch \"%s\" cannot be read: %s", branch, err.message);
+    assert_int_equal(shown(path, "1000"), 'x');
+    assert_int_equal(shown(path, "2000"), of_2000);
+    assert_int_equal(shown(path, "3000"), of_3000);
+    assert_int_equal(bough_rmtree(path, NULL), 0);
+}
+
+/* What is being made, in the store; none of it may be there when nothing is being made. */
+static const char *half_made(void) {
+    static char found[BOUGH_PATH_MAX];
+    char path[BOUGH_PATH_MAX];
+    char *roots[] = {(char *)(uintptr_t)at(path, "store"), NULL};
+    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    FTSENT *e;
+    found[0] = '\0';
+    while ((e = fts_read(fts)) != NULL)
+        if (e->fts_level == 1 && strcmp(e->fts_name, "trash") == 0)
+            (void)fts_set(fts, e, FTS_SKIP);
+        else if (strchr(e->fts_name, '~') || strstr(e->fts_name, ".tmp-") ||
+                 strcmp(e->fts_name, "next") == 0 || strcmp(e->fts_name, "stack.next") == 0 ||
+                 strcmp(e->fts_name, "stack.merged") == 0 || strcmp(e->fts_name, ".merge") == 0 ||
+                 strncmp(e->fts_name, "probe-", 6) == 0 || strcmp(e->fts_name, "last-segment") == 0)
+            (void)snprintf(found, sizeof found, "%s", e->fts_path);
+    (void)fts_close(fts);
+    return found[0] ? found : NULL;
+}
+
+/* ---- operations ---- */
+
+static int adopt(bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    return bough_store_adopt(store, "made", at(path, "cluster"), err);
+}
+static int take_child(bough_error *err) {
+    return bough_store_fork(NULL, store, "main", "made", NULL, err);
+}
+static int take_point(bough_error *err) {
+    return bough_store_point(NULL, store, "main", NULL, err);
+}
+static int delete_kid(bough_error *err) {
+    return bough_store_delete(store, "kid", err);
+}
+static int purge(bough_error *err) {
+    return bough_store_purge(store, err);
+}
+static int collect(bough_error *err) {
+    return bough_store_collect_all(store, err);
+}
+static int sync_kid(bough_error *err) {
+    return bough_store_sync(NULL, store, "kid", err);
+}
+static int trim(bough_error *err) {
+    return bough_store_trim(store, "main", false, err);
+}
+static int look(bough_error *err) {
+    bough_usage usage;
+    char **dirs = NULL;
+    bough_shm *shm = NULL;
+    int fd = -1;
+    int rc = bough_store_usage(&usage, store, "main", err);
+    if (!rc) rc = bough_store_layer_dirs(&dirs, store, "main", err);
+    bough_store_free_list(dirs);
+    if (!rc) rc = bough_store_prepare(&shm, &fd, store, "main", err);
+    bough_shm_close(shm);
+    if (fd >= 0) close(fd);
+    return rc;
+}
+static int write_out(bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    return bough_store_export(store, "main", at(path, "export"), NULL, NULL, err);
+}
+static int exchange(bough_error *err) {
+    return bough_store_exchange(store, "main", "kid", "mark", err);
+}
+static int forget(bough_error *err) {
+    return bough_store_forget_oldest(store, "main", err);
+}
+static int merge(bough_error *err) {
+    bough_tidy *tidy = NULL;
+    bough_merge *m = NULL;
+    size_t n = 0;
+    int rc = bough_tidy_begin(&tidy, store, err);
+    if (!rc) rc = bough_tidy_merge(&m, tidy, "main", NULL, NULL, err);
+    if (!rc && m) rc = bough_tidy_commit(&n, m, NULL, err);
+    bough_tidy_drop(m);
+    bough_tidy_end(tidy);
+    return rc;
+}
+static bool may_lose_kid, is_made;
+
+static int reopen(bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    const char *known[] = {"main", "kid", "made"};
+    bool missing[3] = {false, false, false};
+    end_world();
+    int rc = bough_store_open(&store, at(path, "store"), err);
+    if (!rc) rc = bough_store_reconcile(store, known, NULL, missing, is_made ? 3 : 2, err);
+    if (!rc && (missing[0] || (missing[1] && !may_lose_kid) || missing[2]))
+        fail_msg("a branch is gone");
+    return rc;
+}
+
+/* ---- failing them ---- */
+
+typedef struct operation {
+    const char *name;
+    int (*run)(bough_error *err);
+    bool makes;      /* the branch "made" */
+    bool removes;    /* the branch "kid" */
+    bool swaps;      /* "main" and "kid" */
+    bool is_lenient; /* looks at what need not be there: may succeed whatever fails */
+    void (*world)(void);
+} operation;
+
+static const operation operations[] = {
+    {"adopt", adopt, .makes = true},
+    {"branch", take_child, .makes = true},
+    {"restore point", take_point},
+    {"delete", delete_kid, .removes = true},
+    {"purge", purge},
+    {"collect", collect},
+    {"sync", sync_kid},
+    {"trim", trim},
+    {"look", look},
+    {"export", write_out},
+    {"exchange", exchange, .swaps = true},
+    {"forget a point", forget},
+    {"merge", merge, .world = make_tall_world},
+    {"start", reopen},
+};
+
+static const uint32_t all_calls = (FAULT_CALL(FAULT_CALLS) - 1) & ~FAULT_CALL(FAULT_MALLOC);
+/* EINTR comes from these; it, and what is done in part, must not be seen by anybody */
+static const uint32_t interruptible = FAULT_CALL(FAULT_OPEN) | FAULT_CALL(FAULT_READ) |
+                                      FAULT_CALL(FAULT_WRITE) | FAULT_CALL(FAULT_SYNC) |
+                                      FAULT_CALL(FAULT_TRUNCATE) | FAULT_CALL(FAULT_ALLOCATE);
+
+typedef struct kind {
+    const char *name;
+    fault_mode mode;
+    int error;
+    uint32_t calls;
+    bool is_unseen;
+} kind;
+
+static const kind kinds[] = {
+    {"EIO", FAULT_ONCE, EIO, all_calls, false},
+    {"ENOSPC", FAULT_ONCE, ENOSPC,
+     FAULT_CALL(FAULT_WRITE) | FAULT_CALL(FAULT_TRUNCATE) | FAULT_CALL(FAULT_MKDIR) |
+         FAULT_CALL(FAULT_LINK) | FAULT_CALL(FAULT_RENAME) | FAULT_CALL(FAULT_XATTR) |
+         FAULT_CALL(FAULT_ALLOCATE) | FAULT_CALL(FAULT_OPEN),
+     false},
+    {"EMFILE", FAULT_ONCE, EMFILE, FAULT_CALL(FAULT_OPEN) | FAULT_CALL(FAULT_LIST), false},
+    {"EIO from then on", FAULT_ON, EIO, all_calls, false},
+    {"EINTR", FAULT_ONCE, EINTR, interruptible, true},
+    {"in part", FAULT_SHORT, 0, FAULT_CALL(FAULT_READ) | FAULT_CALL(FAULT_WRITE), true},
+};
+
+static void arm(const kind *k, long n) {
+    page.calls = k->calls;
+    page.error = k->error;
+    page.nth = n;
+    atomic_store(&page.seen, 0);
+    atomic_store(&page.fired, 0);
+    page.fired_path[0] = '\0';
+    atomic_store(&page.mode, (uint32_t)k->mode);
+}
+
+static void describe(char *out, size_t size, const operation *o, const kind *k, long n) {
+    (void)snprintf(out, size, "%s, %s, call %ld (kind %u on \"%s\")", o->name, k->name, n,
+                   page.fired_call, page.fired_path);
+}
+
+/* After a disk that failed from some call on: the next start looks at everything. */
+static void start_anew(const char *what) {
+    bough_error err;
+    if (reopen(&err)) fail_msg("%s: the next start fails: %s", what, err.message);
+}
+
+static void check_world(const operation *o, const char *what, int rc) {
+    const char *left = half_made();
+    if (left) fail_msg("%s: it left \"%s\"", what, left);
+    bool made = bough_store_has_branch(store, "made"), kid = bough_store_has_branch(store, "kid");
+    if (o->makes && rc == BOUGH_OK && !made) fail_msg("%s: it is not there", what);
+    if (o->removes && rc == BOUGH_OK && kid) fail_msg("%s: it is still there", what);
+    may_lose_kid = is_made = false;
+    if (!o->removes && !kid) fail_msg("%s: a branch is gone", what);
+    bool swapped = o->swaps && bough_store_is_marked(store, "main", "mark");
+    if (o->swaps && rc == BOUGH_OK && !swapped) fail_msg("%s: nothing was exchanged", what);
+    expect_shows(swapped ? "kid" : "main", 'm', 'n');
+    if (kid) expect_shows(swapped ? "main" : "kid", 'k', 0);
+    if (made && o->run == take_child) expect_shows("made", 'm', 'n');
+    /* and branching goes on */
+    bough_error err;
+    write_page(swapped ? "kid" : "main", "5000", 'p');
+    if (bough_store_fork(NULL, store, swapped ? "kid" : "main", "later", NULL, &err))
+        fail_msg("%s: branching fails afterwards: %s", what, err.message);
+    expect_shows("later", 'm', 'n');
+}
+
+/* One fault. Whether it fired. */
+static bool fail_one(const operation *o, const kind *k, long n) {
+    char what[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    bough_error err = {0};
+    (o->world ? o->world : make_world)();
+    if (o->run == adopt) cluster_make(at(path, "cluster"));
+    int before = open_descriptors();
+    arm(k, n);
+    int rc = o->run(&err);
+    atomic_store(&page.mode, FAULT_NONE);
+    bool has_fired = atomic_load(&page.fired) > 0;
+    describe(what, sizeof what, o, k, n);
+    if (!store || open_descriptors() != before) {
+        if (o->run != reopen) fail_msg("%s: it left descriptors open", what);
+    }
+    if (rc && (rc != err.code || !err.message[0])) fail_msg("%s: no error is told", what);
+    if (rc && !has_fired) fail_msg("%s: it fails by itself: %s", what, err.message);
+    if (rc && k->is_unseen) fail_msg("%s: it is seen: %s", what, err.message);
+    if (rc && !strstr(err.message, strerror(k->error)))
+        fail_msg("%s: the error is not named: %s", what, err.message);
+    if (!has_fired) {
+        end_world();
+        return false;
+    }
+    may_lose_kid = o->removes;
+    is_made = o->makes && rc == BOUGH_OK;
+    /* what cannot be removed goes with the next start */
+    bool is_of_cleaning = page.fired_call == FAULT_UNLINK || page.fired_call == FAULT_LIST;
+    if (k->mode == FAULT_ON || is_of_cleaning || o->run == reopen) start_anew(what);
+    check_world(o, what, rc);
+    if (o->makes && rc) { /* it can be done again */
+        if (o->run == adopt) cluster_make(at(path, "cluster"));
+        if (o->run(&err)) fail_msg("%s: it cannot be done again: %s", what, err.message);
+    }
+    end_world();
+    return true;
+}
+
+static void an_operation_survives_the_failure_of_any_call(void **state) {
+    const operation *o = *state;
+    const char *text = getenv("BOUGH_FAULT_SEED"), *all = getenv("BOUGH_LONG");
+    long seed = text ? atol(text) : (long)getpid(), count = 0, calls = 0;
+    bool is_long = all && strcmp(all, "1") == 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        (void)fail_one(o, &kinds[i], MOST);
+        long total = (long)atomic_load(&page.seen), some = o->world ? FEW : SOME;
+        long stride = is_long || total < some ? 1 : total / some, n = 1 + seed % stride;
+        for (; n < MOST && fail_one(o, &kinds[i], n); n += stride) count++;
+        assert_true(n < MOST);
+        calls += total;
+    }
+    print_message("%s: %ld faults of %ld that are possible; BOUGH_FAULT_SEED=%ld\n", o->name, count,
+                  calls, seed);
+    assert_true(count > 0);
+}
+
+static void say_nothing(void) {
+    bough_log_init(BOUGH_LOG_ERROR, false);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    say_nothing();
+    fault_control = &page;
+    /* in memory where that has what a store needs: syncs are free there */
+    static const char *const places[] = {"/dev/shm/bough-fault-XXXXXX", "/tmp/bough-fault-XXXXXX"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[BOUGH_PATH_MAX];
+        (void)snprintf(dir, sizeof dir, "%s", places[i]);
+        if (!mkdtemp(dir)) continue;
+        int rc = bough_store_open(&store, at(path, "store"), NULL);
+        if (rc == BOUGH_OK) {
+            end_world();
+            return 0;
+        }
+        bough_ignore(bough_rmtree(dir, NULL));
+    }
+    return -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return bough_rmtree(dir, NULL);
+}
+
+int main(int argc, char **argv) {
+    enum { N = sizeof operations / sizeof operations[0] };
+    struct CMUnitTest tests[N];
+    size_t n = 0;
+    for (size_t i = 0; i < N; i++) {
+        if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
+        tests[n++] = (struct CMUnitTest){.name = operations[i].name,
+                                         .test_func = an_operation_survives_the_failure_of_any_call,
+                                         .initial_state = (void *)(uintptr_t)&operations[i]};
+    }
+    return n ? _cmocka_run_group_tests("faults", tests, n, set_up, tear_down) : 64;
+}
