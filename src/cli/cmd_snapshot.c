@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/moment.h"
 #include "util/error.h"
+#include "util/jsontext.h"
 #include "util/when.h"
 
 /* What all of these begin and end with. */
@@ -251,7 +252,7 @@ static int set_schedule(const context *c, const cli_args *args, bough_error *err
             (void)json_array_append_new(lines, item);
     }
     json_t *body = json_pack("{s:o}", "schedule", lines);
-    char *text = rc || !body ? NULL : json_dumps(body, JSON_COMPACT);
+    char *text = rc || !body ? NULL : bough_json_text_of(body, JSON_COMPACT);
     json_decref(body);
     if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_snapshot_set_schedule(c->client, c->project->id, c->branch->id, text, err);

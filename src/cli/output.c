@@ -9,9 +9,10 @@
 
 #include "cli/cli.h"
 #include "util/error.h"
+#include "util/jsontext.h"
 
 int cli_print_json(json_t *value, bough_error *err) {
-    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
+    char *text = value ? bough_json_text_of(value, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(value);
     if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     (void)puts(text); /* main.c checks standard output at the end */
@@ -41,7 +42,8 @@ void cli_print_error(const bough_error *err, bool json) {
         if (!value)
             value =
                 json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", info->slug, "hint", "");
-        char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
+        char *text =
+            value ? bough_json_text_of(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
         (void)fprintf(stderr, "%s\n", text ? text : "{}");
         free(text);
         json_decref(value);

@@ -1,6 +1,7 @@
 /* Boxes: how results are allocated. Layout: header, public struct, list's pointers, list's structs.
  */
 #include "client/box.h"
+#include "util/jsontext.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -58,7 +59,7 @@ void bough_box_free(void *box) {
 }
 
 const char *bough_box_text(void *box, const json_t *value) {
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    char *text = value ? bough_json_text_of(value, JSON_COMPACT) : NULL;
     json_t *kept = text ? json_string(text) : NULL;
     free(text);
     if (!kept || json_array_append_new(header_of(box)->texts, kept) != 0) return "";
@@ -87,4 +88,11 @@ unsigned long long bough_json_count(const json_t *object, const char *name) {
 int bough_json_int(const json_t *object, const char *name) {
     unsigned long long count = bough_json_count(object, name);
     return count > INT_MAX ? INT_MAX : (int)count;
+}
+
+json_t *bough_json_put(json_t *object, const char *name, const char *text) {
+    if (!object || !text || json_object_set_new(object, name, json_string(text)) == 0)
+        return object;
+    json_decref(object);
+    return NULL;
 }

@@ -50,4 +50,12 @@ unsigned long long bough_json_count(const json_t *object, const char *name);
 /** As bough_json_count(), at most INT_MAX. */
 int bough_json_int(const json_t *object, const char *name);
 
+/**
+ * Give a new object a member, where there is a text; a member that cannot be made is never left
+ * out: what is asked for would be something else.
+ * @param object  NULL: an earlier step failed.
+ * @return The object; NULL, and it is freed, where memory ran out or the text is no UTF-8.
+ */
+json_t *bough_json_put(json_t *object, const char *name, const char *text);
+
 #endif

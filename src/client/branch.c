@@ -56,8 +56,9 @@ int bough_branch_listed(bough_branch_list **list, json_t *array, bough_error *er
 /* POST .../branches; members that were not given are left out. NULL where a text is no UTF-8. */
 static json_t *body_of(const bough_branch_options *o) {
     const char *kind = o->moment && strchr(o->moment, '/') ? "parent_lsn" : "parent_timestamp";
-    json_t *branch =
-        json_pack("{s:s*,s:s*,s:s*}", "name", o->name, "parent_id", o->parent, kind, o->moment);
+    json_t *branch = bough_json_put(json_object(), "name", o->name);
+    branch = bough_json_put(branch, "parent_id", o->parent);
+    branch = bough_json_put(branch, kind, o->moment);
     bool ok = branch && bough_branch_pack_expiry(branch, &o->expiry);
     if (ok && o->is_look) ok = json_object_set_new(branch, "look", json_true()) == 0;
     if (ok && o->is_schema_only)
@@ -89,7 +90,8 @@ int bough_branch_create_with(bough_branch_created **created, bough_client *clien
     if (rc) return rc;
     json_t *answer = NULL;
     json_t *body = body_of(options);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
     json_decref(body);
@@ -188,9 +190,11 @@ int bough_branch_restore(bough_branch **restored, bough_client *client, const ch
     const char *kind =
         options->moment && strchr(options->moment, '/') ? "source_lsn" : "source_timestamp";
     json_t *answer = NULL;
-    json_t *body = json_pack("{s:s,s:s*,s:s*}", "source_branch_id", options->source, kind,
-                             options->moment, "preserve_under_name", options->preserve_under_name);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    json_t *body = bough_json_put(json_object(), "source_branch_id", options->source);
+    body = bough_json_put(body, kind, options->moment);
+    body = bough_json_put(body, "preserve_under_name", options->preserve_under_name);
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "POST", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
     if (!rc) rc = bough_branch_boxed(restored, json_object_get(answer, "branch"), err);
@@ -206,7 +210,8 @@ int bough_branch_rename(bough_branch **renamed, bough_client *client, const char
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s", project, id);
     if (rc) return rc;
     json_t *answer = NULL, *body = json_pack("{s:{s:s}}", "branch", "name", name);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "PATCH", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
     if (!rc) rc = bough_branch_boxed(renamed, json_object_get(answer, "branch"), err);
@@ -222,7 +227,9 @@ int bough_branch_export(bough_client *client, const char *project, const char *i
         bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/export", project, id);
     if (rc) return rc;
     json_t *answer = NULL, *body = json_pack("{s:s}", "path", directory);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the directory's name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "the directory's name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "POST", .path = path, .body = body, .is_long = true};
     rc = bough_request_send(&answer, client, &request, err);
     json_decref(answer);

@@ -154,6 +154,7 @@ int bough_endpoint_resize(bough_endpoint **endpoint, bough_client *client, const
            *body = json_pack("{s:{s:f,s:f}}", "endpoint", "autoscaling_limit_min_cu", least,
                              "autoscaling_limit_max_cu", most);
     *endpoint = NULL;
+    if (!body) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s", project, id);
     bough_request request = {.method = "PATCH", .path = path, .body = body};
     if (!rc) rc = bough_request_send(&answer, client, &request, err);
@@ -189,6 +190,8 @@ int bough_endpoint_why(bough_endpoint_reason **reason, bough_client *client, con
         r->suspend_after_seconds = bough_json_int(why, "suspend_after_seconds");
         r->suspends_at = bough_json_text(why, "suspends_at");
         r->json = bough_box_text(r, why);
+    } else if (json_is_object(why)) {
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     } else {
         rc = bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"why\"");
     }
@@ -225,9 +228,12 @@ int bough_uri_get_with(char **uri, bough_client *client, const char *project,
                                 err);
     if (rc) return rc;
     const char *text = bough_json_text(answer, "uri");
-    if (*text) *uri = strdup(text);
+    if (!*text)
+        rc = bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"uri\"");
+    else if (!(*uri = strdup(text)))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     json_decref(answer);
-    return *uri ? BOUGH_OK : bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"uri\"");
+    return rc;
 }
 
 int bough_uri_get(char **uri, bough_client *client, const char *project, const char *branch,

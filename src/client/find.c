@@ -43,13 +43,15 @@ int bough_find_pages(json_t **all, bough_client *client, const char *path, const
                                 err);
         if (rc) break;
         json_t *items = json_object_get(answer, member);
-        if (!json_is_array(items) || json_array_extend(*all, items) != 0) {
+        if (!json_is_array(items))
             rc = bough_fail(err, BOUGH_E_INTERNAL, "the server's answer lacks \"%s\"", member);
-            break;
-        }
+        else if (json_array_extend(*all, items) != 0)
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (rc) break;
         const char *next = next_page(answer, json_array_size(items), page);
         free(cursor);
         cursor = next ? strdup(next) : NULL;
+        if (next && !cursor) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         json_decref(answer);
         answer = NULL;
         if (!cursor) break;

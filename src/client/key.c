@@ -53,7 +53,8 @@ int bough_key_create(bough_key **key, bough_client *client, const bough_key_opti
         return bough_fail(err, BOUGH_E_INVALID, "unknown version of bough_key_options: %u",
                           options->version);
     json_t *answer = NULL, *body = body_of(options);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "POST", .path = "/api_keys", .body = body};
     int rc = bough_request_send(&answer, client, &request, err);
     if (!rc) rc = boxed(key, answer, err);

@@ -37,7 +37,8 @@ static int patch(bough_branch **branch, bough_client *client, const char *projec
     char path[BOUGH_REQUEST_PATH_MAX];
     *branch = NULL;
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s", project, id);
-    if (!rc && !body) rc = bough_fail(err, BOUGH_E_INVALID, "a text is not valid UTF-8");
+    if (!rc && !body)
+        rc = bough_fail(err, BOUGH_E_INVALID, "a text is not valid UTF-8, or memory ran out");
     if (!rc) return change(branch, client, "PATCH", path, body, err);
     json_decref(body);
     return rc;
@@ -88,8 +89,9 @@ int bough_branch_undelete(bough_branch **branch, bough_client *client, const cha
     int rc =
         bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/recover", project, id);
     if (rc) return rc;
-    json_t *body = json_pack("{s:s*}", "name", name);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    json_t *body = bough_json_put(json_object(), "name", name);
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     return change(branch, client, "POST", path, body, err);
 }
 

@@ -43,7 +43,9 @@ int bough_project_create(bough_project_created **created, bough_client *client,
         return bough_fail(err, BOUGH_E_INVALID, "unknown version of bough_project_options: %u",
                           options->version);
     json_t *answer = NULL, *body = body_of(options);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name or the source is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID,
+                          "the name or the source is not valid UTF-8, or memory ran out");
     bough_request request = {
         .method = "POST", .path = "/projects?if_exists=return", .body = body, .is_long = true};
     int rc = bough_request_send(&answer, client, &request, err);
@@ -144,8 +146,9 @@ int bough_project_set_allowed(bough_project **project, bough_client *client, con
                                   "ips", ips, "protected_branches_only", protected_only != 0)
                       : NULL;
     json_decref(ips);
-    int rc = body ? bough_request_path(path, sizeof path, err, "/projects/%s", id)
-                  : bough_fail(err, BOUGH_E_INVALID, "a rule is not valid UTF-8");
+    int rc = body
+                 ? bough_request_path(path, sizeof path, err, "/projects/%s", id)
+                 : bough_fail(err, BOUGH_E_INVALID, "a rule is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "PATCH", .path = path, .body = body};
     if (!rc) rc = bough_request_send(&answer, client, &request, err);
     if (!rc && project) {
@@ -170,12 +173,18 @@ int bough_project_update(bough_project **project, bough_client *client, const ch
                           changes->version);
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s", id);
     if (rc) return rc;
-    json_t *answer = NULL, *inner = json_pack("{s:s*}", "name", changes->name);
+    bool is_whole = true;
+    json_t *answer = NULL, *inner = bough_json_put(json_object(), "name", changes->name);
     if (inner && changes->history_retention_seconds >= 0)
-        (void)json_object_set_new(inner, "history_retention_seconds",
-                                  json_integer(changes->history_retention_seconds));
+        is_whole = json_object_set_new(inner, "history_retention_seconds",
+                                       json_integer(changes->history_retention_seconds)) == 0;
+    if (!is_whole) {
+        json_decref(inner);
+        inner = NULL;
+    }
     json_t *body = inner ? json_pack("{s:o}", "project", inner) : NULL;
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     bough_request request = {.method = "PATCH", .path = path, .body = body};
     rc = bough_request_send(&answer, client, &request, err);
     json_t *changed = json_object_get(answer, "project");

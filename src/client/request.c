@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "util/error.h"
+#include "util/jsontext.h"
 
 /* What has arrived. Grows to BOUGH_ANSWER_MAX. */
 typedef struct incoming {
@@ -22,13 +23,22 @@ typedef struct incoming {
     size_t size, room;
     bool is_stream; /* the answer is lines of JSON */
     bool seen_type; /* is_stream has been found out */
-    bool too_long;
+    bool too_long, no_memory, is_garbled;
     json_t *last; /* the final line of a stream: {"status", "body"} */
 } incoming;
 
+/* What is wrong with a text has a code; jansson has none for most of its allocations. */
+static bool is_of_memory(const json_error_t *error) {
+    enum json_error_code code = json_error_code(error);
+    return code == json_error_unknown || code == json_error_out_of_memory;
+}
+
 /* {"progress": ...} is told to the user; anything else is the final line. */
 static void take_line(incoming *in, const char *line, size_t size) {
-    json_t *object = json_loadb(line, size, 0, NULL);
+    json_error_t error = {0};
+    json_t *object = json_loadb(line, size, 0, &error);
+    if (!object && is_of_memory(&error)) in->no_memory = true;
+    if (!object) in->is_garbled = true;
     const json_t *p = json_object_get(object, "progress");
     if (json_is_object(p)) {
         const char *phase = json_string_value(json_object_get(p, "phase"));
@@ -172,13 +182,19 @@ static int fail_transfer(const bough_client *client, CURLcode result, const inco
 static int judge(json_t **answer, incoming *in, long http_status, bough_error *err) {
     if (in->is_stream) {
         if (in->size) take_line(in, in->data, in->size); /* a last line without its end */
+        if (!in->last && in->no_memory) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (!in->last && in->is_garbled)
+            return bough_fail(err, BOUGH_E_INTERNAL, "the server's answer is not JSON");
         if (!in->last)
             return bough_fail(err, BOUGH_E_UNREACHABLE,
                               "the server closed the connection before the work was done");
         http_status = (long)json_integer_value(json_object_get(in->last, "status"));
         *answer = json_incref(json_object_get(in->last, "body"));
     } else if (in->size) {
-        *answer = json_loadb(in->data, in->size, 0, NULL);
+        json_error_t error = {0};
+        *answer = json_loadb(in->data, in->size, 0, &error);
+        if (!*answer && is_of_memory(&error))
+            return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     if (http_status < 200 || http_status > 299) {
         int rc = bough_request_fail(err, http_status, *answer);
@@ -259,7 +275,8 @@ int bough_request_send(json_t **answer, bough_client *client, const bough_reques
     bool wants_body = strcmp(request->method, "POST") == 0 ||
                       strcmp(request->method, "PATCH") == 0 || strcmp(request->method, "PUT") == 0;
     if (asprintf(&url, "%s%s", client->api_url, request->path) < 0) url = NULL;
-    if (wants_body) body = request->body ? json_dumps(request->body, JSON_COMPACT) : strdup("{}");
+    if (wants_body)
+        body = request->body ? bough_json_text_of(request->body, JSON_COMPACT) : strdup("{}");
     bool ok = url && (body || !wants_body);
     ok = ok && add_header(&headers, client->authorization);
     ok = ok && add_header(&headers, request->is_long

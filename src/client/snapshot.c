@@ -11,6 +11,7 @@
 #include "client/find.h"
 #include "client/request.h"
 #include "util/error.h"
+#include "util/jsontext.h"
 
 static void fill(void *item, void *box, const json_t *object) {
     bough_snapshot *s = item;
@@ -110,7 +111,8 @@ int bough_snapshot_rename(bough_snapshot **snapshot, bough_client *client, const
     char path[BOUGH_REQUEST_PATH_MAX];
     json_t *answer = NULL, *body = json_pack("{s:{s:s}}", "snapshot", "name", name);
     *snapshot = NULL;
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/snapshots/%s", project, id);
     if (rc)
         json_decref(body);
@@ -140,9 +142,11 @@ int bough_snapshot_restore(bough_branch **branch, bough_client *client, const ch
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/snapshots/%s/restore",
                                 project, id);
     if (rc) return rc;
-    json_t *body = json_pack("{s:s*,s:s*,s:b}", "name", o->name, "target_branch_id", o->target,
-                             "finalize_restore", o->finalize);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    json_t *body = json_pack("{s:b}", "finalize_restore", o->finalize);
+    body = bough_json_put(body, "name", o->name);
+    body = bough_json_put(body, "target_branch_id", o->target);
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     rc = exchange(&answer, client, "POST", path, body, err);
     if (!rc) rc = bough_branch_boxed(branch, json_object_get(answer, "branch"), err);
     json_decref(answer);
@@ -155,8 +159,9 @@ int bough_snapshot_finalize(bough_client *client, const char *project, const cha
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/finalize_restore",
                                 project, branch);
     if (rc) return rc;
-    json_t *body = json_pack("{s:s*}", "name", old_name);
-    if (!body) return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8");
+    json_t *body = bough_json_put(json_object(), "name", old_name);
+    if (!body)
+        return bough_fail(err, BOUGH_E_INVALID, "the name is not valid UTF-8, or memory ran out");
     return exchange(NULL, client, "POST", path, body, err);
 }
 
@@ -166,7 +171,7 @@ int bough_snapshot_get_schedule(char **json, bough_client *client, const char *p
     *json = NULL;
     int rc = bough_request_get(&answer, client, err, "/projects/%s/branches/%s/backup_schedule",
                                project, branch);
-    if (!rc && !(*json = json_dumps(answer, JSON_COMPACT)))
+    if (!rc && !(*json = bough_json_text_of(answer, JSON_COMPACT)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     json_decref(answer);
     return rc;

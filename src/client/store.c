@@ -4,12 +4,13 @@
 #include "bough/server.h"
 #include "client/request.h"
 #include "util/error.h"
+#include "util/jsontext.h"
 
 static int ask(char **json, bough_client *client, const bough_request *request, bough_error *err) {
     json_t *answer = NULL;
     *json = NULL;
     int rc = bough_request_send(&answer, client, request, err);
-    if (!rc && !(*json = json_dumps(answer, JSON_COMPACT)))
+    if (!rc && !(*json = bough_json_text_of(answer, JSON_COMPACT)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     json_decref(answer);
     return rc;

@@ -15,6 +15,7 @@
 #include "server/flow_restore.h"
 #include "server/flows.h"
 #include "server/lifecycle.h"
+#include "util/jsontext.h"
 
 /* ---- annotations ---- */
 
@@ -57,7 +58,7 @@ static int read_annotation(char **text, const request *rq, bough_error *err) {
         if (!json_is_string(json_object_iter_value(at)))
             return bough_fail(err, BOUGH_E_INVALID, "\"annotation_value.%.100s\" must be a string",
                               json_object_iter_key(at));
-    *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
+    *text = bough_json_text_of(value, JSON_COMPACT | JSON_SORT_KEYS);
     if (!*text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (strlen(*text) < BOUGH_ANNOTATION_SIZE) return BOUGH_OK;
     free(*text);

@@ -9,6 +9,7 @@
 #include "server/http.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -27,6 +28,7 @@
 #include "server/http_sql.h"
 #include "server/keys.h"
 #include "server/websocket.h"
+#include "util/jsontext.h"
 #include "util/log.h"
 
 #define BODY_MAX ((size_t)1024 * 1024)
@@ -64,6 +66,7 @@ static void request_free(request *rq) {
     evhttp_clear_headers(&rq->query);
     json_decref(rq->body);
     json_decref(rq->answer);
+    free(rq->end);
     if (rq->raw) explicit_bzero(rq->raw, rq->raw_size);
     free(rq->raw);
     free(rq->text);
@@ -75,8 +78,17 @@ static bool is_sql(const request *rq) {
     return rq->route && rq->route->flags & ROUTE_SQL;
 }
 
-static json_t *error_body(const request *rq, const bough_error *err) {
+/* One line, whatever names a message repeats. */
+static void flatten(char *text) {
+    for (; *text; text++)
+        if (iscntrl((unsigned char)*text)) *text = ' ';
+}
+
+static json_t *error_body(const request *rq, const bough_error *error) {
+    bough_error copy = *error, *err = &copy;
     const char *slug = rq->slug ? rq->slug : bough_code_get(err->code)->slug;
+    flatten(copy.message);
+    flatten(copy.hint);
     json_t *body =
         json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", err->message);
     if (!body) /* a message that is no UTF-8 */
@@ -95,13 +107,28 @@ static void add_headers(const request *rq, const char *type) {
         (void)evhttp_add_header(headers, "Access-Control-Allow-Origin", "*");
 }
 
+/* NULL where memory ran out: half an answer is none. */
 static struct evbuffer *json_buffer(const json_t *value) {
     struct evbuffer *buffer = evbuffer_new();
-    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-    if (buffer && text && evbuffer_add(buffer, text, strlen(text)) == 0)
-        (void)evbuffer_add(buffer, "\n", 1);
+    char *text = bough_json_text_of(value, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    bool is_whole = buffer && text && evbuffer_add(buffer, text, strlen(text)) == 0 &&
+                    evbuffer_add(buffer, "\n", 1) == 0;
     if (text) explicit_bzero(text, strlen(text)); /* may hold a password */
     free(text);
+    if (is_whole) return buffer;
+    if (buffer) evbuffer_free(buffer);
+    return NULL;
+}
+
+/* What is said where there is no memory for anything else. */
+static struct evbuffer *last_words(bool is_stream) {
+    static const char words[] = "{\"code\":\"OUT_OF_MEMORY\",\"message\":\"out of memory\"}\n";
+    static const char line[] =
+        "{\"status\":500,\"body\":{\"code\":\"OUT_OF_MEMORY\",\"message\":\"out of memory\"}}\n";
+    struct evbuffer *buffer = evbuffer_new();
+    if (buffer)
+        (void)evbuffer_add_reference(buffer, is_stream ? line : words,
+                                     (is_stream ? sizeof line : sizeof words) - 1, NULL, NULL);
     return buffer;
 }
 
@@ -114,9 +141,13 @@ static void free_text(const void *data, size_t size, void *text) {
 /* The answer that is text already, not copied. */
 static struct evbuffer *text_buffer(request *rq) {
     struct evbuffer *buffer = evbuffer_new();
-    if (buffer && evbuffer_add_reference(buffer, rq->text, rq->text_size, free_text, rq->text) == 0)
+    if (buffer &&
+        evbuffer_add_reference(buffer, rq->text, rq->text_size, free_text, rq->text) == 0) {
         rq->text = NULL;
-    return buffer;
+        return buffer;
+    }
+    if (buffer) evbuffer_free(buffer);
+    return NULL;
 }
 
 /* Send a JSON answer and forget the request. */
@@ -128,6 +159,7 @@ static void finish(request *rq, int status, const json_t *body) {
     if (rq->is_stream) {
         json_t *line = json_pack("{s:i,s:O?}", "status", status, "body", body);
         struct evbuffer *buffer = json_buffer(line);
+        if (!buffer) buffer = last_words(true);
         if (!rq->is_started) {
             add_headers(rq, "application/x-ndjson");
             evhttp_send_reply_start(rq->http, 200, "OK");
@@ -137,12 +169,16 @@ static void finish(request *rq, int status, const json_t *body) {
         if (buffer) evbuffer_free(buffer);
         json_decref(line);
     } else {
-        bool is_head = evhttp_request_get_command(rq->http) ==
-                       EVHTTP_REQ_HEAD; /* evhttp would send the body */
-        struct evbuffer *buffer = is_head    ? NULL
-                                  : rq->text ? text_buffer(rq)
-                                  : body     ? json_buffer(body)
-                                             : NULL;
+        enum evhttp_cmd_type command = evhttp_request_get_command(rq->http);
+        bool is_head = command == EVHTTP_REQ_HEAD; /* evhttp would send the body */
+        bool has_body = status != 204 && (body || rq->text || command != EVHTTP_REQ_OPTIONS);
+        struct evbuffer *buffer = is_head || !has_body ? NULL
+                                  : rq->text           ? text_buffer(rq)
+                                                       : json_buffer(body);
+        if (!is_head && has_body && !buffer) {
+            buffer = last_words(false);
+            if (status < 400) status = 500;
+        }
         add_headers(rq, "application/json");
         evhttp_send_reply(rq->http, status, status < 400 ? "OK" : "Error", buffer);
         if (buffer) evbuffer_free(buffer);
@@ -165,14 +201,13 @@ static void refuse(request *rq, int status, int code, const char *slug, const ch
     finish_error(rq, &err, status);
 }
 
+/* Progress may be lost, the end of a request (line NULL) may not: it has its message already. */
 static void post(request *rq, char *line) {
     struct http *h = rq->srv->http;
-    message *m = malloc(sizeof *m);
+    message *m = line ? malloc(sizeof *m) : rq->end;
     if (!m) {
-        /* progress may be lost; the end of a request may not */
         free(line);
-        if (line) return;
-        abort();
+        return;
     }
     *m = (message){.rq = rq, .line = line};
     pthread_mutex_lock(&h->mutex);
@@ -208,12 +243,13 @@ static void on_posted(evutil_socket_t fd, short what, void *arg) {
     pthread_mutex_unlock(&h->mutex);
     while (m) {
         message *next = m->next;
-        if (m->line)
+        if (m->line) {
             send_progress(m->rq, m->line);
-        else
-            finish(m->rq, m->rq->status, m->rq->answer);
-        free(m->line);
-        free(m);
+            free(m->line);
+            free(m);
+        } else {
+            finish(m->rq, m->rq->status, m->rq->answer); /* and with it the message */
+        }
         m = next;
     }
 }
@@ -222,14 +258,14 @@ void http_progress(request *rq, const char *phase, uint64_t done_bytes, uint64_t
     if (!rq->is_stream) return;
     json_t *line = json_pack("{s:{s:s,s:I,s:I}}", "progress", "phase", phase, "done_bytes",
                              (json_int_t)done_bytes, "total_bytes", (json_int_t)total_bytes);
-    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
+    char *text = line ? bough_json_text_of(line, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(line);
     if (text) post(rq, text);
 }
 
 /* On the worker what the loop would have to do else: a long list takes a while to write. */
 static void write_answer(request *rq) {
-    char *text = json_dumps(rq->answer, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    char *text = bough_json_text_of(rq->answer, JSON_COMPACT | JSON_REAL_PRECISION(6));
     size_t size = text ? strlen(text) : 0;
     char *line = text ? realloc(text, size + 2) : NULL;
     if (!line) {
@@ -459,16 +495,19 @@ static void on_request(struct evhttp_request *http, void *arg) {
     struct http *h = arg;
     if (websocket_take(h->srv->websockets, http)) return;
     request *rq = calloc(1, sizeof *rq);
+    message *end = calloc(1, sizeof *end);
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(http);
     const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
     const char *query = uri ? evhttp_uri_get_query(uri) : NULL;
-    if (!rq || bough_ids_uuid(rq->id, NULL) != BOUGH_OK) {
+    if (!rq || !end || bough_ids_uuid(rq->id, NULL) != BOUGH_OK) {
         free(rq);
+        free(end);
         evhttp_send_error(http, 500, NULL);
         return;
     }
     rq->srv = h->srv;
     rq->http = http;
+    rq->end = end;
     rq->gone_fd = -1;
     take_id(rq);
     rq->received_ms = bough_now_ms();

@@ -63,8 +63,9 @@ struct request {
     json_t *answer;
     char *text; /**< JSON, instead of `answer`; malloc'ed */
     size_t text_size;
-    const char *slug; /**< overrides the error's code in the answer */
-    int error_status; /**< overrides the error's HTTP status; 0: does not */
+    struct message *end; /**< what tells the loop that it is done: made before it begins */
+    const char *slug;    /**< overrides the error's code in the answer */
+    int error_status;    /**< overrides the error's HTTP status; 0: does not */
 };
 
 /** Find the route of a request; fills params. NULL when there is none. (router.c) */

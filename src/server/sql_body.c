@@ -1,5 +1,6 @@
 /* Reading what POST /sql is asked. */
 #include "server/sql_body.h"
+#include "util/jsontext.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -87,7 +88,7 @@ static int add_json(sql_text *t, const json_t *value, int depth) {
         sql_text_add(t, "}", 1);
         return failed;
     }
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *text = bough_json_text_of(value, JSON_ENCODE_ANY | JSON_COMPACT);
     if (!text) return 1;
     sql_text_add(t, text, strlen(text));
     free(text);

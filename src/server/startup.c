@@ -31,6 +31,7 @@
 #include "server/tls.h"
 #include "server/usages.h"
 #include "server/websocket.h"
+#include "util/jsontext.h"
 #include "util/log.h"
 
 enum {
@@ -329,7 +330,7 @@ static int announce(server *srv, bough_error *err) {
         json_pack("{s:i,s:s,s:i,s:s,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url", srv->api_url,
                   "port", srv->port, "postgres", door_listens_on(srv->door), "version",
                   BOUGH_VERSION, "api_key_file", srv->api_key_file, "started_at", srv->started_at);
-    char *text = value ? json_dumps(value, JSON_INDENT(2)) : NULL;
+    char *text = value ? bough_json_text_of(value, JSON_INDENT(2)) : NULL;
     if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
     srv->is_announced = rc == BOUGH_OK;
