@@ -630,7 +630,14 @@ static int sync_once(bough_file *f, bool data_only) {
     /* without a name there is nothing that has to be found again */
     if (atomic_load(&e->state) == BOUGH_ENTRY_GONE) return 0;
     for (unsigned i = 0; i < f->n_levels; i++) {
-        if (!atomic_load(&f->levels[i].layer->item->needs_sync)) continue;
+        _Atomic uint32_t *needs = /* in the shared memory */
+            (_Atomic uint32_t *)(uintptr_t)&f->levels[i].layer->item->needs_sync;
+        uint32_t refused = BOUGH_SYNC_REFUSED;
+        if (atomic_compare_exchange_strong(needs, &refused, BOUGH_SYNC_DONE)) {
+            errno = EIO;
+            return -1;
+        }
+        if (atomic_load(needs) == BOUGH_SYNC_DONE) continue;
         int fd = level_fd(f, i);
         if (fd < 0 || sys_fsync(fd) != 0) return -1;
     }

@@ -65,11 +65,18 @@ typedef struct bough_slot {
 } bough_slot;
 
 /* A level of the stack. */
+/* Whether a layer that this branch has written is durable. */
+#define BOUGH_SYNC_DONE 0U   /* or not this branch's business */
+#define BOUGH_SYNC_NEEDED 1U /* an fsync of a file must reach it */
+#define BOUGH_SYNC_REFUSED                                                                         \
+    2U /* boughd was told that the disk has lost something of it: the next                         \
+          fsync fails, once, and postgres recovers from its WAL */
+
 typedef struct bough_stack_item {
     char dir[100]; /* "GROUP/LAYER" below the layers directory */
     _Atomic uint32_t
         gen; /* the generation of this memory that holds its index, or BOUGH_NO_GEN: index file */
-    _Atomic uint32_t needs_sync; /* written by this branch, not known to be durable */
+    _Atomic uint32_t needs_sync; /* written by this branch: BOUGH_SYNC_... */
 } bough_stack_item;
 
 typedef enum bough_entry_state {

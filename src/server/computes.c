@@ -704,13 +704,35 @@ static int sync_branch(server *srv, const char *branch, bough_error *err) {
     return computes_reconfigure(srv, e, err);
 }
 
+/* (locked) The kernel tells one process once that it could not write: those who wrote, or read what
+ * may be lost, must learn it from us. */
+static void pass_refusal(server *srv, const char *branch) {
+    bough_error err;
+    const entry *e = computes_get(srv, branch);
+    if (!e || !e->compute || !bough_store_is_refused(srv->store, branch)) return;
+    if (e->shm) bough_shm_refuse(e->shm, srv->store);
+    if (bough_store_sync_pending(srv->store, branch) &&
+        computes_stop(srv, branch, true, "the disk refused what it stands on", &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_ERROR, "could not stop a compute", "branch", branch, "error",
+                  err.message, NULL);
+}
+
 static void on_sync_job(void *arg) {
     stop_job *job = arg;
     bough_error err = {0};
+    bough_branch_row row;
     if (lock_take(job->srv->locks, job->home, LOCK_WAIT_MS, &err) == BOUGH_OK) {
-        if (bough_store_has_branch(job->srv->store, job->home))
-            (void)(sync_branch(job->srv, job->home, &err) == BOUGH_OK);
+        int rc = bough_store_has_branch(job->srv->store, job->home)
+                     ? sync_branch(job->srv, job->home, &err)
+                     : BOUGH_OK;
+        if (rc) pass_refusal(job->srv, job->home);
         lock_drop(job->srv->locks, job->home);
+        if (rc && bough_branches_get_any(&row, job->srv->cat, job->home, NULL) == BOUGH_OK &&
+            *row.parent_id &&
+            lock_take(job->srv->locks, row.parent_id, LOCK_WAIT_MS, NULL) == BOUGH_OK) {
+            pass_refusal(job->srv, row.parent_id);
+            lock_drop(job->srv->locks, row.parent_id);
+        }
     }
     if (err.code)
         bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->home, "error",

@@ -70,9 +70,9 @@ bool bough_store_sync_pending(const bough_store *store, const char *branch) {
 }
 
 /*
- * The machine was started anew before the layers under the branch were made durable: pages in them
- * may be lost. The branch's own checkpoints do not vouch for those, so it goes back to its first
- * pg_control; the WAL since then was kept.
+ * The machine was started anew before the layers under the branch were made durable, or the disk
+ * refused to make them so: pages in them may be lost. The branch's own checkpoints do not vouch for
+ * those, so it goes back to its first pg_control; the WAL since then was kept.
  */
 int bough_pending_settle(bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
@@ -81,14 +81,14 @@ int bough_pending_settle(bough_store *store, const char *branch, bough_error *er
     bough_layers layers;
     int rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
-    bool durable = all_durable(store, &layers);
+    bool durable = all_durable(store, &layers), refused = bough_store_is_refused(store, branch);
     bough_layers_free(&layers);
     rc = bough_boot_id(boot, err);
     if (!rc) rc = child_path(path, store, branch, "/pending", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
     bool rebooted = !rc && strcmp(text, boot) != 0;
     free(text);
-    if (rc || !rebooted || durable) return rc;
+    if (rc || !(rebooted || refused) || durable) return rc;
     rc = child_path(path, store, branch, "/control.first", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 8192, err);
     if (!rc) rc = child_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
@@ -111,9 +111,7 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     if (rc) return rc;
     for (size_t i = layers.n; !rc && i-- > 0;) {
         if (bough_layer_is_durable(store, layers.dir[i])) continue;
-        rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, layers.dir[i]);
-        if (!rc) rc = bough_fsync_tree(path, err);
-        if (!rc) rc = bough_layer_set_durable(store, layers.dir[i], err);
+        rc = bough_layer_sync(store, layers.dir[i], err);
         BOUGH_POINT(rc, "sync.layer-durable");
     }
     bough_layers_free(&layers);

@@ -161,7 +161,10 @@ int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char
         (void)snprintf(item->dir, sizeof item->dir, "%s", dir);
         atomic_store(&item->gen, BOUGH_NO_GEN);
         bool own = strncmp(dir, group, n) == 0 && dir[n] == '/';
-        atomic_store(&item->needs_sync, own && !bough_layer_is_durable(store, dir));
+        /* where it was refused, postgres has got over that, or does so now by its WAL */
+        bool needs_sync =
+            own && !bough_layer_is_durable(store, dir) && !bough_layer_is_refused(store, dir);
+        atomic_store(&item->needs_sync, needs_sync ? BOUGH_SYNC_NEEDED : BOUGH_SYNC_DONE);
     }
     if (!rc) {
         atomic_store(&shm->header->depth, (uint32_t)layers->n);
@@ -244,6 +247,27 @@ int bough_shm_attach(bough_shm **out, pid_t postmaster, const char *pgdata, boug
 
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster) {
     atomic_store(&shm->header->postmaster, (int32_t)postmaster);
+}
+
+void bough_shm_refuse(bough_shm *shm, const bough_store *store) {
+    uint32_t depth = atomic_load(&shm->header->depth);
+    for (uint32_t i = 0; i < depth; i++) {
+        bough_stack_item *item = &shm->header->stack[i];
+        uint32_t needed = BOUGH_SYNC_NEEDED;
+        if (atomic_load(&item->needs_sync) == needed && bough_layer_is_refused(store, item->dir))
+            (void)atomic_compare_exchange_strong(&item->needs_sync, &needed, BOUGH_SYNC_REFUSED);
+    }
+}
+
+bool bough_store_is_refused(const bough_store *store, const char *branch) {
+    bough_layers layers;
+    bool is = false;
+    if (bough_layers_read(&layers, store, branch, NULL) != BOUGH_OK) return false;
+    for (size_t i = 0; i < layers.n; i++)
+        is = is || (!bough_layer_is_durable(store, layers.dir[i]) &&
+                    bough_layer_is_refused(store, layers.dir[i]));
+    bough_layers_free(&layers);
+    return is;
 }
 
 void bough_shm_keep_history(bough_shm *shm, bool keeps) {

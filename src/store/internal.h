@@ -51,6 +51,11 @@ int bough_layers_save(const char *path, const char *top, const bough_layers *bel
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
+/* Make a layer durable. Where the disk refuses that, it is refused until the machine is started
+ * anew. */
+int bough_layer_sync(const bough_store *store, const char *dir, bough_error *err);
+/* Whether an fsync of the layer has failed in this boot: nobody knows what the disk has of it. */
+bool bough_layer_is_refused(const bough_store *store, const char *dir);
 /* Note in which boot a layer was sealed. */
 int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error *err);
 /* Whether the machine was started anew before the layer was made durable: blocks that its index

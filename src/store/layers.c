@@ -142,6 +142,44 @@ int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error 
     return rc ? rc : bough_write_file(path, boot, strlen(boot), 0400, err);
 }
 
+/* Whether a file of the layer holds the id of this boot. */
+static bool is_of_this_boot(const bough_store *store, const char *dir, const char *name) {
+    char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE], *text = NULL;
+    size_t n;
+    if (bough_path(path, sizeof path, NULL, "%s/layers/%s/%s", store->dir, dir, name) != BOUGH_OK ||
+        bough_read_file(&text, &n, path, 4096, NULL) != BOUGH_OK)
+        return false;
+    /* what cannot be told apart is taken for the worse */
+    bool is_it = bough_boot_id(boot, NULL) != BOUGH_OK || strcmp(text, boot) == 0;
+    free(text);
+    return is_it;
+}
+
+bool bough_layer_is_refused(const bough_store *store, const char *dir) {
+    return is_of_this_boot(store, dir, "refused");
+}
+
+int bough_layer_sync(const bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE];
+    if (bough_layer_is_refused(store, dir))
+        return bough_fail(err, BOUGH_E_SYS,
+                          "the disk has refused to make layer \"%s\" durable: Input/output error",
+                          dir);
+    bough_error why = {0};
+    int rc = bough_path(path, sizeof path, &why, "%s/layers/%s", store->dir, dir);
+    if (!rc) rc = bough_fsync_tree(path, &why);
+    if (!rc) return bough_layer_set_durable(store, dir, err);
+    if (err) *err = why;
+    /* the kernel tells of it once, and takes the pages for written: who asks again would be told
+     * that all is well */
+    bool is_of_disk = why.sys_errno == EIO || why.sys_errno == ENOSPC || why.sys_errno == EDQUOT;
+    if (is_of_disk &&
+        bough_path(path, sizeof path, NULL, "%s/layers/%s/refused", store->dir, dir) == BOUGH_OK &&
+        bough_boot_id(boot, NULL) == BOUGH_OK)
+        bough_ignore(bough_write_file(path, boot, strlen(boot), 0600, NULL));
+    return rc;
+}
+
 bool bough_layer_outlived_boot(const bough_store *store, const char *dir) {
     char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
     size_t n;

@@ -136,6 +136,10 @@ BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store
 BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch,
                                  bough_error *err);
 
+/** Whether an fsync of a layer below the branch has failed since the machine was started: what the
+ * disk has of it is not known. A branch that awaits bough_store_sync() replays all that there is
+ * since it was made at its next start, and needs no more of it. */
+bool bough_store_is_refused(const bough_store *store, const char *branch);
 /** Whether layers below the branch still await bough_store_sync(). */
 bool bough_store_sync_pending(const bough_store *store, const char *branch);
 
@@ -321,6 +325,9 @@ BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *
 /** Tell the memory who the postmaster is (liveness of its children is judged by it). */
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster);
 void bough_shm_close(bough_shm *shm);
+/** (the branch's lock) Tell a running compute that the disk has refused layers of its branch: its
+ * next fsync fails, and it recovers from its WAL. */
+void bough_shm_refuse(bough_shm *shm, const bough_store *store);
 /** Whether the compute keeps its WAL segments as history; off for a new memory. */
 void bough_shm_keep_history(bough_shm *shm, bool keeps);
 /** What happened to the history: the end of the WAL written (0: none yet) and how many segments

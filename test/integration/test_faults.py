@@ -112,6 +112,37 @@ def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, pat
     assert got == wanted
 
 
+def test_a_layer_that_the_disk_refuses_ends_all_that_trust_it(pair):
+    """boughd's fsync fails, which the kernel tells once: PostgreSQL must not be told that all is well."""
+    fault, _, _, p = pair
+    p.branch("parent")
+    p.sql("parent", "CREATE TABLE r AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 1000) g")
+    log = os.path.join(p.server.store, "branches", p.get("parent")["id"], "postgres.log")
+
+    def log_of_parent():
+        with open(log, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    with fault.failing("sync", "EIO", path="*/layers/*/data/base/*", program="boughd"):
+        p.branch("made", "parent")
+        h.wait_for(lambda: fault.fired, "boughd has made the layer durable")
+    h.wait_for(lambda: "refused what it stands on" in p.bough("endpoint", "why", "made").stdout, "the child was ended")
+    assert p.one("made", "SELECT count(*) FROM r") == 1000, "after it has replayed all since it was made"
+    p.sql("parent", "UPDATE r SET id = -id")
+    with contextlib.suppress(psycopg2.Error), p.admin("parent") as c:
+        c.run("CHECKPOINT")
+    h.wait_for(lambda: "PANIC:  could not fsync" in log_of_parent(), "its checkpoint failed")
+
+    def rows():
+        with contextlib.suppress(psycopg2.Error):
+            return p.one("parent", "SELECT count(*) FROM r WHERE id < 0")
+        return None
+    assert h.wait_for(rows, "it has recovered") == 1000
+    with p.admin("parent") as c:
+        c.run("CHECKPOINT")
+    h.assert_clean(p, "parent")
+    h.assert_clean(p, "made")
+
+
 def test_after_all_that_every_page_of_the_branch_is_right(pair):
     _, _, _, p = pair
     h.assert_clean(p, "child")

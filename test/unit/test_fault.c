@@ -364,6 +364,57 @@ static void an_operation_survives_the_failure_of_any_call(void **state) {
     assert_true(count > 0);
 }
 
+/* An fsync that failed is told once by the kernel. */
+static void a_layer_that_the_disk_refused_is_vouched_for_by_nobody(void **unused) {
+    (void)unused;
+    char path[BOUGH_PATH_MAX];
+    bough_shm *shm = NULL;
+    bough_error err;
+    bough_layers layers;
+    int fd = -1;
+    make_world();
+    assert_int_equal(bough_store_prepare(&shm, &fd, store, "main", &err), 0);
+    bough_shm_set_postmaster(shm, getpid());
+    if (bough_store_fork(NULL, store, "main", "made", shm, &err)) fail_msg("%s", err.message);
+    assert_true(bough_store_sync_pending(store, "made"));
+    const kind refusal = {"EIO", FAULT_ONCE, EIO, FAULT_CALL(FAULT_SYNC), false};
+    (void)snprintf(page.path, sizeof page.path, "*/layers/*");
+    arm(&refusal, 1);
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), BOUGH_E_SYS);
+    atomic_store(&page.mode, FAULT_NONE);
+    page.path[0] = '\0';
+    assert_int_equal(atomic_load(&page.fired), 1);
+    /* the disk works again, but what it has is not known */
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), BOUGH_E_SYS);
+    assert_true(bough_store_sync_pending(store, "made"));
+    assert_int_equal(bough_layers_read(&layers, store, "made", &err), 0);
+    assert_false(bough_layer_is_durable(store, layers.dir[0]));
+    bough_shm_close(shm);
+    close(fd);
+    /* the branch replays all since it was made, from the WAL that was kept, and needs the layer's
+     * lost pages no more */
+    write_page("made", "2000", 'c');
+    (void)at(path, "store/branches/made/pgdata/" BOUGH_CONTROL_NAME);
+    assert_int_equal(bough_write_file(path, "later", 5, 0600, &err), 0);
+    if (bough_store_prepare(&shm, &fd, store, "made", &err)) fail_msg("%s", err.message);
+    assert_false(bough_store_sync_pending(store, "made"));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 8192);
+    bough_shm_close(shm);
+    close(fd);
+#ifdef BOUGH_CRASH_POINTS /* after a boot the disk shows what it has */
+    (void)at(path, "boot");
+    assert_int_equal(bough_write_file(path, "another boot", 12, 0600, &err), 0);
+    assert_int_equal(setenv("BOUGH_BOOT_ID_FILE", path, 1), 0);
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), BOUGH_OK);
+    assert_true(bough_layer_is_durable(store, layers.dir[0]));
+    assert_int_equal(unsetenv("BOUGH_BOOT_ID_FILE"), 0);
+#endif
+    bough_layers_free(&layers);
+    end_world();
+}
+
 static void say_nothing(void) {
     bough_log_init(BOUGH_LOG_ERROR, false);
 }
@@ -395,7 +446,7 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     enum { N = sizeof operations / sizeof operations[0] };
-    struct CMUnitTest tests[N];
+    struct CMUnitTest tests[N + 1];
     size_t n = 0;
     for (size_t i = 0; i < N; i++) {
         if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
@@ -403,5 +454,8 @@ int main(int argc, char **argv) {
                                          .test_func = an_operation_survives_the_failure_of_any_call,
                                          .initial_state = (void *)(uintptr_t)&operations[i]};
     }
+    if (argc == 1)
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(
+            a_layer_that_the_disk_refused_is_vouched_for_by_nobody);
     return n ? _cmocka_run_group_tests("faults", tests, n, set_up, tear_down) : 64;
 }
