@@ -219,7 +219,7 @@ int api_endpoint_update(request *rq, bough_error *err) {
     const char *branch_id = NULL;
     long long seconds = 0;
     int rc = get(&row, &branch, rq, err);
-    bool is_read_only = row.is_read_only;
+    bool is_read_only = !rc && row.is_read_only;
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
     if (!rc) rc = check_fields(endpoint, err);
