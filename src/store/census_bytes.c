@@ -180,7 +180,7 @@ static int weigh_one(void *context, const char *path, unsigned char type, bool i
 }
 
 static int walk(scale *s, bough_error *err) {
-    return bough_walk(s->store->dir, weigh_one, s, err);
+    return bough_walk(s->store->dir, true, weigh_one, s, err);
 }
 
 int bough_census_weigh(bough_census *census, const bough_store *store, bough_error *err) {

@@ -167,7 +167,7 @@ static int weigh_one(void *context, const char *path, unsigned char type, bool i
 static int directory_bytes(bough_usage *usage, const char *path, const bough_moment *m,
                            bough_error *err) {
     weighing w = {usage, m, strlen(path)};
-    return bough_walk(path, weigh_one, &w, err);
+    return bough_walk(path, true, weigh_one, &w, err);
 }
 
 /* How many branches other than `branch` have a layer in their stack: any at all? */

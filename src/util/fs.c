@@ -241,6 +241,7 @@ out:
 typedef struct walk {
     bough_visit visit;
     void *context;
+    bool passes_closed;
     char path[BOUGH_PATH_MAX];
 } walk;
 
@@ -249,7 +250,7 @@ static int walk_on(walk *w, size_t n, unsigned char type, bough_error *err) {
     int rc = w->visit(w->context, w->path, type, false, err);
     if (rc || type != DT_DIR) return rc;
     DIR *dir = opendir(w->path);
-    if (!dir && errno == ENOENT) return BOUGH_OK;
+    if (!dir && (errno == ENOENT || (errno == EACCES && w->passes_closed))) return BOUGH_OK;
     if (!dir) return bough_fail_sys(err, errno, "could not list \"%s\"", w->path);
     const struct dirent *d;
     int failed = 0;
@@ -274,7 +275,8 @@ static int walk_on(walk *w, size_t n, unsigned char type, bough_error *err) {
     return rc ? rc : w->visit(w->context, w->path, DT_DIR, true, err);
 }
 
-int bough_walk(const char *path, bough_visit visit, void *context, bough_error *err) {
+int bough_walk(const char *path, bool passes_closed, bough_visit visit, void *context,
+               bough_error *err) {
     struct stat st;
     size_t n = strlen(path);
     if (lstat(path, &st) != 0) return bough_fail_sys(err, errno, "could not stat \"%s\"", path);
@@ -282,6 +284,7 @@ int bough_walk(const char *path, bough_visit visit, void *context, bough_error *
     if (!w) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     w->visit = visit;
     w->context = context;
+    w->passes_closed = passes_closed;
     int rc = bough_path(w->path, sizeof w->path, err, "%s", path);
     while (n > 1 && w->path[n - 1] == '/') w->path[--n] = '\0';
     if (!rc)
@@ -301,7 +304,7 @@ static int sync_one(void *context, const char *path, unsigned char type, bool is
 }
 
 int bough_fsync_tree(const char *path, bough_error *err) {
-    return bough_walk(path, sync_one, NULL, err);
+    return bough_walk(path, false, sync_one, NULL, err);
 }
 
 static int remove_one(void *context, const char *path, unsigned char type, bool is_after,
@@ -319,7 +322,7 @@ static int remove_one(void *context, const char *path, unsigned char type, bool 
 int bough_rmtree(const char *path, bough_error *err) {
     struct stat st;
     if (lstat(path, &st) != 0 && errno == ENOENT) return BOUGH_OK;
-    return bough_walk(path, remove_one, NULL, err);
+    return bough_walk(path, false, remove_one, NULL, err);
 }
 
 static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,
@@ -333,7 +336,7 @@ static int weigh_one(void *context, const char *path, unsigned char type, bool i
 
 int bough_tree_bytes(uint64_t *bytes, const char *path, bough_error *err) {
     *bytes = 0;
-    return bough_walk(path, weigh_one, bytes, err);
+    return bough_walk(path, true, weigh_one, bytes, err);
 }
 
 double bough_now_ms(void) {

@@ -69,9 +69,14 @@ BOUGH_CHECK int bough_fsync_path(const char *path, bough_error *err);
  */
 typedef int (*bough_visit)(void *context, const char *path, unsigned char type, bool is_after,
                            bough_error *err);
-/** Walk a tree without following symbolic links, `path` first and last. What goes meanwhile is
- * passed over. */
-BOUGH_CHECK int bough_walk(const char *path, bough_visit visit, void *context, bough_error *err);
+/**
+ * Walk a tree without following symbolic links, `path` first and last. What goes meanwhile is
+ * passed over.
+ * @param passes_closed  Also what is in a directory that may not be listed (lost+found, say); else
+ *                       that is an error.
+ */
+BOUGH_CHECK int bough_walk(const char *path, bool passes_closed, bough_visit visit, void *context,
+                           bough_error *err);
 
 /** fsync every regular file and directory below `path`, and `path`. Symbolic links are not
  * followed. */
