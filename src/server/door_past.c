@@ -350,8 +350,10 @@ void guest_past_hand(guest *g, bool is_cancel) {
                      "Use sslmode=disable, and options=endpoint=ID.");
         return;
     }
-    past *p = enter(d->pasts) ? calloc(1, sizeof *p) : NULL;
+    bool is_entered = enter(d->pasts);
+    past *p = is_entered ? calloc(1, sizeof *p) : NULL;
     if (!p) {
+        if (is_entered) leave(d->pasts);
         guest_refuse(g, "53300", "too many sessions look at the past", "Try again later.");
         return;
     }

@@ -65,6 +65,11 @@ int pools_list(bough_id_list *ids, size_t *n, const server *srv, bough_error *er
         (void)snprintf((*ids)[(*n)++], BOUGH_ID_SIZE, "%s", d->d_name);
     }
     if (dir) closedir(dir);
+    if (rc) {
+        free(*ids);
+        *ids = NULL;
+        *n = 0;
+    }
     return rc;
 }
 
