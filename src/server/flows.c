@@ -33,15 +33,13 @@
 static void on_purge_job(void *arg) {
     server *srv = arg;
     bough_error err;
-    int rc = bough_store_purge(srv->store, &err);
-    atomic_store(&srv->has_trash, rc != BOUGH_OK);
-    if (rc) bough_log(BOUGH_LOG_WARN, "could not empty the trash", "error", err.message, NULL);
+    if (bough_store_purge(srv->store, &err) != BOUGH_OK) /* the next round tries again */
+        bough_log(BOUGH_LOG_WARN, "could not empty the trash", "error", err.message, NULL);
 }
 
 void flow_purge_later(server *srv) {
     /* refused when the server ends: the next one does it */
-    if (job_pool_add(srv->background, on_purge_job, srv, NULL) != BOUGH_OK)
-        atomic_store(&srv->has_trash, true);
+    (void)(job_pool_add(srv->background, on_purge_job, srv, NULL) == BOUGH_OK);
 }
 
 int flow_check(request *rq, bough_error *err) {

@@ -87,7 +87,6 @@ typedef struct server {
     job_pool *lookups;       /**< of the door: which endpoint is meant */
     job_pool *wakes;         /**< of the door: starts of computes */
     atomic_bool has_lists;   /**< some project says who may connect */
-    atomic_bool has_trash;   /**< it could not be emptied: the next round tries again */
     atomic_bool is_disk_low; /**< see space.h */
     atomic_bool stopping;    /**< long work ends early */
     atomic_bool stop_computes;

@@ -10,7 +10,6 @@
 
 #include "preload/path.h"
 #include "store/internal.h"
-#include "store/point.h"
 #include "util/log.h"
 #include "util/point.h"
 
@@ -324,7 +323,6 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
     for (size_t i = 0; !rc && i < n; i++) {
         missing[i] = !bough_store_has_branch(store, known[i]);
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
-        if (!missing[i] && !rc) rc = bough_points_mend(store, known[i], err);
     }
     if (!rc) bough_store_sweep(store, known, n);
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);

@@ -170,18 +170,6 @@ int bough_store_point(bough_fork_result *result, bough_store *store, const char 
     return rc;
 }
 
-int bough_points_mend(const bough_store *store, const char *branch, bough_error *err) {
-    static const char *const unfinished[] = {"/state~", "/points/new~", "/points/old~",
-                                             "/stack.merged"};
-    char path[BOUGH_PATH_MAX];
-    int rc = BOUGH_OK;
-    for (size_t i = 0; !rc && i < sizeof unfinished / sizeof *unfinished; i++) {
-        rc = branch_path(path, store, branch, unfinished[i], err);
-        if (!rc) rc = bough_rmtree(path, err);
-    }
-    return rc;
-}
-
 /* ---- reading ---- */
 
 static int read_point(bough_point *point, const bough_store *store, const char *branch,

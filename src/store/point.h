@@ -19,10 +19,6 @@ int bough_point_write(const bough_store *store, const char *dir, const bough_mom
 int bough_point_write_first(const bough_store *store, const char *dir, const bough_moment *moment,
                             const char *pgdata, bough_error *err);
 
-/* At a start: remove what restore points that were not made, and merges that did not end, left in
- * the branch's directory. */
-int bough_points_mend(const bough_store *store, const char *branch, bough_error *err);
-
 /* The oldest of `n` points that history from a time on needs; those before it are to go. n > 0. */
 size_t bough_points_kept(const bough_point *points, size_t n, int64_t keep_from_ms);
 

@@ -83,6 +83,7 @@ def test_layers_that_nothing_separates_become_one(p, asleep):
         with open(path, encoding="ascii") as f:
             known |= {line.strip().split("/")[1] for line in f if line.startswith(p.get()["id"])}
     h.wait_for(lambda: set(layers(p)) == known, "what nothing stands on is gone")
+    h.wait_for(lambda: not os.listdir(f"{p.server.store}/trash"), "and its bytes are given back, without a deletion")
 
 
 def test_layers_merge_under_a_load_and_the_past_is_still_there(p):
