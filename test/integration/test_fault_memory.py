@@ -12,7 +12,7 @@ import pytest
 from faults import COUNT, ONCE, Faults, mask
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
-SOME = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(12, 0))  # allocations of each slow request; 0: all
+SOME = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(12, 200))  # allocations of each slow request; 0: all
 
 
 class World:

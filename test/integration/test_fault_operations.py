@@ -17,7 +17,7 @@ from faults import COUNT, ON, ONCE, SHORT, Faults, mask, number_of
 from test_kill import assert_nothing_left
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
-SAMPLES = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(0, 8))  # of each kind; 0: one fault of any
+SAMPLES = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(0, 3))  # of each kind; 0: one fault of any
 GROWS = ("write", "truncate", "mkdir", "link", "rename", "xattr", "allocate", "open")
 ALL = ("open", "read", "write", "sync", "rename", "link", "unlink", "mkdir", "truncate", "allocate", "mmap", "xattr",
        "list")

@@ -4,8 +4,8 @@
  * the call's error, leaves no descriptor open and nothing half made, and all branches show what
  * they showed.
  *
- * In ./check every few calls, others in each build's run of BOUGH_FAULT_SEED; with BOUGH_LONG=1
- * all.
+ * Some of the calls of each operation, others in each run: BOUGH_FAULT_SEED does the same again.
+ * More with BOUGH_LONG=1, all with BOUGH_FAULT_ALL=1.
  */
 #include <errno.h>
 #include <fts.h>
@@ -24,7 +24,7 @@
 #include "store/internal.h"
 #include "util/log.h"
 
-enum { MOST = 20000, LAYERS = 9, SOME = 8, FEW = 3 };
+enum { MOST = 20000, LAYERS = 9, SOME = 8, FEW = 3, MORE = 5 /* times, in --long */ };
 
 static char dir[64];
 static fault_page page;
@@ -348,13 +348,14 @@ static bool fail_one(const operation *o, const kind *k, long n) {
 
 static void an_operation_survives_the_failure_of_any_call(void **state) {
     const operation *o = *state;
-    const char *text = getenv("BOUGH_FAULT_SEED"), *all = getenv("BOUGH_LONG");
+    const char *text = getenv("BOUGH_FAULT_SEED"), *more = getenv("BOUGH_LONG");
     long seed = text ? atol(text) : (long)getpid(), count = 0, calls = 0;
-    bool is_long = all && strcmp(all, "1") == 0;
+    long times = more && strcmp(more, "1") == 0 ? MORE : 1;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         (void)fail_one(o, &kinds[i], MOST);
-        long total = (long)atomic_load(&page.seen), some = o->world ? FEW : SOME;
-        long stride = is_long || total < some ? 1 : total / some, n = 1 + seed % stride;
+        long total = (long)atomic_load(&page.seen), some = times * (o->world ? FEW : SOME);
+        long stride = getenv("BOUGH_FAULT_ALL") || total < some ? 1 : total / some;
+        long n = 1 + seed % stride;
         for (; n < MOST && fail_one(o, &kinds[i], n); n += stride) count++;
         assert_true(n < MOST);
         calls += total;
