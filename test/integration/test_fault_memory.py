@@ -85,7 +85,8 @@ REQUESTS = [
 def fail_each(world, method, path, body, thread):
     """The nth allocation in threads of that name. How many failed."""
     chance, fired, steps = random.Random(f"{SEED} {method} {path} {thread}"), 0, 1
-    if SOME and (path == "/sql" or path.endswith(("/start", "/suspend")) or body and "{N}" in body):
+    is_slow = path.endswith(("/sql", "/start", "/suspend", "/databases", "/roles")) or body and "{N}" in body
+    if SOME and is_slow:
         for _ in range(2):  # the first time there are more
             world.fault.arm(COUNT, mask("malloc"), program="boughd", thread=thread)
             world.ask(method, world.fill(path), body and world.fill(body))
