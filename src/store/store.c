@@ -54,10 +54,11 @@ static int probe(const char *dir, bough_error *err) {
     int rc = bough_path(path, sizeof path, err, "%s/probe-%d", dir, (int)getpid());
     if (!rc) rc = bough_path(other, sizeof other, err, "%s/probe-%d.link", dir, (int)getpid());
     if (rc) return rc;
+    unlink(path); /* of a process that had this number: perhaps the link that it made */
     int fd = bough_open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return bough_fail_sys(err, errno, "could not create a file in \"%s\"", dir);
     rc = probe_holes(dir, fd, err);
-    unlink(other); /* of a process that had this number */
+    unlink(other);
     if (!rc && fsetxattr(fd, BOUGH_XATTR_LIMIT, "1", 1, 0) != 0)
         rc = refused(err, dir, "it has no extended attributes (user.*)");
     if (!rc && (link(path, other) != 0 || unlink(other) != 0))
