@@ -102,6 +102,7 @@ static int print_list(const bough_branch_list *list, bough_error *err) {
         (void)snprintf(name, sizeof name, "%s%s%s", rows[i].stem, b->name,
                        is_terminal && b->is_default ? " *" : "");
         cli_format_time(created, sizeof created, b->created_at);
+        bool is_measured = b->own_bytes || b->shared_bytes;
         cli_format_bytes(own, sizeof own, b->own_bytes);
         cli_format_bytes(shared, sizeof shared, b->shared_bytes);
         const char *cells[] = {name,
@@ -113,8 +114,8 @@ static int print_list(const bough_branch_list *list, bough_error *err) {
                                : *b->state    ? b->state
                                               : "-",
                                created,
-                               own,
-                               shared,
+                               is_measured ? own : "-",
+                               is_measured ? shared : "-",
                                notes};
         for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++) cli_table_add(table, cells[k]);
     }

@@ -188,8 +188,8 @@ static bool is_due(const server *srv, const bough_point *points, size_t n, uint6
 }
 
 /* (locked) */
-static int make_point(server *srv, const bough_project_row *project, const bough_branch_row *branch,
-                      bough_error *err) {
+static int make_point(bool *is_changed, server *srv, const bough_project_row *project,
+                      const bough_branch_row *branch, bough_error *err) {
     bough_shm *live;
     bough_point *points = NULL;
     size_t n;
@@ -204,6 +204,7 @@ static int make_point(server *srv, const bough_project_row *project, const bough
                   "branch", branch->id, NULL);
     if (!rc && wal_end && is_due(srv, points, n, wal_end, project)) {
         bough_fork_result made;
+        *is_changed = true;
         rc = bough_store_point(&made, srv->store, branch->id, live, err);
         if (!rc && made.sealed) computes_sync_later(srv, branch);
         char gate[32];
@@ -217,7 +218,7 @@ static int make_point(server *srv, const bough_project_row *project, const bough
 }
 
 /* (locked) Older restore points become fewer. The oldest stays, for the history begins there. */
-static int thin(server *srv, const bough_project_row *project, const char *branch,
+static int thin(bool *is_changed, server *srv, const bough_project_row *project, const char *branch,
                 bough_error *err) {
     bough_point *points;
     size_t n;
@@ -226,8 +227,11 @@ static int thin(server *srv, const bough_project_row *project, const char *branc
     if (keep)
         bough_thinning_choose(keep, points, n, srv->point_bytes,
                               project->history_retention_seconds * 1000 / POINTS_PER_RETENTION);
-    for (size_t i = 0; keep && !rc && i < n; i++)
-        if (!keep[i]) rc = bough_store_point_forget(srv->store, branch, points[i].name, err);
+    for (size_t i = 0; keep && !rc && i < n; i++) {
+        if (keep[i]) continue;
+        *is_changed = true;
+        rc = bough_store_point_forget(srv->store, branch, points[i].name, err);
+    }
     free(keep);
     free(points);
     return rc;
@@ -239,31 +243,36 @@ int64_t history_keep_from(server *srv, const bough_project_row *project) {
     return moment.now_ms - project->history_retention_seconds * 1000;
 }
 
+/* What is done to each branch. Returns whether something of it may have changed. */
+typedef bool (*branch_call)(server *, const bough_project_row *, const bough_branch_row *);
+
 /* (locked) What is older than the window. */
-static void forget_one(server *srv, const bough_project_row *project,
+static bool forget_one(server *srv, const bough_project_row *project,
                        const bough_branch_row *branch) {
     bough_error err = {0};
-    if (bough_store_prune(srv->store, branch->id, history_keep_from(srv, project), &err) !=
-        BOUGH_OK)
+    bool is_changed = false;
+    if (bough_store_prune(&is_changed, srv->store, branch->id, history_keep_from(srv, project),
+                          &err) != BOUGH_OK)
         complain("could not forget old history", branch->id, &err);
+    return is_changed;
 }
 
 /* (locked) Restore points that are due, and what is older than the window. */
-static void keep_one(server *srv, const bough_project_row *project,
+static bool keep_one(server *srv, const bough_project_row *project,
                      const bough_branch_row *branch) {
     bough_error err = {0};
+    bool is_changed = false;
     if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
-        !atomic_load(&srv->is_disk_low) && make_point(srv, project, branch, &err) != BOUGH_OK)
+        !atomic_load(&srv->is_disk_low) &&
+        make_point(&is_changed, srv, project, branch, &err) != BOUGH_OK)
         complain("no restore point", branch->id, &err);
-    if (thin(srv, project, branch->id, &err) != BOUGH_OK)
+    if (thin(&is_changed, srv, project, branch->id, &err) != BOUGH_OK)
         complain("could not make restore points fewer", branch->id, &err);
-    forget_one(srv, project, branch);
+    return forget_one(srv, project, branch) || is_changed;
 }
 
 /* Returns how many were in use. */
-static unsigned each_branch(server *srv, const char *project_id,
-                            void (*call)(server *, const bough_project_row *,
-                                         const bough_branch_row *)) {
+static unsigned each_branch(server *srv, const char *project_id, branch_call call) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
     unsigned busy = 0;
@@ -281,8 +290,10 @@ static unsigned each_branch(server *srv, const char *project_id,
             busy++;
             continue;
         }
-        if (bough_store_has_branch(srv->store, rows[i].id)) call(srv, &project, &rows[i]);
-        lock_drop(srv->locks, rows[i].id);
+        bool is_changed =
+            bough_store_has_branch(srv->store, rows[i].id) && call(srv, &project, &rows[i]);
+        /* else the bytes of every branch would have to be measured anew after each round */
+        (is_changed ? lock_drop : lock_drop_unchanged)(srv->locks, rows[i].id);
     }
     free(rows);
     return busy;
@@ -297,12 +308,12 @@ unsigned history_forget(server *srv) {
     return each_branch(srv, NULL, forget_one);
 }
 
-static void apply_one(server *srv, const bough_project_row *project,
+static bool apply_one(server *srv, const bough_project_row *project,
                       const bough_branch_row *branch) {
     bough_shm *live = NULL;
     if (computes_shm(&live, srv, branch->id, NULL) == BOUGH_OK && live)
         bough_shm_keep_history(live, project->history_retention_seconds > 0);
-    keep_one(srv, project, branch);
+    return keep_one(srv, project, branch);
 }
 
 void history_changed(server *srv, const bough_project_row *project) {

@@ -398,7 +398,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = door_begin(srv->door, err);
     if (!rc) rc = announce(srv, err);
     if (!rc) lifecycle_wake(srv);
-    if (!rc) usage_refresh(srv);
+    if (!rc) usage_begin(srv);
     return rc;
 }
 

@@ -13,7 +13,14 @@
 #include "server/computes.h"
 #include "util/fs.h"
 
-enum { CHAINS = 1024, WAIT_MS = 500, REFRESH_MS = 5000, FORGET_MS = 60000 };
+enum { CHAINS = 1024, WAIT_MS = 500, REFRESH_MS = 5000, FORGET_MS = 60000, FIRST_MS = 500 };
+
+/* Who stands on which layers, as long as nobody has worked on a branch since. */
+typedef struct shared_uses {
+    bough_uses *uses;
+    uint64_t all_turns; /* of the locks, before the stacks were read */
+    size_t holders;     /* the cache, and who measures */
+} shared_uses;
 
 typedef struct usage_entry {
     struct usage_entry *next;
@@ -29,13 +36,71 @@ struct usage_cache {
     usage_entry *chains[CHAINS];
     uint64_t round;
     atomic_bool is_refreshing;
+    bool is_first_done;        /* all that there was at the start has been looked at */
+    pthread_cond_t first_done; /* of CLOCK_MONOTONIC */
+    struct timespec first_until;
+    pthread_mutex_t reading; /* of all stacks; before `mutex` where both are held */
+    shared_uses *uses;
 };
 
-int usage_cache_new(struct usage_cache **cache, bough_error *err) {
-    *cache = calloc(1, sizeof **cache);
-    if (!*cache) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    pthread_mutex_init(&(*cache)->mutex, NULL);
+int usage_cache_new(struct usage_cache **out, bough_error *err) {
+    struct usage_cache *cache = *out = calloc(1, sizeof *cache);
+    if (!cache) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    pthread_condattr_t attr;
+    pthread_mutex_init(&cache->mutex, NULL);
+    pthread_mutex_init(&cache->reading, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&cache->first_done, &attr);
+    pthread_condattr_destroy(&attr);
+    cache->is_first_done = true; /* until one begins */
     return BOUGH_OK;
+}
+
+/* ---- who stands on which layers ---- */
+
+static void uses_drop(struct usage_cache *cache, shared_uses *s) {
+    if (!s) return;
+    pthread_mutex_lock(&cache->mutex);
+    bool is_last = --s->holders == 0;
+    pthread_mutex_unlock(&cache->mutex);
+    if (!is_last) return;
+    bough_uses_free(s->uses);
+    free(s);
+}
+
+/* (reading) Put new ones in the place of those that are kept. */
+static shared_uses *uses_read(server *srv, uint64_t all_turns) {
+    struct usage_cache *cache = srv->usages;
+    shared_uses *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return NULL;
+    *fresh = (shared_uses){.all_turns = all_turns, .holders = 2};
+    shared_uses *old = cache->uses;
+    if (bough_uses_new(&fresh->uses, srv->store, old ? old->uses : NULL, NULL) != BOUGH_OK) {
+        free(fresh);
+        return NULL;
+    }
+    cache->uses = fresh;
+    uses_drop(cache, old);
+    return fresh;
+}
+
+/* As of now; uses_drop(). NULL where they cannot be read. */
+static shared_uses *uses_take(server *srv) {
+    struct usage_cache *cache = srv->usages;
+    uint64_t all_turns;
+    pthread_mutex_lock(&cache->reading); /* who waits here reads nothing */
+    (void)lock_turns(&all_turns, srv->locks, "");
+    shared_uses *s = cache->uses;
+    if (s && s->all_turns == all_turns) {
+        pthread_mutex_lock(&cache->mutex);
+        s->holders++;
+        pthread_mutex_unlock(&cache->mutex);
+    } else {
+        s = uses_read(srv, all_turns);
+    }
+    pthread_mutex_unlock(&cache->reading);
+    return s;
 }
 
 void usage_cache_free(struct usage_cache *cache) {
@@ -45,9 +110,14 @@ void usage_cache_free(struct usage_cache *cache) {
             next = e->next;
             free(e);
         }
+    uses_drop(cache, cache->uses);
+    pthread_cond_destroy(&cache->first_done);
+    pthread_mutex_destroy(&cache->reading);
     pthread_mutex_destroy(&cache->mutex);
     free(cache);
 }
+
+/* ---- what is kept ---- */
 
 /* With the mutex: where the entry of a branch is, or would be. */
 static usage_entry **find(struct usage_cache *cache, const char *branch) {
@@ -84,9 +154,15 @@ static void keep(struct usage_cache *cache, const char *branch, const usage_entr
 /* False while another operation has the branch for long. */
 static bool measure(usage_entry *e, server *srv, const char *branch, int wait_ms) {
     if (lock_take(srv->locks, branch, wait_ms, NULL) != BOUGH_OK) return false;
-    e->turns = lock_turns(&e->all_turns, srv->locks, branch);
-    e->measured_ms = bough_now_ms();
-    bool known = bough_store_usage(&e->usage, srv->store, branch, NULL) == BOUGH_OK;
+    shared_uses *s = uses_take(srv);
+    bool known = false;
+    if (s) {
+        e->turns = lock_turns(&e->all_turns, srv->locks, branch);
+        e->all_turns = s->all_turns;
+        e->measured_ms = bough_now_ms();
+        known = bough_store_usage(&e->usage, srv->store, branch, s->uses, NULL) == BOUGH_OK;
+    }
+    uses_drop(srv->usages, s);
     lock_drop_unchanged(srv->locks, branch);
     if (known) keep(srv->usages, branch, e);
     return known;
@@ -105,10 +181,27 @@ static bool is_good(bool *is_stale, const usage_entry *e, server *srv, const cha
     return *is_stale;
 }
 
+/* For a list, of a branch that is not known: the server has just started and measures all of them.
+ * Returns whether that has ended; with few branches it does at once. */
+static bool wait_for_first(struct usage_cache *cache) {
+    pthread_mutex_lock(&cache->mutex);
+    while (!cache->is_first_done &&
+           pthread_cond_timedwait(&cache->first_done, &cache->mutex, &cache->first_until) == 0)
+        continue;
+    bool is_done = cache->is_first_done;
+    pthread_mutex_unlock(&cache->mutex);
+    return is_done;
+}
+
 bool usage_get(bough_usage *usage, server *srv, const char *branch, int max_age_ms) {
     usage_entry e = {.next = NULL};
     bool is_stale = false;
     bool known = look(&e, srv->usages, branch);
+    if (!known && max_age_ms >= USAGE_LISTED_MS) {
+        bool is_first_done = wait_for_first(srv->usages);
+        known = look(&e, srv->usages, branch);
+        if (!known && !is_first_done) return false;
+    }
     if (!known || !is_good(&is_stale, &e, srv, branch, max_age_ms))
         known = measure(&e, srv, branch, WAIT_MS) || known;
     if (is_stale && bough_now_ms() - e.measured_ms > REFRESH_MS) usage_refresh(srv);
@@ -135,6 +228,13 @@ static void sweep(struct usage_cache *cache) {
     pthread_mutex_unlock(&cache->mutex);
 }
 
+static void end_first(struct usage_cache *cache) {
+    pthread_mutex_lock(&cache->mutex);
+    cache->is_first_done = true;
+    pthread_cond_broadcast(&cache->first_done);
+    pthread_mutex_unlock(&cache->mutex);
+}
+
 static void on_refresh(void *arg) {
     server *srv = arg;
     struct usage_cache *cache = srv->usages;
@@ -154,6 +254,7 @@ static void on_refresh(void *arg) {
     }
     if (is_listed && !atomic_load(&srv->stopping)) sweep(cache);
     free(rows);
+    end_first(cache);
     atomic_store(&cache->is_refreshing, false);
 }
 
@@ -161,4 +262,17 @@ void usage_refresh(server *srv) {
     if (atomic_exchange(&srv->usages->is_refreshing, true)) return;
     if (job_pool_add(srv->background, on_refresh, srv, NULL) != BOUGH_OK)
         atomic_store(&srv->usages->is_refreshing, false);
+}
+
+void usage_begin(server *srv) {
+    struct usage_cache *cache = srv->usages;
+    pthread_mutex_lock(&cache->mutex);
+    cache->is_first_done = false;
+    clock_gettime(CLOCK_MONOTONIC, &cache->first_until);
+    cache->first_until.tv_nsec += FIRST_MS * 1000000L;
+    cache->first_until.tv_sec += cache->first_until.tv_nsec / 1000000000;
+    cache->first_until.tv_nsec %= 1000000000;
+    pthread_mutex_unlock(&cache->mutex);
+    usage_refresh(srv);
+    if (!atomic_load(&cache->is_refreshing)) end_first(cache); /* nobody does it */
 }

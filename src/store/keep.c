@@ -169,30 +169,11 @@ static int directory_bytes(bough_usage *usage, const char *path, const bough_mom
     return bough_walk(path, true, weigh_one, &w, err);
 }
 
-/* How many branches other than `branch` have a layer in their stack: any at all? */
-static int is_shared(bool *shared, const bough_store *store, const char *branch, char *const *names,
-                     const char *dir, bough_error *err) {
-    *shared = false;
-    for (char *const *p = names; *p && !*shared; p++) {
-        bough_layers layers;
-        if (strcmp(*p, branch) == 0 || strchr(*p, '~')) continue;
-        int rc = bough_layers_read(&layers, store, *p, err);
-        if (rc == BOUGH_E_NOTFOUND) { /* deleted meanwhile */
-            bough_error_clear(err);
-            continue;
-        }
-        if (rc) return rc;
-        for (size_t i = 0; i < layers.n && !*shared; i++) *shared = strcmp(layers.dir[i], dir) == 0;
-        bough_layers_free(&layers);
-    }
-    return BOUGH_OK;
-}
-
 /* Layers that no present stack has, but restore points of this branch. */
 typedef struct past_layers {
     const bough_store *store;
     const char *branch;
-    char *const *names;
+    const bough_uses *uses;
     const bough_layers *present;
     bough_layers found;
     uint64_t bytes;
@@ -209,23 +190,22 @@ static int note_past(void *context, const char *of, const bough_layers *layers, 
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && strchr(of, '/') && i < layers->n; i++) {
         const char *dir = layers->dir[i];
-        bool shared = false;
         uint64_t bytes = 0;
         if (has_layer(p->present, dir) || has_layer(&p->found, dir)) continue;
         char(*more)[100] = realloc(p->found.dir, (p->found.n + 1) * sizeof *more);
         if (!more) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         p->found.dir = more;
         memcpy(more[p->found.n++], dir, sizeof *more);
-        rc = is_shared(&shared, p->store, p->branch, p->names, dir, err);
-        if (!rc && !shared) rc = bough_layer_bytes(&bytes, p->store, dir, err);
+        if (!bough_uses_shared(p->uses, p->branch, dir))
+            rc = bough_layer_bytes(&bytes, p->store, dir, err);
         p->bytes += bytes;
     }
     return rc;
 }
 
 static int past_layer_bytes(uint64_t *bytes, const bough_store *store, const char *branch,
-                            char *const *names, const bough_layers *present, bough_error *err) {
-    past_layers p = {.store = store, .branch = branch, .names = names, .present = present};
+                            const bough_uses *uses, const bough_layers *present, bough_error *err) {
+    past_layers p = {.store = store, .branch = branch, .uses = uses, .present = present};
     int rc = bough_stacks_of(store, branch, note_past, &p, err);
     *bytes = p.bytes;
     bough_layers_free(&p.found);
@@ -233,8 +213,9 @@ static int past_layer_bytes(uint64_t *bytes, const bough_store *store, const cha
 }
 
 int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch,
-                      bough_error *err) {
-    char path[BOUGH_PATH_MAX], **names = NULL;
+                      const bough_uses *uses, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    bough_uses *own = NULL;
     bough_layers layers = {NULL, 0};
     memset(usage, 0, sizeof *usage);
     int rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, branch);
@@ -246,13 +227,14 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
     if (!rc && bough_moment_read(m, pgdata, NULL, NULL) != BOUGH_OK) m->segment_bytes = 0;
     if (!rc) rc = directory_bytes(usage, path, m, err);
     free(m);
-    if (!rc) rc = bough_branch_dirs(&names, store, err);
+    if (!rc && !uses) rc = bough_uses_new(&own, store, NULL, err);
+    if (own) uses = own;
     bool shared = false;
     for (size_t i = 0; !rc && i < layers.n; i++) {
         uint64_t bytes;
         /* stacks share their lower ends: below a shared layer all are shared */
-        if (!shared) rc = is_shared(&shared, store, branch, names, layers.dir[i], err);
-        if (!rc) rc = bough_layer_bytes(&bytes, store, layers.dir[i], err);
+        shared = shared || bough_uses_shared(uses, branch, layers.dir[i]);
+        rc = bough_layer_bytes(&bytes, store, layers.dir[i], err);
         if (rc) break;
         if (shared)
             usage->shared_bytes += bytes;
@@ -260,7 +242,7 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
             usage->own_bytes += bytes;
     }
     uint64_t past = 0;
-    if (!rc) rc = past_layer_bytes(&past, store, branch, names, &layers, err);
+    if (!rc) rc = past_layer_bytes(&past, store, branch, uses, &layers, err);
     usage->history_bytes += past;
     bough_point *points = NULL;
     size_t n = 0;
@@ -268,7 +250,7 @@ int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch
     if (!rc && n) usage->history_begins_ms = points[0].time_ms;
     free(points);
     usage->depth = (unsigned)layers.n;
-    bough_store_free_list(names);
+    bough_uses_free(own);
     bough_layers_free(&layers);
     return rc;
 }

@@ -419,7 +419,7 @@ int bough_store_point_forget(bough_store *store, const char *branch, const char 
 }
 
 /* Remove segments that end before `redo`, the oldest point's. */
-static int prune_wal(const bough_store *store, const char *branch, uint64_t redo,
+static int prune_wal(bool *is_changed, const bough_store *store, const char *branch, uint64_t redo,
                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     struct stat st;
@@ -436,10 +436,12 @@ static int prune_wal(const bough_store *store, const char *branch, uint64_t redo
         if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
             !bough_wal_start(&start, d->d_name, (uint64_t)st.st_size))
             continue;
-        if (start + (uint64_t)st.st_size <= redo && unlinkat(dirfd(dir), d->d_name, 0) != 0)
+        if (start + (uint64_t)st.st_size > redo) continue;
+        if (unlinkat(dirfd(dir), d->d_name, 0) != 0)
             rc = bough_fail_sys(err, errno, "could not remove \"%s/%s\"", path, d->d_name);
-        else if (start + (uint64_t)st.st_size <= redo)
-            BOUGH_POINT(rc, "forget.segment-removed");
+        else
+            *is_changed = true;
+        BOUGH_POINT(rc, "forget.segment-removed");
     }
     if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
     closedir(dir);
@@ -452,16 +454,18 @@ size_t bough_points_kept(const bough_point *points, size_t n, int64_t keep_from_
     return keep;
 }
 
-int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
-                      bough_error *err) {
+int bough_store_prune(bool *is_changed, bough_store *store, const char *branch,
+                      int64_t keep_from_ms, bough_error *err) {
     bough_point *points;
     size_t n;
+    *is_changed = false;
     int rc = bough_store_points(&points, &n, store, branch, err);
     if (rc || n == 0) return rc;
     size_t keep = bough_points_kept(points, n, keep_from_ms);
+    *is_changed = keep > 0;
     /* the WAL last: until then every point has its own */
     for (size_t i = 0; !rc && i < keep; i++) rc = remove_point(store, branch, points[i].name, err);
-    if (!rc) rc = prune_wal(store, branch, points[keep].redo, err);
+    if (!rc) rc = prune_wal(is_changed, store, branch, points[keep].redo, err);
     free(points);
     return rc;
 }
@@ -469,11 +473,12 @@ int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_
 int bough_store_forget_oldest(bough_store *store, const char *branch, bough_error *err) {
     bough_point *points;
     char path[BOUGH_PATH_MAX];
+    bool is_changed = false;
     size_t n;
     int rc = bough_store_points(&points, &n, store, branch, err);
     if (rc) return rc;
     if (n) rc = remove_point(store, branch, points[0].name, err);
-    if (!rc) rc = prune_wal(store, branch, n > 1 ? points[1].redo : UINT64_MAX, err);
+    if (!rc) rc = prune_wal(&is_changed, store, branch, n > 1 ? points[1].redo : UINT64_MAX, err);
     free(points);
     if (!rc) rc = branch_path(path, store, branch, "/history", err);
     /* a journal gives blocks back when it is written */

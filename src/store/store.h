@@ -255,9 +255,10 @@ BOUGH_CHECK int bough_store_point_forget(bough_store *store, const char *branch,
 /**
  * Forget what is older than a time: restore points but the newest at or before it, and WAL that
  * only they need.
+ * @param[out] is_changed  Something was removed, also where the rest failed.
  */
-BOUGH_CHECK int bough_store_prune(bough_store *store, const char *branch, int64_t keep_from_ms,
-                                  bough_error *err);
+BOUGH_CHECK int bough_store_prune(bool *is_changed, bough_store *store, const char *branch,
+                                  int64_t keep_from_ms, bough_error *err);
 
 /**
  * Let go of the oldest restore point and the WAL that only it needs, for room; with the last one
@@ -274,9 +275,29 @@ BOUGH_CHECK int bough_store_delete(bough_store *store, const char *branch, bough
 /** Delete what is in the trash. Slow; for a background thread. */
 BOUGH_CHECK int bough_store_purge(bough_store *store, bough_error *err);
 
-/** Bytes of a branch. */
+/** Which layers the stacks of several branches name, as it was at one time. Any thread may ask. */
+typedef struct bough_uses bough_uses;
+
+/**
+ * Read the stacks of all branches. bough_uses_free().
+ * @param before  Of the same store, or NULL: what has not changed since is not read again.
+ */
+BOUGH_CHECK int bough_uses_new(bough_uses **uses, const bough_store *store,
+                               const bough_uses *before, bough_error *err);
+void bough_uses_free(bough_uses *uses);
+
+/**
+ * Whether a branch other than this one stands on a layer.
+ * @param dir  "GROUP/LAYER". False for a layer that came after the stacks were read.
+ */
+bool bough_uses_shared(const bough_uses *uses, const char *branch, const char *dir);
+
+/**
+ * Bytes of a branch.
+ * @param uses  Who measures many has the stacks read once, for all. NULL: they are read now.
+ */
 BOUGH_CHECK int bough_store_usage(bough_usage *usage, bough_store *store, const char *branch,
-                                  bough_error *err);
+                                  const bough_uses *uses, bough_error *err);
 
 /**
  * Write a branch that no compute runs on out as a plain PGDATA that a stock postgres starts on. Of

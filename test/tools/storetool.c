@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
         rc = bough_store_export(store, argv[3], argv[4], NULL, NULL, &err);
     } else if (strcmp(verb, "usage") == 0) {
         bough_usage usage;
-        rc = bough_store_usage(&usage, store, argv[3], &err);
+        rc = bough_store_usage(&usage, store, argv[3], NULL, &err);
         if (!rc)
             printf("own %llu shared %llu depth %u\n", (unsigned long long)usage.own_bytes,
                    (unsigned long long)usage.shared_bytes, usage.depth);

@@ -139,7 +139,7 @@ static int look(bough_error *err) {
     char **dirs = NULL;
     bough_shm *shm = NULL;
     int fd = -1;
-    int rc = bough_store_usage(&usage, store, "main", err);
+    int rc = bough_store_usage(&usage, store, "main", NULL, err);
     if (!rc) rc = bough_store_layer_dirs(&dirs, store, "main", err);
     bough_store_free_list(dirs);
     if (!rc) rc = bough_store_prepare(&shm, &fd, store, "main", err);
