@@ -164,24 +164,16 @@ static void set_life(json_t *b, server *srv, const bough_branch_row *row) {
                               json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
 }
 
-/* The earliest moment that its own history has: of its oldest restore point, but not before the
- * time for which the project keeps history. */
-static void set_history(json_t *b, server *srv, const bough_branch_row *row,
-                        const bough_usage *usage) {
-    bough_project_row project;
-    char when[40];
-    set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
-    if (!usage->history_begins_ms ||
-        bough_projects_get(&project, srv->cat, row->project_id, NULL) != BOUGH_OK ||
-        !project.history_retention_seconds)
-        return;
-    int64_t from_ms = bough_now_epoch_ms() - project.history_retention_seconds * 1000;
-    answer_time(when, sizeof when,
+bool answer_history_begins(char *when, size_t size, const bough_project_row *project,
+                           const bough_usage *usage) {
+    if (!usage->history_begins_ms || !project->history_retention_seconds) return false;
+    int64_t from_ms = bough_now_epoch_ms() - project->history_retention_seconds * 1000;
+    answer_time(when, size,
                 from_ms > usage->history_begins_ms ? from_ms : usage->history_begins_ms);
-    set(b, "history_begins_at", json_string(when));
+    return true;
 }
 
-static json_t *branch(server *srv, const bough_branch_row *row, bool is_brief, int max_age_ms) {
+json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usage) {
     static const char *const unmeasured[] = {"cpu_used_sec",         "active_time_seconds",
                                              "compute_time_seconds", "written_data_bytes",
                                              "data_transfer_bytes",  NULL};
@@ -195,35 +187,46 @@ static json_t *branch(server *srv, const bough_branch_row *row, bool is_brief, i
     set(b, "primary", json_boolean(row->is_default));
     set(b, "protected", json_boolean(row->is_protected));
     set(b, "creation_source", json_string_nocheck("bough"));
-    set_life(b, srv, row);
     if (*row->parent_id) {
         set(b, "parent_id", json_string_nocheck(row->parent_id));
         set(b, "parent_name", json_string(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
-    if (row->has_origin) set_origin(b, srv, row->id);
-    if (row->was_snapshot) set_restored(b, srv, row->id);
     if (row->is_look) set(b, "look", json_true());
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
     (void)json_object_set(b, "state_changed_at", updated);
-    bough_usage usage;
-    if (!is_brief && usage_get(&usage, srv, row->id, max_age_ms)) {
-        set(b, "own_bytes", json_integer((json_int_t)usage.own_bytes));
-        set(b, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
-        set_history(b, srv, row, &usage);
-        set(b, "depth", json_integer((json_int_t)usage.depth));
-        set(b, "logical_size", json_integer((json_int_t)(usage.own_bytes + usage.shared_bytes)));
-    }
+    if (!usage) return b;
+    set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
+    set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
+    set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
+    set(b, "depth", json_integer((json_int_t)usage->depth));
+    set(b, "logical_size", json_integer((json_int_t)(usage->own_bytes + usage->shared_bytes)));
     return b;
 }
 
-json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
-    return branch(srv, row, is_brief, USAGE_EXACT_MS);
+bool answer_branch_has_more(const bough_branch_row *row) {
+    return row->expires_ms || row->deleted_ms || row->has_origin || row->was_snapshot;
 }
 
-json_t *answer_branch_listed(server *srv, const bough_branch_row *row) {
-    return branch(srv, row, false, USAGE_LISTED_MS);
+void answer_branch_more(json_t *branch, server *srv, const bough_branch_row *row) {
+    if (!branch) return;
+    set_life(branch, srv, row);
+    if (row->has_origin) set_origin(branch, srv, row->id);
+    if (row->was_snapshot) set_restored(branch, srv, row->id);
+}
+
+json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
+    bough_usage usage;
+    bough_project_row project;
+    char when[40];
+    bool is_measured = !is_brief && usage_get(&usage, srv, row->id, USAGE_EXACT_MS);
+    json_t *b = answer_branch_fixed(row, is_measured ? &usage : NULL);
+    answer_branch_more(b, srv, row);
+    if (is_measured && bough_projects_get(&project, srv->cat, row->project_id, NULL) == BOUGH_OK &&
+        answer_history_begins(when, sizeof when, &project, &usage))
+        set(b, "history_begins_at", json_string(when));
+    return b;
 }
 
 /*

@@ -15,8 +15,18 @@ void answer_time(char *out, size_t size, int64_t ms);
 json_t *answer_project(const bough_project_row *row);
 /** With bytes and depth; `is_brief` leaves them out (they take reading the disk). */
 json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief);
-/** The same in a list: its bytes may be as of a moment ago (server/usages.h). */
-json_t *answer_branch_listed(server *srv, const bough_branch_row *row);
+
+/** What the row and the bytes alone tell of a branch. `usage` NULL: they are not known. */
+json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usage);
+/** Whether there is more: what the time, or other tables, tell of it; and add that. */
+bool answer_branch_has_more(const bough_branch_row *row);
+void answer_branch_more(json_t *branch, server *srv, const bough_branch_row *row);
+/**
+ * The earliest moment that a branch's own history has: of its oldest restore point, but not before
+ * the time for which the project keeps history. False where it has none.
+ */
+bool answer_history_begins(char *when, size_t size, const bough_project_row *project,
+                           const bough_usage *usage);
 json_t *answer_endpoint(server *srv, const bough_endpoint_row *row);
 /** `password` may be NULL. */
 json_t *answer_role(const bough_role_row *row, const char *password);

@@ -275,6 +275,8 @@ static void write_answer(request *rq) {
     memcpy(line + size, "\n", 2);
     rq->text = line;
     rq->text_size = size + 1;
+    json_decref(rq->answer); /* that takes a while, too */
+    rq->answer = NULL;
 }
 
 /* Worker thread. */

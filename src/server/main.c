@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <event2/thread.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -138,9 +139,24 @@ static int run(const server_options *options, bough_error *err) {
     return rc;
 }
 
+/*
+ * With an arena for each of dozens of threads, and buffers of lists kept in them, the server of a
+ * thousand sleeping branches holds twice the memory that it uses. Threads here wait for the disk
+ * and for PostgreSQL, not for malloc(); and a number given once ends glibc's own growing of the
+ * limit from which blocks are given back to the kernel when they are freed.
+ */
+static void keep_memory_small(void) {
+#ifdef __GLIBC__
+    (void)mallopt(M_ARENA_MAX, 2);
+    (void)mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+#endif
+}
+
 int main(int argc, char **argv) {
     server_options options;
     bough_error err = {0};
+    keep_memory_small();
     (void)signal(SIGPIPE, SIG_IGN);
     umask(077);
     int rc = server_options_read(&options, argc, argv, &err);

@@ -72,6 +72,7 @@ typedef struct server {
     struct lifecycle *lifecycle;
     struct computes *computes;
     struct usage_cache *usages;
+    struct listed *listed;
     job_pool *requests;    /**< API requests */
     job_pool *longs;       /**< API requests that may take hours */
     job_pool *background;  /**< what nobody waits for */

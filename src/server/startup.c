@@ -26,6 +26,7 @@
 #include "server/http_sql.h"
 #include "server/keys.h"
 #include "server/lifecycle.h"
+#include "server/listed.h"
 #include "server/pools.h"
 #include "server/standbys.h"
 #include "server/tls.h"
@@ -386,6 +387,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = lifecycle_new(&srv->lifecycle, srv, err);
     if (!rc) rc = computes_new(&srv->computes, err);
     if (!rc) rc = usage_cache_new(&srv->usages, err);
+    if (!rc) rc = listed_new(&srv->listed, err);
     if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
@@ -436,6 +438,7 @@ void server_close(server *srv) {
     door_close(srv->door);
     tls_close(srv);
     computes_free(srv->computes);
+    listed_free(srv->listed);
     usage_cache_free(srv->usages);
     lock_table_free(srv->locks);
     bough_catalogue_close(srv->cat);

@@ -27,6 +27,7 @@
 #include "server/http_sql.h"
 #include "server/keys.h"
 #include "server/lifecycle.h"
+#include "server/listed.h"
 #include "server/usages.h"
 #include "util/jsontext.h"
 #include "util/log.h"
@@ -89,6 +90,7 @@ static void set_up(void) {
     need(lifecycle_new(&srv.lifecycle, &srv, &err));
     need(computes_new(&srv.computes, &err));
     need(usage_cache_new(&srv.usages, &err));
+    need(listed_new(&srv.listed, &err));
     need(job_pool_new(&srv.background, "background", 1, &err));
     fill_catalogue(&err);
 }
