@@ -71,7 +71,9 @@ void cli_quote(char *out, size_t size, const char *text) {
 }
 
 bool cli_is_terminal(void) {
-    return isatty(STDOUT_FILENO) == 1;
+    static int is = -1; /* asked for each cell of a table */
+    if (is < 0) is = isatty(STDOUT_FILENO) == 1;
+    return is;
 }
 
 bool cli_is_utf8(void) {

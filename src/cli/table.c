@@ -56,6 +56,9 @@ void cli_table_add(cli_table *table, const char *text) {
 static int width_of(const char *text) {
     mbstate_t state = {0};
     int width = 0;
+    while (text[width] >= ' ' && text[width] <= '~') width++; /* as most do, to the end */
+    if (!text[width]) return width;
+    width = 0;
     while (*text) {
         wchar_t c;
         size_t n = mbrtowc(&c, text, strlen(text), &state);
@@ -69,12 +72,11 @@ static int width_of(const char *text) {
 }
 
 static void print_cell(const char *text, int width, bool is_right, bool is_last) {
-    int pad = width - width_of(text);
-    if (is_right)
-        printf("%*s%s", pad, "", text);
-    else
-        printf("%s%*s", text, is_last ? 0 : pad, "");
-    printf("%s", is_last ? "\n" : "  ");
+    int pad = is_last && !is_right ? 0 : width - width_of(text);
+    if (!is_right) (void)fputs(text, stdout);
+    while (pad-- > 0) (void)putchar_unlocked(' ');
+    if (is_right) (void)fputs(text, stdout);
+    (void)fputs(is_last ? "\n" : "  ", stdout);
 }
 
 int cli_table_print(const cli_table *table, bough_error *err) {

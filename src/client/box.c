@@ -60,7 +60,7 @@ void bough_box_free(void *box) {
 
 const char *bough_box_text(void *box, const json_t *value) {
     char *text = value ? bough_json_text_of(value, JSON_COMPACT) : NULL;
-    json_t *kept = text ? json_string(text) : NULL;
+    json_t *kept = text ? json_string_nocheck(text) : NULL;
     free(text);
     if (!kept || json_array_append_new(header_of(box)->texts, kept) != 0) return "";
     return json_string_value(kept);
