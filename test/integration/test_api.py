@@ -9,6 +9,7 @@ import re
 import socket
 import sqlite3
 import stat
+import time
 import urllib.parse
 
 import psycopg2
@@ -563,6 +564,25 @@ def test_branches_are_sorted_and_listed_page_by_page(api, shop):
         seen += [b["name"] for b in page["branches"]]
         query = f"&cursor={page['pagination']['next']}" if "next" in page["pagination"] else None
     assert query is None and seen == ["main", "sort-1", "sort-2", "sort-3"]
+    for one in made:
+        api("DELETE", f"{shop.path}/branches/{one}")
+
+
+def test_an_answer_of_several_pieces_does_not_wait_for_an_acknowledgement(api, shop):
+    made = []
+    for name in ("long-1", "long-2", "long-3", "long-4", "long-5"):
+        made.append(api("POST", f"{shop.path}/branches", {
+            "branch": {"name": name}, "annotation_value": {"note": "x" * 8000}}, 201)["branch"]["id"])
+    connection = http.client.HTTPConnection("127.0.0.1", api.server.port, timeout=60)
+    seconds = []
+    for _ in range(20):
+        before = time.monotonic()
+        connection.request("GET", f"/api/v2{shop.path}/branches", headers={"Authorization": f"Bearer {api.key}"})
+        answer = connection.getresponse().read()
+        seconds.append(time.monotonic() - before)
+    connection.close()
+    assert len(answer) > 40000
+    assert min(seconds) < 0.03  # an acknowledgement is put off by 40 ms
     for one in made:
         api("DELETE", f"{shop.path}/branches/{one}")
 
