@@ -132,6 +132,9 @@ static const char *const migrations[] = {
     "ALTER TABLE endpoints_new RENAME TO endpoints;"
     "CREATE UNIQUE INDEX endpoints_read_write ON endpoints (branch_id) WHERE is_read_only = 0;"
     "CREATE INDEX endpoints_branch ON endpoints (branch_id);",
+    /* a branch's children are counted with each look at it: without their rows */
+    "DROP INDEX IF EXISTS branches_parent;"
+    "CREATE INDEX branches_parent ON branches (parent_id, deleted_ms, is_look);",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
