@@ -24,6 +24,7 @@
 #include "server/door.h"
 #include "server/flows.h"
 #include "server/history.h"
+#include "server/mending.h"
 #include "server/pools.h"
 #include "util/log.h"
 #include "util/point.h"
@@ -520,6 +521,7 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
         return BOUGH_OK;
     }
     if (!rc) rc = bough_shm_attach(&e->shm, bough_compute_pid(e->compute), pgdata, err);
+    if (!rc) bough_shm_refuse(e->shm, srv->store); /* what the server before could not say */
     if (!rc) rc = watch_begin(srv, e, err);
     if (rc && e->compute && endpoint->is_read_only) /* its files go with it */
         bough_ignore(bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL));
@@ -737,6 +739,7 @@ static void on_sync_job(void *arg) {
     if (err.code)
         bough_log(BOUGH_LOG_WARN, "could not make layers durable yet", "branch", job->home, "error",
                   err.message, NULL);
+    mending_tick(job->srv);
     free(job);
 }
 

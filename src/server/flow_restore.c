@@ -235,6 +235,8 @@ static int change_places(restoring *r, bough_error *err) {
     /* WAL of what is there now and of what is to be there have the same numbers */
     int rc = standbys_end(srv, r->branch.id, "the branch was restored", err);
     if (!rc) rc = computes_stop(srv, r->branch.id, false, "the branch was restored", err);
+    if (!rc) rc = bough_store_settle(srv->store, r->branch.id, err);
+    if (!rc) rc = bough_store_settle(srv->store, r->swap.incoming_id, err);
     /* each stands on durable layers, so that neither needs to know who sealed them */
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, err);
     if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, err);

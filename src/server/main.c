@@ -23,6 +23,7 @@
 #include "server/housekeeping.h"
 #include "server/http.h"
 #include "server/keys.h"
+#include "server/mending.h"
 #include "server/server.h"
 #include "util/log.h"
 
@@ -85,6 +86,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
     (void)what;
     if (atomic_load(&srv->stopping)) return;
     housekeeping_tick(srv);
+    mending_tick(srv);
     if (atomic_exchange(&is_suspending, true)) return;
     if (job_pool_add(srv->background, suspend_job, srv, NULL) != BOUGH_OK)
         atomic_store(&is_suspending, false);

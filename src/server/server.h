@@ -79,6 +79,8 @@ typedef struct server {
     job_pool *housekeeper; /**< one thread, see housekeeping.c */
     atomic_bool is_housekeeping;
     double next_round_ms; /**< of bough_now_ms(); the housekeeper's, or who has is_housekeeping */
+    atomic_bool is_mending;
+    double next_mend_ms; /**< of bough_now_ms(); of who has is_mending */
     struct event_base *loop;
     struct http *http;
     struct websockets *websockets;

@@ -69,16 +69,33 @@ bool bough_store_sync_pending(const bough_store *store, const char *branch) {
     return child_path(path, store, branch, "/pending", NULL) == 0 && access(path, F_OK) == 0;
 }
 
-/*
- * The machine was started anew before the layers under the branch were made durable, or the disk
- * refused to make them so: pages in them may be lost. The branch's own checkpoints do not vouch for
- * those, so it goes back to its first pg_control; the WAL since then was kept.
- */
-int bough_pending_settle(bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX], boot[64], *text = NULL;
+/* In "pending" in the place of the boot's id. */
+#define MARK "refused"
+
+int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = child_path(path, store, branch, "/pending", err);
+    if (rc || access(path, F_OK) != 0) return rc;
+    return bough_write_file(path, MARK, strlen(MARK), 0600, err);
+}
+
+bool bough_pending_is_marked(const bough_store *store, const char *branch) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n;
-    if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
+    if (child_path(path, store, branch, "/pending", NULL) != BOUGH_OK ||
+        bough_read_file(&text, &n, path, 4096, NULL) != BOUGH_OK)
+        return false;
+    bool is_it = strcmp(text, MARK) == 0;
+    free(text);
+    return is_it;
+}
+
+/* Whether a branch that waits for its layers has to go back to its first control. */
+static int must_return(bool *must, const bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE], *text = NULL;
+    size_t n;
     bough_layers layers;
+    *must = false;
     int rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
     bool durable = all_durable(store, &layers), refused = bough_store_is_refused(store, branch);
@@ -86,9 +103,23 @@ int bough_pending_settle(bough_store *store, const char *branch, bough_error *er
     rc = bough_boot_id(boot, err);
     if (!rc) rc = child_path(path, store, branch, "/pending", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
-    bool rebooted = !rc && strcmp(text, boot) != 0;
+    if (!rc) *must = strcmp(text, MARK) == 0 || (!durable && (refused || strcmp(text, boot) != 0));
     free(text);
-    if (rc || !(rebooted || refused) || durable) return rc;
+    return rc;
+}
+
+/*
+ * The machine was started anew before the layers under the branch were made durable, or the disk
+ * refused to make them so: pages in them may be lost. The branch's own checkpoints do not vouch for
+ * those, so it goes back to its first pg_control; the WAL since then was kept.
+ */
+int bough_store_settle(bough_store *store, const char *branch, bough_error *err) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n;
+    bool must;
+    if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
+    int rc = must_return(&must, store, branch, err);
+    if (rc || !must) return rc;
     rc = child_path(path, store, branch, "/control.first", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 8192, err);
     if (!rc) rc = child_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
@@ -96,16 +127,41 @@ int bough_pending_settle(bough_store *store, const char *branch, bough_error *er
         rc = bough_write_file(path, text, n, 0600, err);
         free(text);
     }
+    BOUGH_POINT(rc, "settle.control-written");
     /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as
      * they are */
     if (!rc) rc = child_path(path, store, branch, "/pending", err);
-    if (!rc && unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
+    if (rc) return rc;
+    pthread_mutex_lock(&store->places); /* or it is marked when it is no more */
+    if (unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
+    pthread_mutex_unlock(&store->places);
+    return rc;
+}
+
+/* All layers are durable: the branch waits no more, but where it has to go back. */
+static int end_pending(bool *was_pending, bough_store *store, const char *branch,
+                       bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = child_path(path, store, branch, "/pending", err);
+    if (rc) return rc;
+    pthread_mutex_lock(&store->places);
+    if (bough_pending_is_marked(store, branch)) {
+        bough_fail(err, BOUGH_E_SYS,
+                   "branch \"%s\" has to replay its WAL, since the disk had refused a layer: "
+                   "Input/output error",
+                   branch);
+        rc = bough_hint(err, "It is stopped for that; retry then.");
+    } else {
+        *was_pending = unlink(path) == 0;
+    }
+    pthread_mutex_unlock(&store->places);
     return rc;
 }
 
 int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_layers layers;
+    bool was_pending = false;
     if (advanced) *advanced = false;
     int rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
@@ -116,14 +172,12 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     }
     bough_layers_free(&layers);
     BOUGH_POINT(rc, "sync.all-durable");
-    if (rc) return rc;
-    rc = child_path(path, store, branch, "/pending", err);
-    if (!rc && unlink(path) == 0) {
-        if (advanced) *advanced = true;
-        BOUGH_POINT(rc, "sync.pending-removed");
-        rc = child_path(path, store, branch, "/control.first", err);
-        if (!rc) unlink(path);
-    }
+    if (!rc) rc = end_pending(&was_pending, store, branch, err);
+    if (rc || !was_pending) return rc;
+    if (advanced) *advanced = true;
+    BOUGH_POINT(rc, "sync.pending-removed");
+    rc = child_path(path, store, branch, "/control.first", err);
+    if (!rc) unlink(path);
     return rc;
 }
 
@@ -278,6 +332,7 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     int rc = bough_child_check(store, child, err);
     if (rc) return rc;
     /* a child's first image must not depend on WAL that only its parent's first image has */
+    if (!live && (rc = bough_store_settle(store, parent, err)) != 0) return rc;
     if (bough_store_sync_pending(store, parent) &&
         (rc = bough_store_sync(NULL, store, parent, err)) != 0)
         return rc;

@@ -197,7 +197,7 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     bough_layers layers;
     *shm = NULL;
     *fd = -1;
-    int rc = bough_pending_settle(store, branch, err);
+    int rc = bough_store_settle(store, branch, err);
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;

@@ -3,6 +3,7 @@
 #define BOUGH_STORE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "preload/stack.h"
@@ -13,14 +14,20 @@
 
 #define BOUGH_STORE_FORMAT 1
 
+enum { BOUGH_LAYER_TURNS = 16 };
+
 struct bough_store {
     char dir[1024];
     int lock_fd;
+    atomic_bool has_refused;                  /* a layer may be refused */
+    pthread_mutex_t turns[BOUGH_LAYER_TURNS]; /* bough_layer_turn() */
     pthread_mutex_t
         places; /* held while branches change names or places, and while references are counted */
     pthread_mutex_t mutex; /* guards what follows */
     char **verified;       /* layers whose index has been checked in full by this process */
     size_t n_verified;
+    char **refused; /* layers whose file "refused" could not be written */
+    size_t n_refused;
 };
 
 struct bough_shm {
@@ -51,9 +58,15 @@ int bough_layers_save(const char *path, const char *top, const bough_layers *bel
 void bough_layers_free(bough_layers *layers);
 bool bough_layer_is_durable(const bough_store *store, const char *dir);
 int bough_layer_set_durable(const bough_store *store, const char *dir, bough_error *err);
-/* Make a layer durable. Where the disk refuses that, it is refused until the machine is started
- * anew. */
-int bough_layer_sync(const bough_store *store, const char *dir, bough_error *err);
+/* Make a layer durable. Where the disk refuses that, it is refused until it has been mended
+ * (bough_store_mend()), or the machine is started anew. */
+int bough_layer_sync(bough_store *store, const char *dir, bough_error *err);
+/* One at a time makes a layer durable: of two, only one would be told that the disk refused it. */
+pthread_mutex_t *bough_layer_turn(bough_store *store, const char *dir);
+/* Note that an fsync of the layer has failed, in its file "refused", or only for this process where
+ * the disk does not take that; and that it has been mended. */
+void bough_layer_set_refused(bough_store *store, const char *dir);
+int bough_layer_clear_refused(bough_store *store, const char *dir, bough_error *err);
 /* Whether an fsync of the layer has failed in this boot: nobody knows what the disk has of it. */
 bool bough_layer_is_refused(const bough_store *store, const char *dir);
 /* Note in which boot a layer was sealed. */
@@ -233,6 +246,9 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
  * are counted: who reads one name after the other would see it under neither.
  */
 int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err);
-int bough_pending_settle(bough_store *store, const char *branch, bough_error *err);
+/* (store->places) Note that a branch which waits for its layers goes back to its first control at
+ * its next start, even where they are durable by then; and whether it does. */
+int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err);
+bool bough_pending_is_marked(const bough_store *store, const char *branch);
 
 #endif

@@ -1,11 +1,13 @@
 /* The list of layers under a head (the file "stack"), and what is kept beside each layer. */
 #include <dirent.h>
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "preload/index.h"
 #include "store/internal.h"
 
 #define STACK_HEAD "bough-stack 1\n"
@@ -155,16 +157,69 @@ static bool is_of_this_boot(const bough_store *store, const char *dir, const cha
     return is_it;
 }
 
-bool bough_layer_is_refused(const bough_store *store, const char *dir) {
-    return is_of_this_boot(store, dir, "refused");
+/* (store->mutex) */
+static size_t find_refused(const bough_store *store, const char *dir) {
+    size_t i = 0;
+    while (i < store->n_refused && strcmp(store->refused[i], dir) != 0) i++;
+    return i;
 }
 
-int bough_layer_sync(const bough_store *store, const char *dir, bough_error *err) {
+bool bough_layer_is_refused(const bough_store *store, const char *dir) {
+    pthread_mutex_t *mutex = (pthread_mutex_t *)(uintptr_t)&store->mutex;
+    pthread_mutex_lock(mutex);
+    bool is_it = find_refused(store, dir) < store->n_refused;
+    pthread_mutex_unlock(mutex);
+    return is_it || is_of_this_boot(store, dir, "refused");
+}
+
+void bough_layer_set_refused(bough_store *store, const char *dir) {
     char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE];
-    if (bough_layer_is_refused(store, dir))
-        return bough_fail(err, BOUGH_E_SYS,
-                          "the disk has refused to make layer \"%s\" durable: Input/output error",
-                          dir);
+    atomic_store(&store->has_refused, true);
+    /* not durable: it says something of this boot alone */
+    if (bough_path(path, sizeof path, NULL, "%s/layers/%s/refused", store->dir, dir) == BOUGH_OK &&
+        bough_boot_id(boot, NULL) == BOUGH_OK &&
+        bough_replace_file(path, boot, strlen(boot), 0600, NULL) == BOUGH_OK)
+        return;
+    pthread_mutex_lock(&store->mutex);
+    bool is_new = find_refused(store, dir) == store->n_refused;
+    char **more = is_new ? realloc(store->refused, (store->n_refused + 1) * sizeof *more) : NULL;
+    if (more) {
+        store->refused = more;
+        more[store->n_refused] = strdup(dir);
+        if (more[store->n_refused]) store->n_refused++;
+    }
+    pthread_mutex_unlock(&store->mutex);
+}
+
+int bough_layer_clear_refused(bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/layers/%s/refused", store->dir, dir);
+    if (!rc && unlink(path) != 0 && errno != ENOENT)
+        rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
+    if (rc) return rc;
+    pthread_mutex_lock(&store->mutex);
+    size_t i = find_refused(store, dir);
+    if (i < store->n_refused) {
+        free(store->refused[i]);
+        store->refused[i] = store->refused[--store->n_refused];
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return BOUGH_OK;
+}
+
+pthread_mutex_t *bough_layer_turn(bough_store *store, const char *dir) {
+    return &store->turns[bough_path_hash(dir, strlen(dir)) % BOUGH_LAYER_TURNS];
+}
+
+/* (its turn) */
+static int sync_layer(bough_store *store, const char *dir, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    if (bough_layer_is_durable(store, dir)) return BOUGH_OK; /* by who had his turn before */
+    if (bough_layer_is_refused(store, dir)) {
+        bough_fail(err, BOUGH_E_SYS,
+                   "the disk has refused to make layer \"%s\" durable: Input/output error", dir);
+        return bough_hint(err, "It is written anew as soon as the disk takes it; retry then.");
+    }
     bough_error why = {0};
     int rc = bough_path(path, sizeof path, &why, "%s/layers/%s", store->dir, dir);
     if (!rc) rc = bough_fsync_tree(path, &why);
@@ -173,10 +228,15 @@ int bough_layer_sync(const bough_store *store, const char *dir, bough_error *err
     /* the kernel tells of it once, and takes the pages for written: who asks again would be told
      * that all is well */
     bool is_of_disk = why.sys_errno == EIO || why.sys_errno == ENOSPC || why.sys_errno == EDQUOT;
-    if (is_of_disk &&
-        bough_path(path, sizeof path, NULL, "%s/layers/%s/refused", store->dir, dir) == BOUGH_OK &&
-        bough_boot_id(boot, NULL) == BOUGH_OK)
-        bough_ignore(bough_write_file(path, boot, strlen(boot), 0600, NULL));
+    if (is_of_disk) bough_layer_set_refused(store, dir);
+    return rc;
+}
+
+int bough_layer_sync(bough_store *store, const char *dir, bough_error *err) {
+    pthread_mutex_t *turn = bough_layer_turn(store, dir);
+    pthread_mutex_lock(turn);
+    int rc = sync_layer(store, dir, err);
+    pthread_mutex_unlock(turn);
     return rc;
 }
 

@@ -114,7 +114,8 @@ static int find_run(bough_layers *run, bough_layers *below, const bough_store *s
     for (size_t i = 0; !rc && i < stack.n; i++)
         rc = bough_layer_bytes(&bytes[i], store, stack.dir[i], err);
     range r = {0, 0};
-    if (!rc) r = choose(survey, &stack, bytes);
+    /* who stands on a layer that the disk refused must learn it first (bough_store_mend()) */
+    if (!rc && !bough_store_is_refused(store, branch)) r = choose(survey, &stack, bytes);
     if (r.n) {
         run->dir = calloc(r.n, sizeof *run->dir);
         below->dir = calloc(stack.n - r.at - r.n + 1, sizeof *below->dir);

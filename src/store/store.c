@@ -122,6 +122,8 @@ int bough_store_open(bough_store **store, const char *dir, bough_error *err) {
     s->lock_fd = -1;
     pthread_mutex_init(&s->mutex, NULL);
     pthread_mutex_init(&s->places, NULL);
+    for (size_t i = 0; i < BOUGH_LAYER_TURNS; i++) pthread_mutex_init(&s->turns[i], NULL);
+    atomic_init(&s->has_refused, true); /* by an earlier server */
     int rc = strlen(dir) < 900 ? bough_path(s->dir, sizeof s->dir, err, "%s", dir)
                                : bough_fail(err, BOUGH_E_INVALID, "the store's path is too long");
     for (size_t n = strlen(s->dir); n > 1 && s->dir[n - 1] == '/'; n--) s->dir[n - 1] = '\0';
@@ -147,8 +149,11 @@ void bough_store_close(bough_store *s) {
     if (s->lock_fd >= 0) close(s->lock_fd);
     for (size_t i = 0; i < s->n_verified; i++) free(s->verified[i]);
     free(s->verified);
+    for (size_t i = 0; i < s->n_refused; i++) free(s->refused[i]);
+    free(s->refused);
     pthread_mutex_destroy(&s->mutex);
     pthread_mutex_destroy(&s->places);
+    for (size_t i = 0; i < BOUGH_LAYER_TURNS; i++) pthread_mutex_destroy(&s->turns[i]);
     free(s);
 }
 

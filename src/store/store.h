@@ -136,6 +136,40 @@ BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store
 BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch,
                                  bough_error *err);
 
+/** (the branch's lock; its compute is stopped) Where a branch awaits bough_store_sync() and what it
+ * stands on may be lost, let it go back to its first control, so that it replays all that there is
+ * since it was made. Else nothing happens. */
+BOUGH_CHECK int bough_store_settle(bough_store *store, const char *branch, bough_error *err);
+
+/**
+ * The layers whose fsync has failed since the machine was started: nobody makes them durable before
+ * they are mended.
+ * @param[out] dirs  As GROUP/NUMBER; NULL-terminated, bough_store_free_list().
+ */
+BOUGH_CHECK int bough_store_refused(char ***dirs, const bough_store *store, bough_error *err);
+/**
+ * (the lock of the branch GROUP, whether or not there is one) Tell those who trusted a refused
+ * layer: the running compute of its group, whose next fsync fails, and durably every branch that
+ * awaits bough_store_sync() on it; that fails for them until bough_store_settle().
+ * @param live  Shared memory of the group's running compute, or NULL.
+ */
+BOUGH_CHECK int bough_store_mend_begin(bough_store *store, const char *dir, bough_shm *live,
+                                       bough_error *err);
+/**
+ * (after bough_store_mend_begin()) Write a refused layer over itself and make it durable. Takes
+ * long; the layer may be read meanwhile. Where it fails, the layer stays refused.
+ * @retval BOUGH_E_NOTFOUND  No stack names it; it is collected.
+ */
+BOUGH_CHECK int bough_store_mend(bough_store *store, const char *dir, bough_error *err);
+/** Branches that were told and have yet to be settled. @param[out] branches  As of
+ * bough_store_refused(). */
+BOUGH_CHECK int bough_store_returning(char ***branches, const bough_store *store, bough_error *err);
+/** Whether there may be something to mend; the same, forgetting it; and note that there is. At
+ * first there may be. */
+bool bough_store_may_have_refused(const bough_store *store);
+bool bough_store_take_refused(bough_store *store);
+void bough_store_note_refused(bough_store *store);
+
 /** Whether an fsync of a layer below the branch has failed since the machine was started: what the
  * disk has of it is not known. A branch that awaits bough_store_sync() replays all that there is
  * since it was made at its next start, and needs no more of it. */

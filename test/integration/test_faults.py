@@ -1,5 +1,6 @@
 """A call that fails under a compute comes to PostgreSQL as it does on a plain file (docs/reliability.md)."""
 import contextlib
+import glob
 import os
 import re
 
@@ -104,6 +105,27 @@ def fixture_pair(session_dir, pg18):
         server.destroy()
 
 
+def refused(server):
+    return glob.glob(f"{server.store}/layers/*/*/refused")
+
+
+def not_durable(p, branch):
+    """The layers below a branch that are not known to be durable."""
+    with open(f"{p.server.store}/branches/{p.get(branch)['id']}/stack", encoding="utf-8") as f:
+        layers = [line.strip() for line in f if "/" in line]
+    return [layer for layer in layers if not os.path.exists(f"{p.server.store}/layers/{layer}/durable")]
+
+
+def await_settled(p, branch):
+    waits = f"{p.server.store}/branches/{p.get(branch)['id']}/pending"
+    h.wait_for(lambda: not os.path.exists(waits), f"{branch} has gone back to its first control")
+
+
+def log_of(server):
+    with open(f"{server.store}/boughd.log", encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
 @pytest.mark.parametrize("statement,call,error,path", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, path):
     fault, plain, branch, _ = pair
@@ -141,6 +163,45 @@ def test_a_layer_that_the_disk_refuses_ends_all_that_trust_it(pair):
         c.run("CHECKPOINT")
     h.assert_clean(p, "parent")
     h.assert_clean(p, "made")
+    # and the layer is written anew, so that all goes on without a new start of the machine
+    h.wait_for(lambda: not refused(p.server), "the layer is mended")
+    for branch in ("parent", "made"):
+        assert not not_durable(p, branch)
+    p.branch("after", "parent")
+    assert p.one("after", "SELECT count(*) FROM r WHERE id < 0") == 1000
+    p.bough("branch", "restore", "made", "--at", h.now(), "--preserve-under-name", "kept")
+    assert p.one("made", "SELECT count(*) FROM r") == 1000
+    h.wait_for(lambda: not not_durable(p, "after"), "it waits no more")
+    for branch in ("made", "kept", "after", "parent"):
+        p.purge(branch)
+
+
+def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
+    fault, _, _, p = pair
+    p.branch("parent")
+    fill = "repeat('x', 500) AS fill FROM generate_series(1, 1000) g"
+    p.sql("parent", f"CREATE TABLE r AS SELECT g AS id, {fill}")
+    with fault.failing("sync", "EIO", on=True, path="*/layers/*/data/base/*", program="boughd"):
+        p.branch("made", "parent")
+        p.branch("sibling", "parent")
+        h.wait_for(lambda: refused(p.server), "the layer is refused")
+        h.wait_for(lambda: "cannot be mended yet" in log_of(p.server), "mending it was tried")
+        for branch in ("made", "sibling"):
+            await_settled(p, branch)
+            assert p.one(branch, "SELECT count(*) FROM r") == 1000
+        p.sql("parent", "UPDATE r SET id = -id")
+        back = ["branch", "restore", "parent", "--at", h.now(), "--preserve-under-name", "kept"]
+        done = p.bough(*back, check=False)
+        assert done.returncode and "the disk has refused" in done.stderr and "retry then" in done.stderr
+        assert refused(p.server), "it was mended by a disk that does not work"
+    h.wait_for(lambda: not refused(p.server), "the layer is mended")
+    assert "is durable now" in log_of(p.server)
+    p.bough(*back)
+    p.branch("after", "parent")
+    for branch in ("parent", "after"):
+        assert p.one(branch, "SELECT count(*) FROM r WHERE id < 0") == 1000
+    for branch in ("made", "sibling", "after", "parent"):
+        h.assert_clean(p, branch)
 
 
 def test_after_all_that_every_page_of_the_branch_is_right(pair):

@@ -13,6 +13,7 @@ import subprocess
 
 import harness as h
 import pytest
+from faults import Faults
 from test_kill import assert_nothing_left
 
 # operation -> its points; THERE and GONE say what must be so afterwards, EITHER what may
@@ -42,6 +43,9 @@ POINTS = {
         "create.committed": GONE, "create.ready": GONE, "finalize.stopped": GONE, "finalize.committed": THERE},
     "merge": {
         "merge.made": THERE, "merge.named": THERE, "merge.stack-replaced": THERE, "merge.points-rewritten": THERE},
+    "mend": {
+        "mend.told": THERE, "mend.rewritten": THERE, "mend.indexed": THERE, "mend.durable": THERE,
+        "settle.control-written": THERE},
     "point": {
         "seal.prepared": GONE, "seal.gate-closed": GONE, "seal.moment-linked": GONE, "seal.head-moved:3": GONE,
         "seal.stack-replaced": GONE, "seal.published": GONE, "seal.indexed": GONE, "point.taken": GONE,
@@ -92,7 +96,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert operations == {"seal", "fork", "point", "forget",
                           "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
-                          "schema", "standby"}
+                          "schema", "standby", "mend", "settle"}
 
 
 class State:
@@ -442,6 +446,40 @@ def test_a_read_only_compute(state, point, outcome):
     with state.p.connect(uri=state.p.bough("cs", "other", "--endpoint", endpoint).stdout.strip()) as c:
         assert c.one("SELECT count(*) FROM t") == 1000 and c.one("SELECT pg_is_in_recovery()")
     state.p.bough("endpoint", "delete", endpoint)
+    state.check()
+
+
+@cases("mend")
+def test_mending_a_layer(session_dir, state, point, outcome):
+    """The disk refuses a layer once; boughd dies on its way to have it durable after all."""
+    directory = os.path.join(session_dir, f"points-{state.name()}")
+    os.makedirs(directory, mode=0o755)
+    fault = Faults(directory)
+    parent, child = state.name(), state.name()
+    state.p.branch(parent)
+    state.p.sql(parent, "CREATE TABLE r AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 1000) g")
+    state.server.env |= fault.env()
+    try:
+        with fault.failing("sync", "EIO", path="*/layers/*/data/base/*", program="boughd"):
+            path = f"/projects/{state.p.id}/branches"
+            body = {"branch": {"name": child, "parent_id": state.p.get(parent)["id"]},
+                    "endpoints": [{"type": "read_write"}]}
+            crash(state.server, point, call=lambda: state.server.api("POST", path, body))
+            assert fault.fired
+    finally:
+        for name in fault.env():
+            del state.server.env[name]
+    expect(child in state.p.branches(), outcome, False)
+    h.wait_for(lambda: not glob.glob(f"{state.server.store}/layers/*/*/refused"), "the layer is mended")
+    for branch in (child, parent):
+        assert state.p.one(branch, "SELECT count(*) FROM r") == 1000
+        state.p.sql(branch, "UPDATE r SET id = -id")
+    state.p.branch(f"{child}-of", child)
+    assert state.p.one(f"{child}-of", "SELECT count(*) FROM r WHERE id < 0") == 1000
+    for branch in (f"{child}-of", child, parent):
+        state.p.suspend(branch)  # where its last fsync fails, since it was told of the layer, it recovers
+        h.assert_clean(state.p, branch)
+        state.p.purge(branch)
     state.check()
 
 

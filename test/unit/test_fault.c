@@ -416,6 +416,117 @@ static void a_layer_that_the_disk_refused_is_vouched_for_by_nobody(void **unused
     end_world();
 }
 
+/* Where a file has data, as text, and a sum of its bytes. */
+static void describe_file(char *out, size_t size, const char *path) {
+    char data[8192];
+    unsigned sum = 0;
+    size_t used = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (off_t at = 0, hole; (at = lseek(fd, at, SEEK_DATA)) >= 0; at = hole) {
+        hole = lseek(fd, at, SEEK_HOLE);
+        used += (size_t)snprintf(out + used, size - used, "%ld-%ld ", (long)at, (long)hole);
+    }
+    for (ssize_t n; (n = read(fd, data, sizeof data)) > 0;)
+        for (ssize_t i = 0; i < n; i++) sum = sum * 31 + (unsigned char)data[i];
+    (void)snprintf(out + used, size - used, "sum %u", sum);
+    close(fd);
+}
+
+static void write_at(const char *path, off_t where, char letter) {
+    char data[8192];
+    memset(data, letter, sizeof data);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, data, sizeof data, where), sizeof data);
+    close(fd);
+}
+
+static bool is_told(const bough_shm *shm, const char *layer, uint32_t what) {
+    for (uint32_t i = 0; i < atomic_load(&shm->header->depth); i++)
+        if (strcmp(shm->header->stack[i].dir, layer) == 0)
+            return atomic_load(&shm->header->stack[i].needs_sync) == what;
+    return false;
+}
+
+/* A disk that refused a layer once, and takes it when it is written anew. */
+static void a_layer_that_the_disk_refused_is_mended(void **unused) {
+    (void)unused;
+    char path[BOUGH_PATH_MAX], layer[100], before[400], after[400], **names = NULL;
+    bough_shm *shm = NULL;
+    bough_error err;
+    bough_layers layers;
+    int fd = -1;
+    make_world();
+    write_page("main", "2000", 'z'); /* 'm' is below */
+    (void)at(path, "store/branches/main/pgdata/base/1/4000");
+    write_at(path, 0, 'a');
+    write_at(path, (off_t)64 * 8192, 'b');
+    assert_int_equal(bough_store_prepare(&shm, &fd, store, "main", &err), 0);
+    bough_shm_set_postmaster(shm, getpid());
+    if (bough_store_fork(NULL, store, "main", "made", shm, &err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_layers_read(&layers, store, "made", &err), 0);
+    (void)snprintf(layer, sizeof layer, "%s", layers.dir[0]);
+    bough_layers_free(&layers);
+    (void)bough_store_take_refused(store);
+    const kind refusal = {"EIO", FAULT_ON, EIO, FAULT_CALL(FAULT_SYNC), false};
+    (void)snprintf(page.path, sizeof page.path, "*/layers/*");
+    arm(&refusal, 1);
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), BOUGH_E_SYS);
+    assert_true(bough_store_take_refused(store));
+    assert_int_equal(bough_store_refused(&names, store, &err), 0);
+    assert_string_equal(names[0], layer);
+    assert_null(names[1]);
+    bough_store_free_list(names);
+    assert_true(is_told(shm, layer, BOUGH_SYNC_NEEDED));
+    /* the child goes on meanwhile, and writes checkpoints of its own */
+    (void)at(path, "store/branches/made/pgdata/" BOUGH_CONTROL_NAME);
+    assert_int_equal(bough_write_file(path, "later", 5, 0600, &err), 0);
+    /* who trusted it is told, and the disk still does not take it */
+    if (bough_store_mend_begin(store, layer, shm, &err)) fail_msg("%s", err.message);
+    assert_true(is_told(shm, layer, BOUGH_SYNC_REFUSED));
+    assert_int_equal(bough_store_mend(store, layer, &err), BOUGH_E_SYS);
+    assert_true(bough_layer_is_refused(store, layer));
+    assert_false(bough_layer_is_durable(store, layer));
+    atomic_store(&page.mode, FAULT_NONE);
+    page.path[0] = '\0';
+    /* of one file it has lost the page */
+    (void)at(path, "store/layers/%s/data/base/1/2000", layer);
+    int lost = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(fallocate(lost, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 8192), 0);
+    close(lost);
+    (void)at(path, "store/layers/%s/data/base/1/4000", layer);
+    describe_file(before, sizeof before, path);
+    assert_non_null(strstr(before, "524288-532480 sum")); /* there is a hole */
+    if (bough_store_mend_begin(store, layer, shm, &err)) fail_msg("%s", err.message);
+    if (bough_store_mend(store, layer, &err)) fail_msg("%s", err.message);
+    describe_file(after, sizeof after, path);
+    assert_string_equal(before, after);
+    assert_true(bough_layer_is_durable(store, layer));
+    assert_false(bough_layer_is_refused(store, layer));
+    /* durable or not, the child has to go back */
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), BOUGH_E_SYS);
+    assert_true(bough_store_sync_pending(store, "made"));
+    assert_int_equal(bough_store_returning(&names, store, &err), 0);
+    assert_string_equal(names[0], "made");
+    assert_null(names[1]);
+    bough_store_free_list(names);
+    assert_int_equal(bough_store_settle(store, "made", &err), 0);
+    assert_false(bough_store_sync_pending(store, "made"));
+    struct stat st;
+    (void)at(path, "store/branches/made/pgdata/" BOUGH_CONTROL_NAME);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 8192);
+    expect_shows("made", 'm', 'n'); /* the lost page falls through */
+    /* and all goes on, without a new start of the machine */
+    assert_int_equal(bough_store_sync(NULL, store, "made", &err), 0);
+    assert_int_equal(bough_store_fork(NULL, store, "main", "next", shm, &err), 0);
+    assert_int_equal(bough_store_sync(NULL, store, "next", &err), 0);
+    assert_int_equal(bough_store_mend(store, layer, &err), 0); /* nothing is to be done */
+    bough_shm_close(shm);
+    close(fd);
+    end_world();
+}
+
 static void say_nothing(void) {
     bough_log_init(BOUGH_LOG_ERROR, false);
 }
@@ -447,7 +558,7 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     enum { N = sizeof operations / sizeof operations[0] };
-    struct CMUnitTest tests[N + 1];
+    struct CMUnitTest tests[N + 2];
     size_t n = 0;
     for (size_t i = 0; i < N; i++) {
         if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
@@ -455,8 +566,10 @@ int main(int argc, char **argv) {
                                          .test_func = an_operation_survives_the_failure_of_any_call,
                                          .initial_state = (void *)(uintptr_t)&operations[i]};
     }
-    if (argc == 1)
+    if (argc == 1) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(
             a_layer_that_the_disk_refused_is_vouched_for_by_nobody);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_layer_that_the_disk_refused_is_mended);
+    }
     return n ? _cmocka_run_group_tests("faults", tests, n, set_up, tear_down) : 64;
 }
