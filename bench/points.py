@@ -1,6 +1,6 @@
 """What many restore points leave behind: reads, depth and start time after 1,000 of them, as with 10.
 
-Restore points are made after 128 KiB of WAL here instead of 128 MiB, so that a thousand of them take minutes; what is
+Restore points are made after 128 KiB of WAL here instead of 32 MiB, so that a thousand of them take minutes; what is
 measured afterwards depends on their number and on the layers, not on the WAL between them.
 """
 import os

@@ -204,7 +204,8 @@ class Plain:
     """A plain PGDATA, with the settings of a compute, run by the stock postgres without the library."""
 
     # what differs between an exported configuration and a compute's (src/pg/conf.c)
-    SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "256MB", "recovery_init_sync_method": "syncfs",
+    SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "48MB", "checkpoint_completion_target": "0.2",
+                "recovery_init_sync_method": "syncfs",
                 "dynamic_shared_memory_type": "mmap", "huge_pages": "off", "wal_level": "replica",
                 "listen_addresses": "", "logging_collector": "off", "log_destination": "stderr",
                 "min_wal_size": "32MB", "wal_compression": "lz4"}

@@ -5,10 +5,10 @@
 #include "store/store.h"
 
 /**
- * Older points may lie as far apart as they are from the newest, divided by this: 16 for the first
- * 16 times the least distance, and some 11 to 22 more each time that the history doubles.
+ * Older points may lie as far apart as they are from the newest, divided by this: 32 for the first
+ * 32 times the least distance, and some 22 to 44 more each time that the history doubles.
  */
-#define BOUGH_POINTS_PER_DISTANCE 16U
+#define BOUGH_POINTS_PER_DISTANCE 32U
 
 /**
  * Choose. The oldest stays, for the history begins there, and so does the newest.

@@ -493,8 +493,9 @@ static const setting insisted[] = {
     {0, "wal_level", "replica"},
     {0, "fsync", "on"},
     {0, "full_page_writes", "on"},
-    {0, "max_wal_size", "256MB"},
     {0, "min_wal_size", "32MB"}, /* segments kept for reuse are bytes of the branch */
+    /* restore points follow checkpoints, and WAL from their beginning is replayed */
+    {0, "checkpoint_completion_target", "0.2"},
     {14, "recovery_init_sync_method", "syncfs"},
     /* the log is read for error messages: in English, on standard error */
     {0, "log_destination", "stderr"},
@@ -593,6 +594,9 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
     add_size(&t, quarters, true);
     /* full-page images are most of the WAL of a young branch */
     if (conf->has_lz4) add_setting(&t, "wal_compression", "lz4");
+    /* a checkpoint after 32 MiB (HISTORY_POINT_BYTES), or 64 where page images are whole: of
+     * segments, as many as go into this over (1 + checkpoint_completion_target) */
+    add_setting(&t, "max_wal_size", conf->has_lz4 ? "48MB" : "80MB");
     add_sockets(&t, conf);
     add_setting(&t, "ssl", conf->tls_cert ? "on" : "off");
     if (conf->tls_cert) {

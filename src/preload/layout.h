@@ -125,6 +125,7 @@ typedef struct bough_header {
     _Atomic uint64_t free_chunks;
     _Atomic uint64_t wal_end; /* end of the WAL written so far, 0 when nothing was */
     _Atomic uint32_t wal_tli;
+    _Atomic uint64_t redo;    /* where the last checkpoint that is durable began */
     _Atomic uint32_t changes; /* files made, unlinked or truncated in this generation: is there
                                  anything to seal? */
     _Atomic uint32_t

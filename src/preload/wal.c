@@ -222,6 +222,7 @@ void bough_wal_begin(void) {
     int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0 || !read_control(&last_redo, &tli, fd)) last_redo = 0;
     if (fd >= 0) sys_close(fd);
+    atomic_store(&bough.shm->redo, last_redo);
 }
 
 void bough_wal_checkpointed(const bough_file *control) {
@@ -232,6 +233,7 @@ void bough_wal_checkpointed(const bough_file *control) {
         is_quiet = redo - last_redo < QUIET_BYTES && !atomic_load(&bough.shm->keeps_history) &&
                    !must_keep_wal();
         last_redo = redo;
+        atomic_store(&bough.shm->redo, redo);
         if (is_quiet) atomic_store(&bough.shm->wal_fills, 0);
         if (is_quiet && bough_enter() == 0) {
             give_back(tli, redo);

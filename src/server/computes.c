@@ -151,12 +151,13 @@ static void let_go(server *srv, entry *e) {
     e->postmaster = 0;
     watch *w = e->watch;
     e->watch = NULL;
+    bough_shm *shm = e->shm;
+    e->shm = NULL;
     pthread_mutex_unlock(&srv->computes->mutex);
     watch_end(w);
     bough_compute_free(e->compute);
-    bough_shm_close(e->shm);
+    bough_shm_close(shm);
     e->compute = NULL;
-    e->shm = NULL;
     cgroup_end(&srv->cgroup, e->endpoint.id);
     explicit_bzero(e->secret, sizeof e->secret);
     if (e->endpoint.is_read_only)
@@ -749,4 +750,34 @@ void computes_sync_later(server *srv, const bough_branch_row *branch) {
     job->srv = srv;
     memcpy(job->home, branch->id, sizeof job->home);
     if (job_pool_add(srv->background, on_sync_job, job, NULL) != BOUGH_OK) free(job);
+}
+
+/* ---- checkpoints ---- */
+
+size_t computes_checkpointed(computes_checkpoint **found, server *srv) {
+    size_t n = 0, active = 0;
+    *found = NULL;
+    pthread_mutex_lock(&srv->computes->mutex);
+    for (const entry *e = srv->computes->first; e; e = e->next) active += e->is_active;
+    if (active) *found = calloc(active, sizeof **found);
+    for (const entry *e = srv->computes->first; *found && e; e = e->next) {
+        /* the memory of an active one is let go under the mutex */
+        if (!e->is_active || e->endpoint.is_read_only || !e->shm) continue;
+        uint64_t redo = bough_shm_redo(e->shm);
+        if (redo == e->seen_redo) continue;
+        memcpy((*found)[n].branch, e->branch.id, BOUGH_ID_SIZE);
+        (*found)[n++].redo = redo;
+    }
+    pthread_mutex_unlock(&srv->computes->mutex);
+    if (n) return n;
+    free(*found);
+    *found = NULL;
+    return 0;
+}
+
+void computes_saw_checkpoint(server *srv, const computes_checkpoint *seen) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    entry *e = find(srv->computes, seen->branch);
+    if (e) e->seen_redo = seen->redo;
+    pthread_mutex_unlock(&srv->computes->mutex);
 }

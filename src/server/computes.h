@@ -143,6 +143,23 @@ BOUGH_CHECK int computes_adopt(bool *found, server *srv, const bough_branch_row 
 /** Make the layers of a branch durable in the background, then let its compute drop old WAL. */
 void computes_sync_later(server *srv, const bough_branch_row *branch);
 
+/** A branch whose compute has completed a checkpoint. */
+typedef struct computes_checkpoint {
+    char branch[BOUGH_ID_SIZE];
+    uint64_t redo; /**< its redo location */
+} computes_checkpoint;
+
+/**
+ * Active computes that have completed a checkpoint since computes_saw_checkpoint(), or have had
+ * none seen yet. Takes no branch's lock and never blocks for long.
+ * @param[out] found  To be freed; NULL where there are none, or no memory.
+ * @return How many.
+ */
+size_t computes_checkpointed(computes_checkpoint **found, server *srv);
+
+/** This one has been looked after. */
+void computes_saw_checkpoint(server *srv, const computes_checkpoint *seen);
+
 /** Stop all, in parallel. At the end. */
 void computes_stop_all(server *srv);
 

@@ -175,12 +175,18 @@ static void complain(const char *what, const char *branch, const bough_error *er
     bough_log(BOUGH_LOG_WARN, what, "branch", branch, "error", err->message, NULL);
 }
 
-/* Whether it is time for a restore point. */
+/*
+ * Whether it is time for a restore point. A branch that starts from one replays from the redo
+ * location of the checkpoint before it: it is best made when a checkpoint has just been completed.
+ * Where none is for long, it is made all the same.
+ */
 static bool is_due(const server *srv, const bough_point *points, size_t n, uint64_t wal_end,
-                   const bough_project_row *project) {
+                   uint64_t redo, const bough_project_row *project) {
     if (n == 0) return true;
     const bough_point *last = &points[n - 1];
-    if (wal_end > last->lsn && wal_end - last->lsn >= srv->point_bytes) return true;
+    if (redo > last->redo && redo - last->redo >= srv->point_bytes / 2 && wal_end > last->lsn)
+        return true;
+    if (wal_end > last->lsn && wal_end - last->lsn >= srv->point_latest_bytes) return true;
     int64_t age_ms = bough_now_epoch_ms() - last->time_ms;
     /* the point is exact, the end of the WAL is that of a page */
     return wal_end > (last->lsn + WAL_PAGE - 1) / WAL_PAGE * WAL_PAGE &&
@@ -202,7 +208,7 @@ static int make_point(bool *is_changed, server *srv, const bough_project_row *pr
     if (!rc && lost)
         bough_log(BOUGH_LOG_ERROR, "the history of a branch has a gap: WAL could not be kept",
                   "branch", branch->id, NULL);
-    if (!rc && wal_end && is_due(srv, points, n, wal_end, project)) {
+    if (!rc && wal_end && is_due(srv, points, n, wal_end, bough_shm_redo(live), project)) {
         bough_fork_result made;
         *is_changed = true;
         rc = bough_store_point(&made, srv->store, branch->id, live, err);
@@ -302,6 +308,31 @@ static unsigned each_branch(server *srv, const char *project_id, branch_call cal
 void history_tick(server *srv) {
     space_tick(srv);
     (void)each_branch(srv, NULL, keep_one);
+}
+
+/* Whether it was looked at. */
+static bool checkpointed(server *srv, const char *branch) {
+    bough_branch_row row;
+    bough_project_row project;
+    bough_error err = {0};
+    bool is_changed = false;
+    if (lock_take(srv->locks, branch, 0, NULL) != BOUGH_OK) return false; /* the next time */
+    if (bough_store_has_branch(srv->store, branch) && !atomic_load(&srv->is_disk_low) &&
+        bough_branches_get_any(&row, srv->cat, branch, NULL) == BOUGH_OK &&
+        bough_projects_get(&project, srv->cat, row.project_id, NULL) == BOUGH_OK &&
+        project.history_retention_seconds > 0 &&
+        make_point(&is_changed, srv, &project, &row, &err) != BOUGH_OK)
+        complain("no restore point", branch, &err);
+    (is_changed ? lock_drop : lock_drop_unchanged)(srv->locks, branch);
+    return true;
+}
+
+void history_checkpoints(server *srv) {
+    computes_checkpoint *found;
+    size_t n = computes_checkpointed(&found, srv);
+    for (size_t i = 0; i < n && !atomic_load(&srv->stopping); i++)
+        if (checkpointed(srv, found[i].branch)) computes_saw_checkpoint(srv, &found[i]);
+    free(found);
 }
 
 unsigned history_forget(server *srv) {

@@ -7,10 +7,14 @@
 #include "server/server.h"
 
 /**
- * A restore point after so much WAL: what lies between two of them is replayed by a branch of a
- * moment, at about 2 ms a MiB.
+ * Of WAL between two restore points: as much as between two checkpoints (pg/conf.c), whose page
+ * images are compressed. What lies between two of them is replayed by a branch of a moment.
  */
-#define HISTORY_POINT_BYTES ((uint64_t)128 << 20)
+#define HISTORY_POINT_BYTES ((uint64_t)32 << 20)
+
+/** One that is replayed from the same checkpoint as the one before gains little: it is made after
+ * so much WAL without a checkpoint. */
+#define HISTORY_POINT_LATEST_BYTES ((uint64_t)128 << 20)
 
 /** Whether a target names a moment; none is the present. */
 static inline bool history_is_wanted(const bough_target *target) {
@@ -68,5 +72,8 @@ unsigned history_forget(server *srv);
 
 /** Called by the clock: restore points by WAL volume, forgetting. */
 void history_tick(server *srv);
+
+/** Called often: a restore point just after a checkpoint, from where little is to be replayed. */
+void history_checkpoints(server *srv);
 
 #endif

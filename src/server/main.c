@@ -27,7 +27,7 @@
 #include "server/server.h"
 #include "util/log.h"
 
-enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 5 };
+enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 5, CHECKPOINTS_MS = 500 };
 
 /* ---- ending ---- */
 
@@ -92,6 +92,22 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
         atomic_store(&is_suspending, false);
 }
 
+static atomic_bool is_looking;
+
+static void checkpoints_job(void *arg) {
+    history_checkpoints(arg);
+    atomic_store(&is_looking, false);
+}
+
+static void on_checkpoints(evutil_socket_t fd, short what, void *arg) {
+    server *srv = arg;
+    (void)fd;
+    (void)what;
+    if (atomic_load(&srv->stopping) || atomic_exchange(&is_looking, true)) return;
+    if (job_pool_add(srv->background, checkpoints_job, srv, NULL) != BOUGH_OK)
+        atomic_store(&is_looking, false);
+}
+
 /* ---- main ---- */
 
 static void tell_ready(const server_options *options) {
@@ -102,6 +118,7 @@ static void tell_ready(const server_options *options) {
 
 static int make_loop(server *srv, struct event **events, bough_error *err) {
     struct timeval period = {.tv_sec = getenv("BOUGH_LEAST_SUSPEND_SECONDS") ? 1 : CLOCK_SECONDS};
+    struct timeval often = {.tv_usec = CHECKPOINTS_MS * 1000};
     struct event_config *config = event_config_new();
     if (evthread_use_pthreads() != 0 || !config)
         return bough_fail(err, BOUGH_E_INTERNAL, "libevent has no threads");
@@ -112,15 +129,17 @@ static int make_loop(server *srv, struct event **events, bough_error *err) {
     events[1] = evsignal_new(srv->loop, SIGTERM, on_stop, srv);
     events[2] = evsignal_new(srv->loop, SIGINT, on_stop, srv);
     events[3] = event_new(srv->loop, -1, EV_PERSIST, on_clock, srv);
-    for (int i = 0; i < 4; i++)
+    events[4] = event_new(srv->loop, -1, EV_PERSIST, on_checkpoints, srv);
+    for (int i = 0; i < 5; i++)
         if (!events[i]) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (event_add(events[1], NULL) || event_add(events[2], NULL) || event_add(events[3], &period))
+    if (event_add(events[1], NULL) || event_add(events[2], NULL) || event_add(events[3], &period) ||
+        event_add(events[4], &often))
         return bough_fail(err, BOUGH_E_INTERNAL, "could not watch signals");
     return BOUGH_OK;
 }
 
 static int run(const server_options *options, bough_error *err) {
-    struct event *events[4] = {NULL};
+    struct event *events[5] = {NULL};
     server *srv = calloc(1, sizeof *srv);
     if (!srv) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = server_become_user(srv, options, err);
@@ -136,7 +155,7 @@ static int run(const server_options *options, bough_error *err) {
     server_close(srv);
     bough_log(BOUGH_LOG_INFO, "ended", NULL);
     /* what is left of libevent and `srv` goes with the process; late threads may still use them */
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (events[i]) (void)event_del(events[i]);
     return rc;
 }

@@ -57,9 +57,10 @@ typedef struct server {
     cgroup cgroup;                   /**< limits of computes */
     char trusted[BOUGH_ALLOW_SIZE];  /**< proxies (server/forwarded.h) */
     int max_awake;                   /**< computes; 0: no limit */
-    uint64_t point_bytes;            /**< of WAL between two restore points; tests have less */
-    int least_suspend_seconds;       /**< 60; tests have less */
-    bool is_announced;               /**< run/server.json is ours */
+    uint64_t point_bytes; /**< of WAL between two restore points at checkpoints; tests have less */
+    uint64_t point_latest_bytes; /**< and without a checkpoint between them */
+    int least_suspend_seconds;   /**< 60; tests have less */
+    bool is_announced;           /**< run/server.json is ours */
     bough_store *store;
     bough_catalogue *cat;
     bough_secret_key key;

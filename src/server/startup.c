@@ -363,8 +363,9 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     answer_time(srv->started_at, sizeof srv->started_at, bough_now_epoch_ms());
     const char *least = getenv("BOUGH_LEAST_SUSPEND_SECONDS"); /* tests cannot wait a minute */
     srv->max_awake = options->max_awake;
-    srv->point_bytes =
-        options->test_point_kib ? (uint64_t)options->test_point_kib << 10 : HISTORY_POINT_BYTES;
+    uint64_t test_bytes = (uint64_t)options->test_point_kib << 10;
+    srv->point_bytes = test_bytes ? test_bytes : HISTORY_POINT_BYTES;
+    srv->point_latest_bytes = test_bytes ? test_bytes : HISTORY_POINT_LATEST_BYTES;
     srv->api_rate = options->api_rate < 0 ? KEYS_PER_MINUTE : options->api_rate;
     srv->api_burst = options->api_burst < 0 ? KEYS_PER_SECOND : options->api_burst;
     srv->limits_local_key = options->limits_local_key;

@@ -279,6 +279,10 @@ void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm) 
     *lost = atomic_load(&shm->header->history_lost);
 }
 
+uint64_t bough_shm_redo(const bough_shm *shm) {
+    return atomic_load(&shm->header->redo);
+}
+
 void bough_shm_close(bough_shm *shm) {
     if (!shm) return;
     bough_table_unmap(shm->header);

@@ -388,6 +388,8 @@ void bough_shm_keep_history(bough_shm *shm, bool keeps);
 /** What happened to the history: the end of the WAL written (0: none yet) and how many segments
  * could not be kept. */
 void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm);
+/** The redo location of the last checkpoint that is durable; 0: not known. */
+uint64_t bough_shm_redo(const bough_shm *shm);
 
 /**
  * Check the memory of a running compute against the file system, its writers held for the time it

@@ -2,6 +2,7 @@
 import datetime
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -23,6 +24,16 @@ def now():
 
 def points(p, branch="main"):
     return [name for name in sorted(os.listdir(f"{os.path.dirname(p.pgdata(branch))}/points")) if "~" not in name]
+
+
+def redos(p, branch="main"):
+    """The redo locations of its restore points, as PostgreSQL writes them."""
+    found = set()
+    for name in points(p, branch):
+        with open(f"{os.path.dirname(p.pgdata(branch))}/points/{name}/meta", encoding="ascii") as f:
+            lsn = re.search("^redo ([0-9a-f]{16})$", f.read(), re.M).group(1)
+        found.add(f"{int(lsn[:8], 16):X}/{int(lsn[8:], 16):X}")
+    return found
 
 
 def kept_segments(p, branch="main"):
@@ -186,6 +197,21 @@ def test_restore_points_are_made_by_volume_and_shorten_the_replay(p):
     assert p.one("main", "SELECT count(*) FROM t") == 3
 
 
+def test_a_restore_point_follows_a_checkpoint_so_that_little_is_replayed(p):
+    p.sql("main", "CREATE TABLE t (id int)")
+    for i in range(3):
+        write_wal(p, 20)
+        with p.admin() as c:
+            c.run("CHECKPOINT")
+            redo = c.one("SELECT redo_lsn FROM pg_control_checkpoint()")
+        h.wait_for(lambda redo=redo: redo in redos(p), "a restore point has the checkpoint's redo location", 30)
+        p.sql("main", f"INSERT INTO t VALUES ({i})")
+    _, _, made = p.server.api("POST", f"/projects/{p.id}/branches", {
+        "branch": {"name": "b", "parent_timestamp": now().isoformat()}, "endpoints": [{"type": "read_write"}]})
+    assert made["replay_bytes"] < 4 << 20, "of 60 MiB"
+    assert p.one("b", "SELECT count(*) FROM t") == 3
+
+
 def test_a_shorter_retention_forgets_and_none_keeps_nothing(p):
     p.sql("main", "CREATE TABLE t (id int)")
     early = now()
@@ -231,11 +257,12 @@ def fixture_shared(shared_server):
 
 def test_a_missing_segment_is_told_not_papered_over(p):
     p.sql("main", "CREATE TABLE t (id int)")
+    write_wal(p, 20)
+    late = now()  # there is no restore point since, whose WAL would do without those segments
     for _ in range(4):
-        write_wal(p, 20)
         with p.admin() as c:
             c.run("CHECKPOINT")
-    late = now()
+        write_wal(p, 20)
     h.wait_for(lambda: len(kept_segments(p)) > 2, "segments are kept")
     gone = kept_segments(p)[1]
     os.rename(f"{os.path.dirname(p.pgdata())}/history/{gone}", f"{p.server.dir}/{gone}")

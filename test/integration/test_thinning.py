@@ -13,7 +13,7 @@ KIB = 512
 
 @pytest.fixture(name="p")
 def fixture_p(directory, make_server):
-    """A restore point after each 512 KiB of WAL, instead of 128 MiB."""
+    """A restore point after each 512 KiB of WAL, instead of 32 MiB."""
     server = make_server(up=False)
     path = os.path.join(directory, "boughd-points")
     with open(path, "w", encoding="ascii") as f:

@@ -574,16 +574,16 @@ static void restore_points_are_kept_densely_near_and_sparsely_far(void **state) 
         uint64_t now = points[n - 1].lsn;
         for (size_t k = 1; k < n; k++) {
             uint64_t gap = points[k].lsn - points[k - 1].lsn, far = now - points[k - 1].lsn;
-            /* nobody replays more than a sixteenth of the way back, or one distance */
+            /* nobody replays more than a 32nd of the way back, or one distance */
             assert_true(gap <= apart + 7 || gap <= far / BOUGH_POINTS_PER_DISTANCE);
         }
     }
     assert_true(points[0].lsn == 0);
-    assert_true(n > 40 && n < 250);
+    assert_true(n > 80 && n < 500);
     uint64_t now = points[n - 1].lsn;
     size_t recent = 0;
-    for (size_t k = 0; k < n; k++) recent += now - points[k].lsn <= 16 * apart;
-    assert_true(recent >= 16);
+    for (size_t k = 0; k < n; k++) recent += now - points[k].lsn <= 32 * apart;
+    assert_true(recent >= 32);
 }
 
 static void restore_points_of_a_quiet_branch_are_kept_by_time(void **state) {
