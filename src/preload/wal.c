@@ -29,7 +29,7 @@
 
 /* A branch is quiet if less WAL than this lies between its last two checkpoints: below it, giving
  * blocks back and allocating them again is cheap beside the checkpoint itself. */
-#define QUIET_BYTES ((uint64_t)64 << 20)
+#define QUIET_BYTES (UINT64_C(16) << 20)
 
 /* Where pg_control has what a checkpoint says (PostgreSQL 13 to 18, catalog/pg_control.h). */
 #define CONTROL_REDO_AT 40

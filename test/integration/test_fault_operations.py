@@ -14,7 +14,7 @@ import harness as h
 import psycopg2
 import pytest
 from faults import COUNT, ON, ONCE, SHORT, Faults, mask, number_of
-from test_kill import assert_nothing_left
+from test_kill import assert_nothing_left, layers_of_nobody
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
 SAMPLES = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(0, 3))  # of each kind; 0: one fault of any
@@ -78,8 +78,10 @@ class World:
         """What could not be removed goes with the next round of housekeeping."""
         with contextlib.closing(sqlite3.connect(f"{self.server.store}/bough.db")) as db:
             known = {row[0] for table in ("branches", "templates") for row in db.execute(f"SELECT id FROM {table}")}
-        there = {n for room in ("branches", "layers") for n in os.listdir(f"{self.server.store}/{room}")}
-        return there <= known and not os.listdir(f"{self.server.store}/trash")
+        there = set(os.listdir(f"{self.server.store}/branches"))
+        if layers_of_nobody(self.server, known) or os.listdir(f"{self.server.store}/trash"):
+            return False
+        return there <= known
 
     def half_made(self):
         found = []
