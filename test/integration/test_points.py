@@ -10,6 +10,7 @@ import os
 import random
 import re
 import subprocess
+import threading
 
 import harness as h
 import pytest
@@ -143,10 +144,17 @@ def crash(server, point, *args, call=None):
         pid = server.pid()
     finally:
         del server.env["BOUGH_CRASH_AT"]
-    command = None
+    command, failed = None, []
+
+    def work():
+        try:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                call()
+        except BaseException as e:  # pylint: disable=broad-exception-caught # told below
+            failed.append(e)
+    caller = threading.Thread(target=work)
     if call:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            call()
+        caller.start()
     else:
         command = subprocess.Popen([h.BOUGH, *args, "--store", server.store], env=server.env,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -155,8 +163,14 @@ def crash(server, point, *args, call=None):
         h.wait_for(lambda: not h.is_alive(pid), f"the server has come to {point}", 30)
     finally:
         status = command.wait(60) if command else 1
+        if call:
+            caller.join(5)  # a statement waits for the next server where this one has closed the gate
         with contextlib.suppress(AssertionError):
             server.up()
+        if call:
+            caller.join(60)
+    if failed:
+        raise failed[0]
     return status == 0
 
 
