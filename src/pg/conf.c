@@ -497,6 +497,8 @@ static const setting insisted[] = {
     /* restore points follow checkpoints, and WAL from their beginning is replayed */
     {0, "checkpoint_completion_target", "0.2"},
     {14, "recovery_init_sync_method", "syncfs"},
+    /* replay begins at a checkpoint, so that a page comes by its image: nothing has to be read */
+    {15, "recovery_prefetch", "off"},
     /* the log is read for error messages: in English, on standard error */
     {0, "log_destination", "stderr"},
     {0, "logging_collector", "off"},
@@ -539,6 +541,7 @@ static void add_size(text *t, int quarters, bool insists) {
  */
 static const setting following[] = {
     {0, "hot_standby", "on"},
+    {15, "recovery_prefetch", "try"},
     {0, "recovery_target_timeline", "current"},
     /* a slot, so that WAL stays until it is received, which ends with the connection */
     {0, "wal_receiver_create_temp_slot", "on"},

@@ -605,6 +605,7 @@ int bough_pages_materialise(bough_file *f) {
  * be durable: what postgres asks to be safe may have been written before the seal.
  */
 static int sync_once(bough_file *f, bool data_only) {
+    if (atomic_load(&bough.shm->defers_sync)) return 0;
     if ((f->epoch != atomic_load(&bough.shm->epoch) ||
          (!f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD)) &&
         refresh(f) != 0)

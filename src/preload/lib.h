@@ -59,6 +59,8 @@ typedef struct bough_lib {
     bough_view view;
     unsigned level_fds;
     unsigned level_fds_max;
+    void *shared; /* the memory that postgres shares with its children, which inherit this */
+    size_t shared_bytes;
     int files_end; /* no file has a descriptor as high as this */
     bough_file *files[BOUGH_MAX_FDS];
 } bough_lib;

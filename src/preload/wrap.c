@@ -379,7 +379,8 @@ EXPORT int syncfs(int fd) {
 }
 
 EXPORT int sync_file_range(int fd, off64_t at, off64_t n, unsigned flags) {
-    if (is_pages(fd) && !bough.files[fd]->fd_is_head) return 0;
+    if (is_pages(fd) && (!bough.files[fd]->fd_is_head || atomic_load(&bough.shm->defers_sync)))
+        return 0;
     return (int)syscall(SYS_sync_file_range, fd, at, n, flags);
 }
 
@@ -401,7 +402,13 @@ EXPORT void *mmap(void *hint, size_t n, int protection, int flags, int fd, off_t
         errno = ENODEV;
         return MAP_FAILED;
     }
-    return (void *)syscall(SYS_mmap, hint, n, protection, flags, fd, at);
+    void *memory = (void *)syscall(SYS_mmap, hint, n, protection, flags, fd, at);
+    if (bough.active && memory != MAP_FAILED && (flags & MAP_SHARED) && (flags & MAP_ANONYMOUS) &&
+        n > bough.shared_bytes) {
+        bough.shared = memory;
+        bough.shared_bytes = n;
+    }
+    return memory;
 }
 void *mmap64(void *hint, size_t n, int protection, int flags, int fd, off64_t at) ALIAS(mmap);
 

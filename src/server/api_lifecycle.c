@@ -7,6 +7,7 @@
 #include "server/answer.h"
 #include "server/api.h"
 #include "server/body.h"
+#include "server/computes.h"
 #include "server/lifecycle.h"
 
 /* Take the expiry from "expires_at" or "ttl_interval_seconds". */
@@ -179,7 +180,9 @@ int api_branch_detach(request *rq, bough_error *err) {
     if (!rc) rc = lock_take(srv->locks, row.id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     /* what it stands on is durable, and does not ask who made it */
-    rc = bough_store_sync(NULL, srv->store, row.id, err);
+    bough_shm *live = NULL;
+    rc = computes_shm(&live, srv, row.id, err);
+    if (!rc) rc = bough_store_sync(NULL, srv->store, row.id, live, err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc) rc = bough_catalogue_end(srv->cat, detach(&operations, rq, &row, err), err);
     lock_drop(srv->locks, row.id);

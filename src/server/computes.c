@@ -701,7 +701,9 @@ void computes_stop_all(server *srv) {
 /* (locked) Sync, then write the configuration without hold_wal. */
 static int sync_branch(server *srv, const char *branch, bough_error *err) {
     bool advanced = false;
-    int rc = bough_store_sync(&advanced, srv->store, branch, err);
+    bough_shm *live;
+    int rc = computes_shm(&live, srv, branch, err);
+    if (!rc) rc = bough_store_sync(&advanced, srv->store, branch, live, err);
     const entry *e = computes_get(srv, branch);
     if (rc || !advanced || !e || !e->compute || !bough_compute_running(e->compute)) return rc;
     return computes_reconfigure(srv, e, err);

@@ -1,5 +1,4 @@
-/* Branching: adopting a plain cluster, taking a moment of a parent, durability of what a branch
- * stands on. */
+/* Branching: adopting a plain cluster, taking a moment of a parent. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,144 +39,6 @@ int bough_child_name(bough_store *store, const char *temp, const char *branch, b
     rc = bough_fsync_path(path, err);
     /* nobody will be told of it: it must not keep the next one from its name */
     if (rc) bough_ignore(bough_store_discard(store, "branches", branch, NULL));
-    return rc;
-}
-
-/* ---- layers that are not durable yet
- * ---------------------------------------------------------------- */
-
-static bool all_durable(const bough_store *store, const bough_layers *layers) {
-    for (size_t i = 0; i < layers->n; i++)
-        if (!bough_layer_is_durable(store, layers->dir[i])) return false;
-    return true;
-}
-
-/* Note in a new branch that it may have to start again from its first image: the file "pending" and
- * that image. */
-static int pending_write(const bough_moment *m, const char *dir, bough_error *err) {
-    char path[BOUGH_PATH_MAX], boot[64];
-    int rc = bough_boot_id(boot, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/control.first", dir);
-    if (!rc) rc = bough_write_file(path, m->control, m->control_bytes, 0600, err);
-    if (!rc) rc = bough_path(path, sizeof path, err, "%s/pending", dir);
-    if (!rc) rc = bough_write_file(path, boot, strlen(boot), 0600, err);
-    return rc;
-}
-
-bool bough_store_sync_pending(const bough_store *store, const char *branch) {
-    char path[BOUGH_PATH_MAX];
-    return child_path(path, store, branch, "/pending", NULL) == 0 && access(path, F_OK) == 0;
-}
-
-/* In "pending" in the place of the boot's id. */
-#define MARK "refused"
-
-int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    int rc = child_path(path, store, branch, "/pending", err);
-    if (rc || access(path, F_OK) != 0) return rc;
-    return bough_write_file(path, MARK, strlen(MARK), 0600, err);
-}
-
-bool bough_pending_is_marked(const bough_store *store, const char *branch) {
-    char path[BOUGH_PATH_MAX], *text = NULL;
-    size_t n;
-    if (child_path(path, store, branch, "/pending", NULL) != BOUGH_OK ||
-        bough_read_file(&text, &n, path, 4096, NULL) != BOUGH_OK)
-        return false;
-    bool is_it = strcmp(text, MARK) == 0;
-    free(text);
-    return is_it;
-}
-
-/* Whether a branch that waits for its layers has to go back to its first control. */
-static int must_return(bool *must, const bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE], *text = NULL;
-    size_t n;
-    bough_layers layers;
-    *must = false;
-    int rc = bough_layers_read(&layers, store, branch, err);
-    if (rc) return rc;
-    bool durable = all_durable(store, &layers), refused = bough_store_is_refused(store, branch);
-    bough_layers_free(&layers);
-    rc = bough_boot_id(boot, err);
-    if (!rc) rc = child_path(path, store, branch, "/pending", err);
-    if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
-    if (!rc) *must = strcmp(text, MARK) == 0 || (!durable && (refused || strcmp(text, boot) != 0));
-    free(text);
-    return rc;
-}
-
-/*
- * The machine was started anew before the layers under the branch were made durable, or the disk
- * refused to make them so: pages in them may be lost. The branch's own checkpoints do not vouch for
- * those, so it goes back to its first pg_control; the WAL since then was kept.
- */
-int bough_store_settle(bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX], *text = NULL;
-    size_t n;
-    bool must;
-    if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
-    int rc = must_return(&must, store, branch, err);
-    if (rc || !must) return rc;
-    rc = child_path(path, store, branch, "/control.first", err);
-    if (!rc) rc = bough_read_file(&text, &n, path, 8192, err);
-    if (!rc) rc = child_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
-    if (!rc) {
-        rc = bough_write_file(path, text, n, 0600, err);
-        free(text);
-    }
-    BOUGH_POINT(rc, "settle.control-written");
-    /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as
-     * they are */
-    if (!rc) rc = child_path(path, store, branch, "/pending", err);
-    if (rc) return rc;
-    pthread_mutex_lock(&store->places); /* or it is marked when it is no more */
-    if (unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
-    pthread_mutex_unlock(&store->places);
-    return rc;
-}
-
-/* All layers are durable: the branch waits no more, but where it has to go back. */
-static int end_pending(bool *was_pending, bough_store *store, const char *branch,
-                       bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    int rc = child_path(path, store, branch, "/pending", err);
-    if (rc) return rc;
-    pthread_mutex_lock(&store->places);
-    if (bough_pending_is_marked(store, branch)) {
-        bough_fail(err, BOUGH_E_SYS,
-                   "branch \"%s\" has to replay its WAL, since the disk had refused a layer: "
-                   "Input/output error",
-                   branch);
-        rc = bough_hint(err, "It is stopped for that; retry then.");
-    } else {
-        *was_pending = unlink(path) == 0;
-    }
-    pthread_mutex_unlock(&store->places);
-    return rc;
-}
-
-int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    bough_layers layers;
-    bool was_pending = false;
-    if (advanced) *advanced = false;
-    int rc = bough_layers_read(&layers, store, branch, err);
-    if (rc) return rc;
-    for (size_t i = layers.n; !rc && i-- > 0;) {
-        if (bough_layer_is_durable(store, layers.dir[i])) continue;
-        rc = bough_layer_sync(store, layers.dir[i], err);
-        BOUGH_POINT(rc, "sync.layer-durable");
-    }
-    bough_layers_free(&layers);
-    BOUGH_POINT(rc, "sync.all-durable");
-    if (!rc) rc = end_pending(&was_pending, store, branch, err);
-    if (rc || !was_pending) return rc;
-    if (advanced) *advanced = true;
-    BOUGH_POINT(rc, "sync.pending-removed");
-    rc = child_path(path, store, branch, "/control.first", err);
-    if (!rc) unlink(path);
     return rc;
 }
 
@@ -259,7 +120,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
         rc = bough_fail_sys(err, errno, "could not move \"%s\"", pgdata);
     BOUGH_POINT(rc, "adopt.pgdata-moved");
     if (!rc) rc = bough_layers_read(&one, store, suffixed, err);
-    if (!rc) rc = bough_child_settle(store, suffixed, m, &one, err);
+    if (!rc) rc = bough_child_settle(store, suffixed, m, &one, 0, err);
     bough_layers_free(&one);
     if (!rc) rc = bough_fsync_tree(temp, err);
     BOUGH_POINT(rc, "adopt.stacked");
@@ -295,7 +156,7 @@ static int link_moment(void *context, const bough_moment *moment, const char *pg
 }
 
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
-                       const bough_layers *layers, bough_error *err) {
+                       const bough_layers *layers, uint64_t replay_bytes, bough_error *err) {
     char path[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX];
     int rc = child_path(path, store, dir, "/history", err);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
@@ -304,7 +165,8 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
     BOUGH_POINT(rc, "fork.stack-written");
     if (!rc) rc = bough_point_write_first(store, dir, moment, pgdata, err);
     if (!rc) rc = child_path(path, store, dir, "", err);
-    if (!rc && !all_durable(store, layers)) rc = pending_write(moment, path, err);
+    if (!rc && (replay_bytes || !bough_layers_are_durable(store, layers)))
+        rc = bough_pending_write(moment, path, replay_bytes, err);
     return rc;
 }
 
@@ -316,7 +178,7 @@ static int settle_child(taking *t, const char *child, bough_error *err) {
     int rc = bough_moment_finish(&t->moment, t->dest, BOUGH_CONTROL_NAME, err);
     BOUGH_POINT(rc, "fork.control-written");
     if (!rc) rc = bough_layers_read(&layers, t->store, t->parent, err);
-    if (!rc) rc = bough_child_settle(t->store, suffixed, &t->moment, &layers, err);
+    if (!rc) rc = bough_child_settle(t->store, suffixed, &t->moment, &layers, 0, err);
     bough_layers_free(&layers);
     BOUGH_POINT(rc, "fork.pending-written");
     if (!rc) rc = bough_child_name(t->store, t->temp, child, err);
@@ -334,7 +196,7 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     /* a child's first image must not depend on WAL that only its parent's first image has */
     if (!live && (rc = bough_store_settle(store, parent, err)) != 0) return rc;
     if (bough_store_sync_pending(store, parent) &&
-        (rc = bough_store_sync(NULL, store, parent, err)) != 0)
+        (rc = bough_store_sync(NULL, store, parent, live, err)) != 0)
         return rc;
     taking *t = calloc(1, sizeof *t);
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");

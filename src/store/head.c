@@ -204,6 +204,7 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     rc = bough_seal_complete(store, branch, &layers, err);
     if (!rc) rc = bough_head_scan(shm, fd, store, branch, pgdata, &layers, err);
     bough_layers_free(&layers);
+    if (!rc) bough_pending_tell((*shm)->header, store, branch);
     return rc;
 }
 

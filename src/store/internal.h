@@ -238,14 +238,24 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
 /* ---- fork.c ---- */
 /* Whether a branch can be made under this id. */
 int bough_child_check(const bough_store *store, const char *branch, bough_error *err);
-/* Give BRANCHES/DIR, a child in the making with its pgdata, a stack and its first restore point. */
+/* Give BRANCHES/DIR, a child in the making with its pgdata, a stack and its first restore point.
+ * replay_bytes: of WAL that its first start replays, at a moment of the past; else 0. */
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
-                       const bough_layers *layers, bough_error *err);
+                       const bough_layers *layers, uint64_t replay_bytes, bough_error *err);
 /*
  * Give the directory TEMP, which has its stack, the name of a branch, durably. Not while references
  * are counted: who reads one name after the other would see it under neither.
  */
 int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err);
+
+/* ---- pending.c ---- */
+bool bough_layers_are_durable(const bough_store *store, const bough_layers *layers);
+/* Note in DIR, a branch in the making, that it may have to start again from its first image. Where
+ * it replays much, since its own files will not be durable either. */
+int bough_pending_write(const bough_moment *m, const char *dir, uint64_t replay_bytes,
+                        bough_error *err);
+/* Tell the library of a compute about to start what there is to defer and to replay. */
+void bough_pending_tell(bough_header *live, const bough_store *store, const char *branch);
 /* (store->places) Note that a branch which waits for its layers goes back to its first control at
  * its next start, even where they are durable by then; and whether it does. */
 int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err);

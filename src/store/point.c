@@ -350,6 +350,7 @@ static int find_cut(at *a, const bough_target *target, const bough_header *live,
 static int make_child(at *a, bough_error *err) {
     char point[160], from[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX], suffixed[80];
     bough_layers layers = {NULL, 0};
+    uint64_t replay = a->found.cut > a->point.redo ? a->found.cut - a->point.redo : 0;
     (void)snprintf(point, sizeof point, "%s/points/%s", a->branch, a->point.name);
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", a->child);
     int rc = branch_path(from, a->store, point, "", err);
@@ -359,7 +360,7 @@ static int make_child(at *a, bough_error *err) {
     if (!rc) rc = link_wal(a, err);
     if (!rc) rc = bough_moment_finish(&a->moment, a->dest, BOUGH_CONTROL_NAME, err);
     if (!rc) rc = bough_layers_read(&layers, a->store, point, err);
-    if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, err);
+    if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, replay, err);
     bough_layers_free(&layers);
     return rc ? rc : bough_child_name(a->store, a->temp, a->child, err);
 }

@@ -126,15 +126,17 @@ BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store
                                        const char *branch, const bough_shm *live, bough_error *err);
 
 /**
- * Make every layer below a branch durable (fsync). Called in the background after a fork of a live
- * parent. Until it has returned, a power cut makes the branch start again from its first image (no
- * loss: its WAL is kept).
+ * (the branch's lock) Make every layer below a branch durable (fsync), and the files of a branch of
+ * the past, whose compute leaves that to us. Called in the background after the branch was made.
+ * Until it has returned, a power cut makes the branch start again from its first image (no loss:
+ * its WAL is kept).
  *
+ * @param live           Shared memory of the branch's compute, if that runs; else NULL.
  * @param[out] advanced  May be NULL. Whether the branch was waiting for this (its wal_keep_size may
  * be lowered).
  */
 BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch,
-                                 bough_error *err);
+                                 bough_shm *live, bough_error *err);
 
 /** (the branch's lock; its compute is stopped) Where a branch awaits bough_store_sync() and what it
  * stands on may be lost, let it go back to its first control, so that it replays all that there is
@@ -174,7 +176,7 @@ void bough_store_note_refused(bough_store *store);
  * disk has of it is not known. A branch that awaits bough_store_sync() replays all that there is
  * since it was made at its next start, and needs no more of it. */
 bool bough_store_is_refused(const bough_store *store, const char *branch);
-/** Whether layers below the branch still await bough_store_sync(). */
+/** Whether the branch, or what it stands on, still awaits bough_store_sync(). */
 bool bough_store_sync_pending(const bough_store *store, const char *branch);
 
 /**

@@ -185,7 +185,7 @@ int bough_boot_id(char out[BOUGH_BOOT_ID_SIZE], bough_error *err) {
 #endif
     int rc = bough_read_file(&text, &n, path, 4096, err);
     if (rc) return rc;
-    (void)snprintf(out, BOUGH_BOOT_ID_SIZE, "%.40s", text);
+    (void)snprintf(out, BOUGH_BOOT_ID_SIZE, "%.*s", (int)strcspn(text, "\n"), text);
     free(text);
     return BOUGH_OK;
 }

@@ -375,9 +375,9 @@ class Project:
         at = args.index("--") if "--" in args else len(args)
         return args[:at] + ["--project", self.id] + args[at:]
 
-    def branch(self, name, parent=None, **kw):
+    def branch(self, name, parent=None, at=None, **kw):
         """Create; returns what --json prints."""
-        more = ["--parent", parent] if parent else []
+        more = (["--parent", parent] if parent else []) + (["--at", at] if at else [])
         return self.json("branch", "create", name, *more, **kw)
 
     def branches(self):

@@ -3,6 +3,7 @@ import contextlib
 import glob
 import os
 import re
+import re
 
 import harness as h
 import psycopg2
@@ -202,6 +203,31 @@ def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
         assert p.one(branch, "SELECT count(*) FROM r WHERE id < 0") == 1000
     for branch in ("made", "sibling", "after", "parent"):
         h.assert_clean(p, branch)
+
+
+def test_a_branch_of_the_past_that_the_disk_refuses_replays_all_again(pair):
+    """Its compute leaves it to boughd to make its files durable."""
+    fault, _, _, p = pair
+    p.branch("parent")
+    p.sql("parent", "CREATE TABLE r AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 1000) g")
+    at = p.one("parent", "SELECT pg_current_wal_flush_lsn()")
+    with fault.failing("sync", "EIO", path="*/branches/*/pgdata/base/*", program="boughd"):
+        p.branch("past", "parent", at=at)
+        branch = p.get("past")["id"]
+        p.sql("past", "UPDATE r SET id = -id WHERE id <= 10")
+        h.wait_for(lambda: fault.fired, "boughd has made the branch durable")
+    await_settled(p, "past")
+    assert p.one("past", "SELECT count(*) FROM r WHERE id < 0") == 10
+    with open(f"{p.server.store}/branches/{branch}/postgres.log", encoding="utf-8", errors="replace") as f:
+        starts = re.findall(r"redo starts at (\S+)", f.read())
+    assert len(starts) == 2 and starts[0] == starts[1], "it was ended, and has replayed all since it was made"
+    with p.admin("past") as c:
+        c.run("CHECKPOINT")
+    h.assert_clean(p, "past")
+    p.branch("after", "past")
+    assert p.one("after", "SELECT count(*) FROM r WHERE id < 0") == 10
+    for name in ("after", "past", "parent"):
+        p.purge(name)
 
 
 def test_after_all_that_every_page_of_the_branch_is_right(pair):

@@ -28,6 +28,7 @@ POINTS = {
         "fork.stack-written": GONE, "fork.pending-written": GONE, "fork.child-named": GONE,
         "create.forked": GONE, "create.started": GONE, "create.committed": THERE, "create.ready": THERE,
         "sync.layer-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
+    "create-at": {"sync.head-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
     "create-from-sleeping": {
         "seal.gate-closed": GONE, "seal.head-moved:2": GONE, "seal.head-replaced:4": GONE,
         "seal.stack-replaced": GONE, "seal.directories-synced": GONE, "seal.indexed": GONE},
@@ -187,6 +188,22 @@ def test_a_branch_of_a_running_parent(state, point, outcome):
     expect(name in state.p.branches(), outcome, acknowledged)
     if name not in state.p.branches():
         state.p.branch(name)
+    with state.p.connect(name) as c:
+        state.bank.check(c)
+    state.p.purge(name)
+    state.check()
+
+
+@cases("create-at")
+def test_a_branch_of_a_moment(state, point, outcome):
+    name = state.name()
+    state.p.sql("main", "UPDATE pgbench_tellers SET filler = 'something to replay'")
+    at = state.p.one("main", "SELECT pg_current_wal_flush_lsn()")
+    acknowledged = crash(state.server, point, "branch", "create", name, "--at", at, "--project", state.p.id)
+    expect(name in state.p.branches(), outcome, acknowledged)
+    assert state.p.one(name, "SELECT count(*) FROM pgbench_tellers WHERE filler LIKE 'something%'")
+    pending = f"{state.server.store}/branches/{state.p.get(name)['id']}/pending"
+    h.wait_for(lambda: not os.path.exists(pending), "it is durable")
     with state.p.connect(name) as c:
         state.bank.check(c)
     state.p.purge(name)

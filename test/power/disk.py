@@ -172,7 +172,7 @@ class Disk:
 
     def _at(self, path):
         """The directory and the last name of a path, as processes see it."""
-        inode, parts = self.root, path.rstrip("/").split("/")
+        inode, parts = self.root, os.path.normpath(path).split("/")  # no name of a directory is a link
         for part in parts[:-1]:
             inode = inode.view.get(part) if inode else None
         return inode, parts[-1]

@@ -105,9 +105,15 @@ class Work:
         self.counter += 1
         name = f"n{self.counter}"
         self.recording.note(k="ask", branch=name, parent=parent)
-        self.p.branch(name, parent)
+        self.p.branch(name, parent, at=self.moment(parent) if self.chance.random() < 0.4 else None)
         self.recording.note(k="made", branch=name)
         self.branches.append(name)
+
+    def moment(self, parent):
+        """Where the parent's WAL is: the branch replays all since the last restore point."""
+        with contextlib.closing(psycopg2.connect(self.uri(parent), connect_timeout=20)) as c, c.cursor() as cur:
+            cur.execute("SELECT pg_current_wal_flush_lsn()")
+            return cur.fetchone()[0]
 
     def hurry(self, parent):
         """A branch, and checkpoints of its parent before the new layer can have been made durable."""
