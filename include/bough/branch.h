@@ -114,6 +114,11 @@ BOUGH_API void bough_branch_created_free(bough_branch_created *created);
 BOUGH_API BOUGH_CHECK int bough_branch_get_all(bough_branch_list **list, bough_client *client,
                                                const char *project, bough_error *err);
 
+/** The same, of each only what a table shows: `json` and the members that are not given are as
+ * where the server does not say. Faster where there are very many. */
+BOUGH_API BOUGH_CHECK int bough_branch_get_brief(bough_branch_list **list, bough_client *client,
+                                                 const char *project, bough_error *err);
+
 /** All deleted branches of a project that can be recovered. Free with bough_branch_list_free(). */
 BOUGH_API BOUGH_CHECK int bough_branch_get_deleted(bough_branch_list **list, bough_client *client,
                                                    const char *project, bough_error *err);

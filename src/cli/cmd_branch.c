@@ -140,7 +140,8 @@ int cmd_branch_list(const cli_args *args, bough_error *err) {
     int rc = cli_connect_project(&client, &project, args, err);
     if (!rc)
         rc = (cli_get(args, "deleted") ? bough_branch_get_deleted
-                                       : bough_branch_get_all)(&list, client, project->id, err);
+              : args->json             ? bough_branch_get_all
+                                       : bough_branch_get_brief)(&list, client, project->id, err);
     if (!rc) rc = args->json ? list_json(list, err) : print_list(list, err);
     bough_branch_list_free(list);
     bough_project_free(project);

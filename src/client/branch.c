@@ -10,8 +10,9 @@
 #include "client/request.h"
 #include "util/error.h"
 
-static void fill(void *item, void *box, const json_t *object) {
+static void fill_brief(void *item, void *box, const json_t *object) {
     bough_branch *b = item;
+    (void)box;
     b->id = bough_json_text(object, "id");
     b->name = bough_json_text(object, "name");
     b->project_id = bough_json_text(object, "project_id");
@@ -27,7 +28,7 @@ static void fill(void *item, void *box, const json_t *object) {
     b->depth = bough_json_int(object, "depth");
     b->is_default = json_is_true(json_object_get(object, "default"));
     b->is_protected = json_is_true(json_object_get(object, "protected"));
-    b->json = bough_box_text(box, object);
+    b->json = "";
     b->expires_at = bough_json_text(object, "expires_at");
     b->expiry_state = bough_json_text(object, "expiry_state");
     b->expires_in_seconds = (int64_t)bough_json_count(object, "expires_in_seconds");
@@ -35,6 +36,11 @@ static void fill(void *item, void *box, const json_t *object) {
     b->expiry_warning = json_is_true(json_object_get(object, "expiry_warning"));
     b->deleted_at = bough_json_text(object, "deleted_at");
     b->recoverable_seconds = (int64_t)bough_json_count(object, "recoverable_seconds");
+}
+
+static void fill(void *item, void *box, const json_t *object) {
+    fill_brief(item, box, object);
+    ((bough_branch *)item)->json = bough_box_text(box, object);
 }
 
 /* A box of its own for one object, part of `object`'s answer. */
@@ -148,6 +154,20 @@ int bough_branch_get_all(bough_branch_list **list, bough_client *client, const c
     return rc;
 }
 
+int bough_branch_get_brief(bough_branch_list **list, bough_client *client, const char *project,
+                           bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *all = NULL;
+    *list = NULL;
+    int rc =
+        bough_request_path(path, sizeof path, err, "/projects/%s/branches?brief=true", project);
+    if (!rc) rc = bough_find_pages(&all, client, path, "branches", 0, err);
+    if (rc) return rc;
+    *list = bough_box_list_new(all, all, sizeof(bough_branch), fill_brief);
+    json_decref(all);
+    return *list ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+}
+
 void bough_branch_list_free(bough_branch_list *list) {
     bough_box_free(list);
 }
@@ -163,14 +183,30 @@ static int find_default(json_t **found, const json_t *all, bough_error *err) {
     return rc;
 }
 
+/* Those in whose name or id it is found. */
+static int search(json_t **some, bough_client *client, const char *project, const char *text,
+                  bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches?search=%s", project,
+                                text);
+    return rc ? rc : bough_find_pages(some, client, path, "branches", 0, err);
+}
+
 int bough_branch_find(bough_branch **branch, bough_client *client, const char *project,
                       const char *name, bough_error *err) {
     *branch = NULL;
     json_t *all = NULL, *found = NULL;
-    int rc = read_all(&all, client, project, err);
-    if (!rc)
-        rc = name ? bough_find_named(&found, all, "branch", name, err)
-                  : find_default(&found, all, err);
+    int rc = name ? search(&all, client, project, name, err) : BOUGH_OK;
+    if (!rc && name && bough_find_named(&found, all, "branch", name, NULL) != BOUGH_OK) {
+        json_decref(all); /* the nearest may have another spelling */
+        all = NULL;
+    }
+    if (!rc && !all) {
+        rc = read_all(&all, client, project, err);
+        if (!rc)
+            rc = name ? bough_find_named(&found, all, "branch", name, err)
+                      : find_default(&found, all, err);
+    }
     if (!rc) rc = bough_branch_boxed(branch, found, err);
     json_decref(all);
     return rc;

@@ -32,13 +32,14 @@ int bough_find_pages(json_t **all, bough_client *client, const char *path, const
     for (int pages = 0; !rc && pages < PAGES_MAX; pages++) {
         char query[BOUGH_REQUEST_PATH_MAX] = "", full[BOUGH_REQUEST_PATH_MAX * 2];
         if (page && cursor)
-            rc = bough_request_path(query, sizeof query, err, "?limit=%d&cursor=%s", page, cursor);
+            rc = bough_request_path(query, sizeof query, err, "limit=%d&cursor=%s", page, cursor);
         else if (page)
-            rc = bough_request_path(query, sizeof query, err, "?limit=%d", page);
+            rc = bough_request_path(query, sizeof query, err, "limit=%d", page);
         else if (cursor)
-            rc = bough_request_path(query, sizeof query, err, "?cursor=%s", cursor);
+            rc = bough_request_path(query, sizeof query, err, "cursor=%s", cursor);
         if (rc) break;
-        (void)snprintf(full, sizeof full, "%s%s", path, query);
+        const char *mark = !*query ? "" : strchr(path, '?') ? "&" : "?";
+        (void)snprintf(full, sizeof full, "%s%s%s", path, mark, query);
         rc = bough_request_send(&answer, client, &(bough_request){.method = "GET", .path = full},
                                 err);
         if (rc) break;

@@ -12,7 +12,7 @@
  * Read all pages of a list.
  *
  * @param[out] all  An array; the caller decrefs.
- * @param path      Without a query.
+ * @param path      May have a query.
  * @param member    Member of the answer that holds the list.
  * @param page      Items asked for at a time; 0 leaves that to the server.
  */

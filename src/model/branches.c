@@ -5,7 +5,7 @@
     "SELECT b.id, b.project_id, coalesce(b.freed_name, b.name), b.parent_id,"                      \
     " coalesce(p.freed_name, p.name), b.state, b.is_default, b.created_ms, b.updated_ms,"          \
     " b.is_protected, b.expires_ms, b.ttl_seconds, b.expiry_cascades, b.expiry_warnings,"          \
-    " b.deleted_ms, (SELECT count(*) FROM branches c WHERE c.parent_id = b.id AND"                 \
+    " b.deleted_ms, EXISTS (SELECT 1 FROM branches c WHERE c.parent_id = b.id AND"                 \
     " c.deleted_ms IS NULL AND NOT c.is_look), b.is_snapshot, b.is_look,"                          \
     " (SELECT count(*) FROM origins o WHERE o.branch_id = b.id),"                                  \
     " (SELECT count(*) FROM restored r WHERE r.branch_id = b.id)"                                  \
@@ -28,7 +28,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->expiry_cascades = sqlite3_column_int(stmt, 12) != 0;
     row->expiry_warnings = sqlite3_column_int(stmt, 13);
     row->deleted_ms = sqlite3_column_int64(stmt, 14);
-    row->live_children = sqlite3_column_int64(stmt, 15);
+    row->has_live_children = sqlite3_column_int(stmt, 15) != 0;
     row->is_snapshot = sqlite3_column_int(stmt, 16) != 0;
     row->is_look = sqlite3_column_int(stmt, 17) != 0;
     row->has_origin = sqlite3_column_int(stmt, 18) != 0;

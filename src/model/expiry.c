@@ -86,9 +86,8 @@ int bough_rule_may_delete(const bough_branch_row *row, bough_error *err) {
     if (row->is_default)
         return bough_fail(err, BOUGH_E_PRECONDITION, "the default branch cannot be deleted");
     int rc = bough_rule_may_change(row, "deleted", err);
-    if (rc || row->live_children == 0) return rc;
-    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has %lld child branch%s", row->name,
-                     (long long)row->live_children, row->live_children == 1 ? "" : "es");
+    if (rc || !row->has_live_children) return rc;
+    (void)bough_fail(err, BOUGH_E_CONFLICT, "branch \"%.200s\" has child branches", row->name);
     (void)bough_hint(err, "Delete the branches made from it first.");
     return BOUGH_E_CONFLICT;
 }

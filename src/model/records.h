@@ -78,16 +78,16 @@ typedef struct bough_branch_row {
     char state[16];                    /**< "ready" or "failed" */
     bool is_default, is_protected;
     int64_t created_ms, updated_ms;
-    int64_t expires_ms;    /**< 0: never */
-    int64_t ttl_seconds;   /**< how long it had to live when expires_ms was set */
-    bool expiry_cascades;  /**< takes its children along; else it waits for their end */
-    int expiry_warnings;   /**< how many were given: 0 to 2 (model/expiry.h) */
-    int64_t deleted_ms;    /**< recoverable since then; 0: not deleted */
-    int64_t live_children; /**< read only: children that are neither deleted nor looks */
-    bool is_look;          /**< read-only, and removed when it expires and nobody uses it */
-    bool is_snapshot;      /**< read only: holds the contents of a snapshot (model/snapshots.h) */
-    bool was_snapshot;     /**< read only: restored from one */
-    bool has_origin;       /**< read only: it begins at a moment of the past, or was restored */
+    int64_t expires_ms;     /**< 0: never */
+    int64_t ttl_seconds;    /**< how long it had to live when expires_ms was set */
+    bool expiry_cascades;   /**< takes its children along; else it waits for their end */
+    int expiry_warnings;    /**< how many were given: 0 to 2 (model/expiry.h) */
+    int64_t deleted_ms;     /**< recoverable since then; 0: not deleted */
+    bool has_live_children; /**< read only: that are neither deleted nor looks */
+    bool is_look;           /**< read-only, and removed when it expires and nobody uses it */
+    bool is_snapshot;       /**< read only: holds the contents of a snapshot (model/snapshots.h) */
+    bool was_snapshot;      /**< read only: restored from one */
+    bool has_origin;        /**< read only: it begins at a moment of the past, or was restored */
 } bough_branch_row;
 
 /** What the server last knew of the time (server/clock.h). */

@@ -137,7 +137,7 @@ static json_t *seconds_until(int64_t ms, int64_t now_ms) {
 static const char *expiry_state(server *srv, const bough_branch_row *row, const clock_moment *m) {
     if (row->expires_ms > m->now_ms)
         return m->is_held && row->expires_ms <= m->wall_ms ? "held" : "pending";
-    if (!row->live_children) return "due";
+    if (!row->has_live_children) return "due";
     return !row->expiry_cascades || flow_is_blocked(srv, row->id) ? "waiting" : "due";
 }
 
@@ -202,6 +202,27 @@ json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usag
     set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
     set(b, "depth", json_integer((json_int_t)usage->depth));
     set(b, "logical_size", json_integer((json_int_t)(usage->own_bytes + usage->shared_bytes)));
+    return b;
+}
+
+json_t *answer_branch_brief(const bough_branch_row *row, const bough_usage *usage) {
+    char created[40];
+    json_t *b = json_object();
+    if (!b) return NULL;
+    set(b, "id", json_string_nocheck(row->id));
+    set(b, "name", json_string(row->name));
+    set(b, "current_state", json_string_nocheck(row->state));
+    set(b, "default", json_boolean(row->is_default));
+    set(b, "protected", json_boolean(row->is_protected));
+    if (*row->parent_id) {
+        set(b, "parent_id", json_string_nocheck(row->parent_id));
+        set(b, "parent_name", json_string(row->parent_name));
+    }
+    answer_time(created, sizeof created, row->created_ms);
+    set(b, "created_at", json_string_nocheck(created));
+    if (!usage) return b;
+    set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
+    set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
     return b;
 }
 

@@ -18,6 +18,8 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief);
 
 /** What the row and the bytes alone tell of a branch. `usage` NULL: they are not known. */
 json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usage);
+/** Of that, what a table of branches shows. */
+json_t *answer_branch_brief(const bough_branch_row *row, const bough_usage *usage);
 /** Whether there is more: what the time, or other tables, tell of it; and add that. */
 bool answer_branch_has_more(const bough_branch_row *row);
 void answer_branch_more(json_t *branch, server *srv, const bough_branch_row *row);

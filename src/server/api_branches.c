@@ -123,7 +123,8 @@ static size_t filter(bough_branch_row *rows, size_t n, const request *rq) {
 /* As text at once: a tree of a thousand branches would be megabytes. `next`: where the next page
  * begins; 0 on the last: clients go on while it is there. */
 static int write_list(request *rq, const bough_project_row *project, const bough_branch_row *rows,
-                      size_t n, const json_t *annotations, size_t next, bough_error *err) {
+                      size_t n, const json_t *annotations, size_t next, bool is_brief,
+                      bough_error *err) {
     static const char head[] = "{\"branches\":[",
                       middle[] = "],\"annotations\":", tail[] = ",\"pagination\":";
     const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
@@ -135,7 +136,7 @@ static int write_list(request *rq, const bough_project_row *project, const bough
     bough_json_add(&out, head, sizeof head - 1);
     for (size_t i = 0; i < n && !out.failed; i++) {
         if (i) bough_json_add(&out, ",", 1);
-        listed_add(&out, rq->srv, &rows[i], project);
+        listed_add(&out, rq->srv, &rows[i], project, is_brief);
     }
     bough_json_add(&out, middle, sizeof middle - 1);
     bough_json_add_value(&out, annotations, JSON_COMPACT);
@@ -152,10 +153,11 @@ int api_branch_list(request *rq, bough_error *err) {
     bough_branch_row *rows = NULL;
     size_t n = 0;
     long long limit, from;
-    bool with_deleted;
+    bool with_deleted, is_brief;
     json_t *annotations = NULL;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_bool(&with_deleted, rq, "include_deleted", err);
+    if (!rc) rc = api_query_bool(&is_brief, rq, "brief", err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
     if (!rc) rc = api_query_int(&from, rq, "cursor", 0, 0, INT32_MAX, err);
     if (!rc)
@@ -170,8 +172,8 @@ int api_branch_list(request *rq, bough_error *err) {
     }
     size_t first = (size_t)from < n ? (size_t)from : n;
     size_t last = limit && first + (size_t)limit < n ? first + (size_t)limit : n;
-    rc =
-        write_list(rq, &project, rows + first, last - first, annotations, last < n ? last : 0, err);
+    rc = write_list(rq, &project, rows + first, last - first, annotations, last < n ? last : 0,
+                    is_brief, err);
     json_decref(annotations);
     free(rows);
     return rc;

@@ -18,7 +18,7 @@ typedef struct listed_text {
     struct listed_text *next;
     bough_branch_row row;
     bough_usage usage;
-    bool is_measured;
+    bool is_measured, is_brief;
     char *text;
     size_t size;
     double used_ms;
@@ -70,12 +70,13 @@ static void sweep(struct listed *l, double now_ms) {
     l->sweep_at = l->n * 2 > SWEEP_LEAST ? l->n * 2 : SWEEP_LEAST;
 }
 
-/* (mutex) Where the text of a branch is, or would be. */
-static listed_text **find(struct listed *l, const char *branch) {
+/* (mutex) Where a text of a branch is, or would be. */
+static listed_text **find(struct listed *l, const char *branch, bool is_brief) {
     unsigned hash = 2166136261U; /* FNV-1a */
     for (const char *p = branch; *p; p++) hash = (hash ^ (unsigned char)*p) * 16777619U;
     listed_text **at = &l->chains[hash % CHAINS];
-    while (*at && strcmp((*at)->row.id, branch) != 0) at = &(*at)->next;
+    while (*at && ((*at)->is_brief != is_brief || strcmp((*at)->row.id, branch) != 0))
+        at = &(*at)->next;
     return at;
 }
 
@@ -89,9 +90,9 @@ static bool is_same(const listed_text *t, const bough_branch_row *row, const bou
 
 /* Append what is kept. */
 static bool copy(bough_json_buffer *out, struct listed *l, const bough_branch_row *row,
-                 const bough_usage *usage, double now_ms) {
+                 const bough_usage *usage, bool is_brief, double now_ms) {
     pthread_mutex_lock(&l->mutex);
-    listed_text *t = *find(l, row->id);
+    listed_text *t = *find(l, row->id, is_brief);
     bool is_known = t && is_same(t, row, usage);
     if (is_known) {
         bough_json_add(out, t->text, t->size);
@@ -103,15 +104,16 @@ static bool copy(bough_json_buffer *out, struct listed *l, const bough_branch_ro
 
 /* Takes `text`. Where memory runs out it is written anew the next time. */
 static void keep(struct listed *l, const bough_branch_row *row, const bough_usage *usage,
-                 char *text, size_t size, double now_ms) {
+                 bool is_brief, char *text, size_t size, double now_ms) {
     pthread_mutex_lock(&l->mutex);
     if (l->n >= l->sweep_at) sweep(l, now_ms);
-    listed_text **at = find(l, row->id), *t = *at;
+    listed_text **at = find(l, row->id, is_brief), *t = *at;
     if (!t && (t = *at = calloc(1, sizeof *t))) l->n++;
     if (t) {
         free(t->text);
         memcpy(&t->row, row, sizeof *row);
         t->is_measured = usage != NULL;
+        t->is_brief = is_brief;
         if (usage) t->usage = *usage;
         t->text = text;
         t->size = size;
@@ -123,12 +125,12 @@ static void keep(struct listed *l, const bough_branch_row *row, const bough_usag
 }
 
 static void add_fixed(bough_json_buffer *out, server *srv, const bough_branch_row *row,
-                      const bough_usage *usage) {
+                      const bough_usage *usage, bool is_brief) {
     double now_ms = bough_now_ms();
     bough_json_buffer fresh = {0};
     size_t size;
-    if (copy(out, srv->listed, row, usage, now_ms)) return;
-    json_t *b = answer_branch_fixed(row, usage);
+    if (copy(out, srv->listed, row, usage, is_brief, now_ms)) return;
+    json_t *b = is_brief ? answer_branch_brief(row, usage) : answer_branch_fixed(row, usage);
     bough_json_add_value(&fresh, b, FLAGS);
     json_decref(b);
     char *text = bough_json_take(&fresh, &size);
@@ -137,7 +139,7 @@ static void add_fixed(bough_json_buffer *out, server *srv, const bough_branch_ro
         return;
     }
     bough_json_add(out, text, --size);
-    keep(srv->listed, row, usage, text, size, now_ms);
+    keep(srv->listed, row, usage, is_brief, text, size, now_ms);
 }
 
 /* What cannot be kept: the clock and other tables tell it. */
@@ -159,13 +161,13 @@ static void add_more(bough_json_buffer *out, server *srv, const bough_branch_row
 }
 
 void listed_add(bough_json_buffer *out, server *srv, const bough_branch_row *row,
-                const bough_project_row *project) {
+                const bough_project_row *project, bool is_brief) {
     bough_usage usage;
     char when[40], member[80];
     bool is_measured = usage_get(&usage, srv, row->id, USAGE_LISTED_MS);
-    add_fixed(out, srv, row, is_measured ? &usage : NULL);
+    add_fixed(out, srv, row, is_measured ? &usage : NULL, is_brief);
     if (answer_branch_has_more(row)) add_more(out, srv, row);
-    if (is_measured && answer_history_begins(when, sizeof when, project, &usage)) {
+    if (is_measured && !is_brief && answer_history_begins(when, sizeof when, project, &usage)) {
         int n = snprintf(member, sizeof member, ",\"history_begins_at\":\"%s\"", when);
         bough_json_add(out, member, (size_t)n);
     }

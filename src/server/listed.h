@@ -18,9 +18,10 @@ void listed_free(struct listed *listed);
  * Append a branch, as answer_branch() would tell it; its bytes may be as of a moment ago
  * (server/usages.h).
  * @param row      As the catalogue gave it: zeros where it holds nothing.
- * @param project  Its project.
+ * @param project   Its project.
+ * @param is_brief  Only what a table of branches shows, and what answer_branch_more() tells.
  */
 void listed_add(bough_json_buffer *out, server *srv, const bough_branch_row *row,
-                const bough_project_row *project);
+                const bough_project_row *project, bool is_brief);
 
 #endif

@@ -202,6 +202,7 @@ WRONG_TYPES = [
     ("POST", "P/branches", {"branch": {"protected": "yes"}}),
     ("PATCH", "B", {"branch": {"expires_at": "tomorrow"}}),
     ("POST", "B/recover", {"name": ""}), ("GET", "P/branches?include_deleted=1", None),
+    ("GET", "P/branches?brief=1", None),
     ("DELETE", "B?hard_delete=yes", None),
     ("PATCH", "B", {"branch": 1}),
     ("PATCH", "B", {"branch": {"name": " "}}), ("POST", "B/export", {}),
@@ -564,6 +565,11 @@ def test_branches_are_sorted_and_listed_page_by_page(api, shop):
         seen += [b["name"] for b in page["branches"]]
         query = f"&cursor={page['pagination']['next']}" if "next" in page["pagination"] else None
     assert query is None and seen == ["main", "sort-1", "sort-2", "sort-3"]
+    whole = api("GET", f"{shop.path}/branches?search=sort-")["branches"]
+    brief = api("GET", f"{shop.path}/branches?search=sort-&brief=true")["branches"]
+    for one, all_of_it in zip(brief, whole, strict=True):
+        assert "history_bytes" not in one and "updated_at" not in one
+        assert one == {name: all_of_it[name] for name in one} and one["own_bytes"] == all_of_it["own_bytes"]
     for one in made:
         api("DELETE", f"{shop.path}/branches/{one}")
 

@@ -56,6 +56,8 @@ CALL(branch_create, bough_branch_created, bough_branch_created_free,
      bough_branch_create_with(&out, c, "p-1", &branch_options, err))
 CALL(branch_all, bough_branch_list, bough_branch_list_free,
      bough_branch_get_all(&out, c, "p-1", err))
+CALL(branch_brief, bough_branch_list, bough_branch_list_free,
+     bough_branch_get_brief(&out, c, "p-1", err))
 CALL(branch_deleted, bough_branch_list, bough_branch_list_free,
      bough_branch_get_deleted(&out, c, "p-1", err))
 CALL(branch_find, bough_branch, bough_branch_free, bough_branch_find(&out, c, "p-1", "two", err))
@@ -130,6 +132,7 @@ static const struct client_call {
     int (*run)(bough_client *client, bough_error *err);
 } client_calls[] = {NAMED(branch_create),
                     NAMED(branch_all),
+                    NAMED(branch_brief),
                     NAMED(branch_deleted),
                     NAMED(branch_find),
                     NAMED(branch_default),

@@ -385,8 +385,9 @@ static void a_layer_that_the_disk_refused_is_vouched_for_by_nobody(void **unused
     atomic_store(&page.mode, FAULT_NONE);
     page.path[0] = '\0';
     assert_int_equal(atomic_load(&page.fired), 1);
-    /* the disk works again, but what it has is not known */
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), BOUGH_E_SYS);
+    /* the disk works again, but what it has is not known; any memory stands for that of a running
+     * compute, which has to end before the branch can go back */
+    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_sync_pending(store, "made"));
     assert_int_equal(bough_layers_read(&layers, store, "made", &err), 0);
     assert_false(bough_layer_is_durable(store, layers.dir[0]));
@@ -471,7 +472,7 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     const kind refusal = {"EIO", FAULT_ON, EIO, FAULT_CALL(FAULT_SYNC), false};
     (void)snprintf(page.path, sizeof page.path, "*/layers/*");
     arm(&refusal, 1);
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), BOUGH_E_SYS);
+    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_take_refused(store));
     assert_int_equal(bough_store_refused(&names, store, &err), 0);
     assert_string_equal(names[0], layer);
@@ -503,14 +504,14 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     assert_string_equal(before, after);
     assert_true(bough_layer_is_durable(store, layer));
     assert_false(bough_layer_is_refused(store, layer));
-    /* durable or not, the child has to go back */
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), BOUGH_E_SYS);
+    /* durable or not, the child has to go back, when its compute has ended */
+    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_sync_pending(store, "made"));
     assert_int_equal(bough_store_returning(&names, store, &err), 0);
     assert_string_equal(names[0], "made");
     assert_null(names[1]);
     bough_store_free_list(names);
-    assert_int_equal(bough_store_settle(store, "made", &err), 0);
+    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), 0);
     assert_false(bough_store_sync_pending(store, "made"));
     struct stat st;
     (void)at(path, "store/branches/made/pgdata/" BOUGH_CONTROL_NAME);

@@ -320,7 +320,7 @@ static void what_is_protected_default_or_a_parent_is_not_deleted(void **state) {
     bough_branch_row row = row_of("a", "a", "main");
     assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_OK);
     assert_int_equal(bough_rule_may_change(&row, "reset", NULL), BOUGH_OK);
-    row.live_children = 1;
+    row.has_live_children = true;
     assert_int_equal(bough_rule_may_delete(&row, NULL), BOUGH_E_CONFLICT);
     assert_int_equal(bough_rule_may_change(&row, "reset", NULL), BOUGH_OK);
     row.is_protected = true;
@@ -368,9 +368,9 @@ static void a_buried_branch_frees_its_name_and_can_come_back(void **state) {
     put("a", "work", "main", 0, false);
     put("b", "child", "a", 0, false);
     assert_int_equal(bough_endpoints_insert(cat, &endpoint, NULL), BOUGH_OK);
-    assert_int_equal(get("a").live_children, 1);
+    assert_true(get("a").has_live_children);
     assert_int_equal(bough_branches_bury(cat, "b", NOW, NULL), BOUGH_OK);
-    assert_int_equal(get("a").live_children, 0);
+    assert_false(get("a").has_live_children);
     assert_int_equal(bough_branches_bury(cat, "a", NOW, NULL), BOUGH_OK);
     assert_int_equal(bough_branches_bury(cat, "a", NOW + 5, NULL), BOUGH_OK); /* changes nothing */
     row = get("a");
