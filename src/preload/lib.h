@@ -59,8 +59,6 @@ typedef struct bough_lib {
     bough_view view;
     unsigned level_fds;
     unsigned level_fds_max;
-    void *shared; /* the memory that postgres shares with its children, which inherit this */
-    size_t shared_bytes;
     int files_end; /* no file has a descriptor as high as this */
     bough_file *files[BOUGH_MAX_FDS];
 } bough_lib;
@@ -98,6 +96,13 @@ int bough_pages_materialise(bough_file *f);
 /* Path of a temporary file beside `path`, and the head directory it needs. */
 int bough_temp_path(char *out, size_t size, const char *key);
 int bough_make_parent(const char *key);
+
+/* ---- memory.c: what postgres shares with its children ---- */
+void bough_memory_mapped(void *memory, size_t n);
+/* (the postmaster, before it has children) Give back what it has filled with zeros. */
+void bough_memory_give(void);
+/* (before WAL is read) Take what recovery will fill, if there is much to replay. */
+void bough_memory_take(void);
 
 /* ---- names.c: paths ---- */
 typedef struct bough_found {

@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "preload/lib.h"
 
@@ -47,22 +46,6 @@ static const char *wal_name(const char *key) {
     return strncmp(key, "pg_wal/", 7) == 0 ? key + 7 : "";
 }
 
-/*
- * Recovery is about to begin: have the memory that it fills, which postgres takes in order, from
- * the kernel at once and not at a fault for each 4 KiB. Page images are compressed: PAGES_OF_WAL
- * is less than pgbench makes of its WAL (3 to 5), so that nothing is taken that stays unused.
- */
-static void take_memory(void) {
-    enum { BEFORE_BUFFERS = 12 << 20, PAGES_OF_WAL = 2 };
-    uint64_t wal = atomic_load(&bough.shm->replay_bytes);
-    if (wal == 0 || atomic_exchange(&bough.shm->replay_bytes, 0) == 0 || !bough.shared) return;
-    uint64_t bytes = BEFORE_BUFFERS + PAGES_OF_WAL * wal;
-    if (bytes > bough.shared_bytes) bytes = bough.shared_bytes;
-    int saved = errno; /* since Linux 5.14; it may fail */
-    (void)madvise(bough.shared, bytes & ~(uint64_t)(WAL_PAGE - 1), MADV_POPULATE_WRITE);
-    errno = saved;
-}
-
 int bough_open_real(bough_path_class class, const char *path, const char *key, int flags,
                     mode_t mode) {
     char real[2048];
@@ -75,7 +58,7 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
     }
     if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC))) {
         unsigned t, l, s;
-        if (bough_parse_wal_name(wal_name(key), &t, &l, &s)) take_memory();
+        if (bough_parse_wal_name(wal_name(key), &t, &l, &s)) bough_memory_take();
         return sys_open(path, flags, mode);
     }
     if (bough_enter() != 0) return -1;

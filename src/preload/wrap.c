@@ -197,8 +197,10 @@ EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t room) {
 /* ---- writing
  * -------------------------------------------------------------------------------------- */
 
-/* The postmaster tells that it is ready by writing so into its pid file. */
+/* The postmaster tells by writing so into its pid file that it has all its memory and is about to
+ * have children, and that it is ready. */
 static void watch_pidfile(const void *buf, size_t n) {
+    if (memmem(buf, n, "\nstarting", 9)) bough_memory_give();
     if (bough.ready_fd < 0 || !memmem(buf, n, "\nready", 6)) return;
     uint64_t one = 1;
     (void)!sys_write(bough.ready_fd, &one, sizeof one);
@@ -403,11 +405,8 @@ EXPORT void *mmap(void *hint, size_t n, int protection, int flags, int fd, off_t
         return MAP_FAILED;
     }
     void *memory = (void *)syscall(SYS_mmap, hint, n, protection, flags, fd, at);
-    if (bough.active && memory != MAP_FAILED && (flags & MAP_SHARED) && (flags & MAP_ANONYMOUS) &&
-        n > bough.shared_bytes) {
-        bough.shared = memory;
-        bough.shared_bytes = n;
-    }
+    if (bough.active && memory != MAP_FAILED && (flags & MAP_SHARED) && (flags & MAP_ANONYMOUS))
+        bough_memory_mapped(memory, n);
     return memory;
 }
 void *mmap64(void *hint, size_t n, int protection, int flags, int fd, off64_t at) ALIAS(mmap);

@@ -208,11 +208,11 @@ def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
 def test_a_branch_of_the_past_that_the_disk_refuses_replays_all_again(pair):
     """Its compute leaves it to boughd to make its files durable."""
     fault, _, _, p = pair
-    p.branch("parent")
-    p.sql("parent", "CREATE TABLE r AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 1000) g")
-    at = p.one("parent", "SELECT pg_current_wal_flush_lsn()")
+    p.branch("before")
+    p.sql("before", "CREATE TABLE r AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 1000) g")
+    at = p.one("before", "SELECT pg_current_wal_flush_lsn()")
     with fault.failing("sync", "EIO", path="*/branches/*/pgdata/base/*", program="boughd"):
-        p.branch("past", "parent", at=at)
+        p.branch("past", "before", at=at)
         branch = p.get("past")["id"]
         p.sql("past", "UPDATE r SET id = -id WHERE id <= 10")
         h.wait_for(lambda: fault.fired, "boughd has made the branch durable")
@@ -224,9 +224,9 @@ def test_a_branch_of_the_past_that_the_disk_refuses_replays_all_again(pair):
     with p.admin("past") as c:
         c.run("CHECKPOINT")
     h.assert_clean(p, "past")
-    p.branch("after", "past")
-    assert p.one("after", "SELECT count(*) FROM r WHERE id < 0") == 10
-    for name in ("after", "past", "parent"):
+    p.branch("later", "past")
+    assert p.one("later", "SELECT count(*) FROM r WHERE id < 0") == 10
+    for name in ("later", "past", "before"):
         p.purge(name)
 
 
