@@ -214,7 +214,13 @@ def test_a_branch_of_the_past_that_the_disk_refuses_replays_all_again(pair):
     with fault.failing("sync", "EIO", path="*/branches/*/pgdata/base/*", program="boughd"):
         p.branch("past", "before", at=at)
         branch = p.get("past")["id"]
-        p.sql("past", "UPDATE r SET id = -id WHERE id <= 10")
+
+        def updated():
+            with contextlib.suppress(psycopg2.OperationalError):  # it may be ended in that moment
+                p.sql("past", "UPDATE r SET id = -id WHERE id BETWEEN 1 AND 10")
+                return True
+            return False
+        h.wait_for(updated, "the branch has been changed")
         h.wait_for(lambda: fault.fired, "boughd has made the branch durable")
     await_settled(p, "past")
     assert p.one("past", "SELECT count(*) FROM r WHERE id < 0") == 10
