@@ -159,9 +159,9 @@ def check_cuts(recording_dir, project_id, work_dir, wanted):
     return failed
 
 
-def keep(directory):
+def keep(directory, seed):
     """The records and the start of a run that failed, where they outlive the test."""
-    kept = os.path.join(os.environ.get("BOUGH_TEST_DIR", "/var/tmp"), f"bough-power-{SEED}-{os.getpid()}")
+    kept = os.path.join(os.environ.get("BOUGH_TEST_DIR", "/var/tmp"), f"bough-power-{seed}-{os.getpid()}")
     os.rename(directory, kept)  # no copy: it would have other holes
     return kept
 
@@ -181,7 +181,7 @@ def test_what_was_acknowledged_outlives_a_power_cut(run, make_server, directory)
     failed = check_cuts(recording_dir, p.id, directory, wanted)
     print(f"{CUTS} cuts in {time.monotonic() - began:.0f} s")
     if failed:
-        kept = keep(recording_dir)
+        kept = keep(recording_dir, SEED + run)
         lines = [f"cut {case.number} ({case.style}, lost {case.kinds}): {error}\n  again: test/power/run --again "
                  f"{kept} {case.number}" for case, error in failed]
         pytest.fail("\n".join(lines))
