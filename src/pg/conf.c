@@ -481,9 +481,10 @@ static const setting insisted[] = {
     {0, "restore_command", ""},
     {0, "synchronous_standby_names", ""},
     {0, "max_logical_replication_workers", "0"},
-    /* for those that read; a standby needs at least as many as what it follows */
-    {0, "max_wal_senders", "26"},
-    {0, "max_replication_slots", "26"},
+    /* for those that read, of which there are up to 16; a standby needs at least as many as what it
+     * follows, and each costs memory */
+    {0, "max_wal_senders", "20"},
+    {0, "max_replication_slots", "20"},
     /* memory that the confinement allows */
     {0, "huge_pages", "off"},
     {0, "shared_memory_type", "mmap"},
