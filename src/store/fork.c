@@ -12,16 +12,11 @@
 #include "store/seal.h"
 #include "util/point.h"
 
-static int child_path(char *out, const bough_store *store, const char *branch, const char *suffix,
-                      bough_error *err) {
-    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
-}
-
 int bough_child_check(const bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     if (!bough_store_id_is_valid(branch))
         return bough_fail(err, BOUGH_E_INVALID, "\"%s\" is not a branch id", branch);
-    int rc = child_path(path, store, branch, "", err);
+    int rc = bough_branch_path(path, store, branch, "", err);
     if (!rc && access(path, F_OK) == 0)
         rc = bough_fail(err, BOUGH_E_CONFLICT, "branch \"%s\" exists", branch);
     return rc;
@@ -29,7 +24,7 @@ int bough_child_check(const bough_store *store, const char *branch, bough_error 
 
 int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = child_path(path, store, branch, "", err);
+    int rc = bough_branch_path(path, store, branch, "", err);
     if (rc) return rc;
     pthread_mutex_lock(&store->places);
     if (rename(temp, path) != 0) rc = bough_fail_sys(err, errno, "could not rename \"%s\"", temp);
@@ -88,7 +83,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
      * one: who collects layers meanwhile must find it referenced */
     char suffixed[80];
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", branch);
-    if (!rc) rc = child_path(temp, store, suffixed, "", err);
+    if (!rc) rc = bough_branch_path(temp, store, suffixed, "", err);
     if (!rc) rc = bough_rmtree(temp, err);
     if (!rc) rc = bough_mkdirs(temp, 0700, err);
     if (!rc) rc = bough_path(dir, sizeof dir, err, "%s/%08u", branch, 1U);
@@ -130,7 +125,7 @@ int bough_store_adopt(bough_store *store, const char *branch, const char *pgdata
         bough_error ignored;
         if (bough_path(path, sizeof path, &ignored, "%s/layers/%s", store->dir, branch) == 0)
             bough_ignore(bough_rmtree(path, &ignored));
-        if (child_path(temp, store, branch, ".new~", &ignored) == 0)
+        if (bough_branch_path(temp, store, branch, ".new~", &ignored) == 0)
             bough_ignore(bough_rmtree(temp, &ignored));
     }
     free(m);
@@ -158,13 +153,13 @@ static int link_moment(void *context, const bough_moment *moment, const char *pg
 int bough_child_settle(bough_store *store, const char *dir, const bough_moment *moment,
                        const bough_layers *layers, uint64_t replay_bytes, bough_error *err) {
     char path[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX];
-    int rc = child_path(path, store, dir, "/history", err);
+    int rc = bough_branch_path(path, store, dir, "/history", err);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
-    if (!rc) rc = child_path(pgdata, store, dir, "/pgdata", err);
+    if (!rc) rc = bough_branch_path(pgdata, store, dir, "/pgdata", err);
     if (!rc) rc = bough_layers_write(store, dir, "stack", NULL, layers, err);
     BOUGH_POINT(rc, "fork.stack-written");
     if (!rc) rc = bough_point_write_first(store, dir, moment, pgdata, err);
-    if (!rc) rc = child_path(path, store, dir, "", err);
+    if (!rc) rc = bough_branch_path(path, store, dir, "", err);
     if (!rc && (replay_bytes || !bough_layers_are_durable(store, layers)))
         rc = bough_pending_write(moment, path, replay_bytes, err);
     return rc;
@@ -202,7 +197,7 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     t->store = store;
     t->parent = parent;
-    rc = child_path(t->temp, store, child, ".new~", err);
+    rc = bough_branch_path(t->temp, store, child, ".new~", err);
     if (!rc) rc = bough_path(t->dest, sizeof t->dest, err, "%s/pgdata", t->temp);
     if (!rc) rc = bough_rmtree(t->temp, err);
     if (!rc) rc = bough_seal_begin(&t->seal, store, parent, err);

@@ -42,6 +42,11 @@ typedef struct bough_layers {
 
 extern const char *const bough_layered_dirs[BOUGH_LAYERED_COUNT];
 
+/* ---- store.c ---- */
+/* The directory of a branch and what follows its name: "/pending", ".new~". */
+int bough_branch_path(char out[BOUGH_PATH_MAX], const bough_store *store, const char *branch,
+                      const char *suffix, bough_error *err);
+
 /* ---- layers.c ---- */
 int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
                       bough_error *err);

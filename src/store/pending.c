@@ -23,11 +23,6 @@
 #define HEAD " head "
 #define MARK "refused"
 
-static int branch_path(char *out, const bough_store *store, const char *branch, const char *suffix,
-                       bough_error *err) {
-    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
-}
-
 bool bough_layers_are_durable(const bough_store *store, const bough_layers *layers) {
     for (size_t i = 0; i < layers->n; i++)
         if (!bough_layer_is_durable(store, layers->dir[i])) return false;
@@ -51,12 +46,12 @@ int bough_pending_write(const bough_moment *m, const char *dir, uint64_t replay_
 
 bool bough_store_sync_pending(const bough_store *store, const char *branch) {
     char path[BOUGH_PATH_MAX];
-    return branch_path(path, store, branch, "/pending", NULL) == 0 && access(path, F_OK) == 0;
+    return bough_branch_path(path, store, branch, "/pending", NULL) == 0 && access(path, F_OK) == 0;
 }
 
 int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = branch_path(path, store, branch, "/pending", err);
+    int rc = bough_branch_path(path, store, branch, "/pending", err);
     if (rc || access(path, F_OK) != 0) return rc;
     return bough_write_file(path, MARK, strlen(MARK), 0600, err);
 }
@@ -74,7 +69,7 @@ static int pending_read(pending *p, const bough_store *store, const char *branch
     char path[BOUGH_PATH_MAX], boot[BOUGH_BOOT_ID_SIZE], *text = NULL;
     size_t n;
     int rc = bough_boot_id(boot, err);
-    if (!rc) rc = branch_path(path, store, branch, "/pending", err);
+    if (!rc) rc = bough_branch_path(path, store, branch, "/pending", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 4096, err);
     if (rc) return rc;
     size_t length = strcspn(text, " ");
@@ -132,9 +127,9 @@ int bough_store_settle(bough_store *store, const char *branch, bough_error *err)
     if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
     int rc = must_return(&must, store, branch, err);
     if (rc || !must) return rc;
-    rc = branch_path(path, store, branch, "/control.first", err);
+    rc = bough_branch_path(path, store, branch, "/control.first", err);
     if (!rc) rc = bough_read_file(&text, &n, path, 8192, err);
-    if (!rc) rc = branch_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
+    if (!rc) rc = bough_branch_path(path, store, branch, "/pgdata/" BOUGH_CONTROL_NAME, err);
     if (!rc) {
         rc = bough_write_file(path, text, n, 0600, err);
         free(text);
@@ -142,7 +137,7 @@ int bough_store_settle(bough_store *store, const char *branch, bough_error *err)
     BOUGH_POINT(rc, "settle.control-written");
     /* from here on it is an ordinary recovery, whose fsyncs reach what it writes; the layers are as
      * they are */
-    if (!rc) rc = branch_path(path, store, branch, "/pending", err);
+    if (!rc) rc = bough_branch_path(path, store, branch, "/pending", err);
     if (rc) return rc;
     pthread_mutex_lock(&store->places); /* or it is marked when it is no more */
     if (unlink(path) != 0) rc = bough_fail_sys(err, errno, "could not remove \"%s\"", path);
@@ -154,7 +149,7 @@ int bough_store_settle(bough_store *store, const char *branch, bough_error *err)
 static int end_pending(bool *was_pending, bough_store *store, const char *branch,
                        bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = branch_path(path, store, branch, "/pending", err);
+    int rc = bough_branch_path(path, store, branch, "/pending", err);
     if (rc) return rc;
     pthread_mutex_lock(&store->places);
     if (bough_pending_is_marked(store, branch)) {
@@ -233,7 +228,7 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     if (rc || !was_pending) return rc;
     if (advanced) *advanced = true;
     BOUGH_POINT(rc, "sync.pending-removed");
-    rc = branch_path(path, store, branch, "/control.first", err);
+    rc = bough_branch_path(path, store, branch, "/control.first", err);
     if (!rc) unlink(path);
     return rc;
 }

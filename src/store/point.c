@@ -34,11 +34,6 @@
 #define META_MAX 4096
 #define XLOG_PAGE UINT64_C(8192)
 
-static int branch_path(char *out, const bough_store *store, const char *branch, const char *suffix,
-                       bough_error *err) {
-    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
-}
-
 /* ---- writing ---- */
 
 /* Not durable yet: the whole directory is synced at once. */
@@ -72,7 +67,7 @@ static int write_point(const bough_store *store, const char *dir, const bough_mo
                        uint64_t lsn, const char *state_from, bough_error *err) {
     char points[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX], temp[BOUGH_PATH_MAX], from[BOUGH_PATH_MAX],
         to[BOUGH_PATH_MAX], text[256];
-    int rc = branch_path(points, store, dir, "/points", err);
+    int rc = bough_branch_path(points, store, dir, "/points", err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/%016" PRIx64, points, lsn);
     if (rc || access(path, F_OK) == 0) return rc; /* nothing has happened since */
     rc = bough_path(temp, sizeof temp, err, "%s/new~", points);
@@ -86,7 +81,7 @@ static int write_point(const bough_store *store, const char *dir, const bough_mo
                      lsn, m->redo, m->time_ms);
     if (!rc) rc = write_plain(temp, "meta", text, (size_t)n, err);
     /* a seal replaces the branch's stack by rename: this one stays as it is */
-    if (!rc) rc = branch_path(from, store, dir, "/stack", err);
+    if (!rc) rc = bough_branch_path(from, store, dir, "/stack", err);
     if (!rc) rc = bough_path(to, sizeof to, err, "%s/stack", temp);
     if (!rc && link(from, to) != 0) rc = bough_fail_sys(err, errno, "could not link \"%s\"", from);
     BOUGH_POINT(rc, "point.stack-linked");
@@ -155,7 +150,7 @@ int bough_store_point(bough_fork_result *result, bough_store *store, const char 
     memset(result, 0, sizeof *result);
     making *m = calloc(1, sizeof *m);
     if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    int rc = branch_path(m->state, store, branch, "/state~", err);
+    int rc = bough_branch_path(m->state, store, branch, "/state~", err);
     if (!rc) rc = state_dirs(m->state, err);
     if (!rc) rc = bough_seal_begin(&m->seal, store, branch, err);
     if (!rc)
@@ -200,7 +195,7 @@ int bough_store_points(bough_point **points, size_t *n, const bough_store *store
     size_t room = 0;
     *points = NULL;
     *n = 0;
-    int rc = branch_path(path, store, branch, "/points", err);
+    int rc = bough_branch_path(path, store, branch, "/points", err);
     if (rc) return rc;
     DIR *dir = opendir(path);
     if (!dir)
@@ -353,7 +348,7 @@ static int make_child(at *a, bough_error *err) {
     uint64_t replay = a->found.cut > a->point.redo ? a->found.cut - a->point.redo : 0;
     (void)snprintf(point, sizeof point, "%s/points/%s", a->branch, a->point.name);
     (void)snprintf(suffixed, sizeof suffixed, "%s.new~", a->child);
-    int rc = branch_path(from, a->store, point, "", err);
+    int rc = bough_branch_path(from, a->store, point, "", err);
     if (!rc) rc = bough_store_pgdata(pgdata, a->store, a->branch, err);
     if (!rc) rc = bough_moment_dirs(pgdata, a->dest, err);
     if (!rc) rc = bough_moment_link_state(from, a->dest, err);
@@ -384,7 +379,7 @@ int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
     if (!rc) rc = bough_moment_load(&a->moment, path, pgdata, err);
     if (!rc) rc = find_cut(a, target, live ? live->header : NULL, err);
     if (!rc) rc = bough_moment_set_crashed(&a->moment, err);
-    if (!rc) rc = branch_path(a->temp, store, child, ".new~", err);
+    if (!rc) rc = bough_branch_path(a->temp, store, child, ".new~", err);
     if (!rc) rc = bough_path(a->dest, sizeof a->dest, err, "%s/pgdata", a->temp);
     if (!rc) rc = bough_rmtree(a->temp, err);
     if (!rc) rc = make_child(a, err);
@@ -424,7 +419,7 @@ static int prune_wal(bool *is_changed, const bough_store *store, const char *bra
                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     struct stat st;
-    int rc = branch_path(path, store, branch, "/history", err);
+    int rc = bough_branch_path(path, store, branch, "/history", err);
     if (rc) return rc;
     DIR *dir = opendir(path);
     if (!dir)
@@ -481,7 +476,7 @@ int bough_store_forget_oldest(bough_store *store, const char *branch, bough_erro
     if (n) rc = remove_point(store, branch, points[0].name, err);
     if (!rc) rc = prune_wal(&is_changed, store, branch, n > 1 ? points[1].redo : UINT64_MAX, err);
     free(points);
-    if (!rc) rc = branch_path(path, store, branch, "/history", err);
+    if (!rc) rc = bough_branch_path(path, store, branch, "/history", err);
     /* a journal gives blocks back when it is written */
     return rc || access(path, F_OK) != 0 ? rc : bough_fsync_path(path, err);
 }
@@ -491,10 +486,10 @@ int bough_store_forget_oldest(bough_store *store, const char *branch, bough_erro
 int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,
                          const char *mark, bough_error *err) {
     char here[BOUGH_PATH_MAX], there[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
-    int rc = branch_path(path, store, incoming, "/mark", err);
+    int rc = bough_branch_path(path, store, incoming, "/mark", err);
     if (!rc) rc = bough_write_file(path, mark, strlen(mark), 0600, err);
-    if (!rc) rc = branch_path(here, store, branch, "", err);
-    if (!rc) rc = branch_path(there, store, incoming, "", err);
+    if (!rc) rc = bough_branch_path(here, store, branch, "", err);
+    if (!rc) rc = bough_branch_path(there, store, incoming, "", err);
     pthread_mutex_lock(&store->places);
     if (!rc && renameat2(AT_FDCWD, here, AT_FDCWD, there, RENAME_EXCHANGE) != 0)
         rc = bough_fail_sys(err, errno, "could not exchange \"%s\" and \"%s\"", here, there);
@@ -506,7 +501,7 @@ int bough_store_exchange(bough_store *store, const char *branch, const char *inc
 bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark) {
     char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n;
-    if (branch_path(path, store, branch, "/mark", NULL) ||
+    if (bough_branch_path(path, store, branch, "/mark", NULL) ||
         bough_read_file(&text, &n, path, META_MAX, NULL))
         return false;
     bool same = strcmp(text, mark) == 0;

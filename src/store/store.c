@@ -166,6 +166,11 @@ bool bough_store_id_is_valid(const char *id) {
     return n > 0 && n <= 60 && id[n] == '\0';
 }
 
+int bough_branch_path(char out[BOUGH_PATH_MAX], const bough_store *store, const char *branch,
+                      const char *suffix, bough_error *err) {
+    return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s%s", store->dir, branch, suffix);
+}
+
 int bough_store_pgdata(char *out, const bough_store *store, const char *branch, bough_error *err) {
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/branches/%s/pgdata", store->dir, branch);
 }
