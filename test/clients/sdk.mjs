@@ -6,7 +6,7 @@ const baseUrl = process.env.NEON_API_HOST, apiKey = process.env.NEON_API_KEY;
 const out = {};
 
 const neon = createNeonClient({ apiKey, baseUrl, throwOnError: true, waitForReadiness: true });
-const made = await neon.projects.createAndConnect({ name: "by the sdk", pooled: false });
+const made = await neon.projects.createAndConnect({ name: "by the sdk", pg_version: 15, pooled: false });
 const projectId = made.project.id;
 out.uri = made.connectionString;
 out.name = (await neon.projects.get({ projectId })).name;

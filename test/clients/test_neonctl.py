@@ -177,7 +177,8 @@ def test_the_directory_is_linked_to_a_branch(guest, version):
             assert json.load(f)["projectId"] == guest.shop.id
         assert "main" in names(ctl(version, "branches", "list"))
         return
-    ctl(version, "link", "--project-id", guest.shop.id, plain=True)
+    # with a branch: looks of other tests are branches, too
+    ctl(version, "link", "--project-id", guest.shop.id, "--branch", "main", plain=True)
     ctl(version, "checkout", "main", plain=True)
     with open(f"{guest.dir}/.env.local", encoding="utf-8") as f:
         assert guest.shop.endpoint in f.read()
