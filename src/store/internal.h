@@ -48,6 +48,8 @@ int bough_branch_path(char out[BOUGH_PATH_MAX], const bough_store *store, const 
                       const char *suffix, bough_error *err);
 
 /* ---- layers.c ---- */
+/* Whether a call failed since the disk could not write what it had taken. */
+bool bough_is_of_disk(const bough_error *err);
 int bough_layers_read(bough_layers *layers, const bough_store *store, const char *branch,
                       bough_error *err);
 /* The same from another file of the branch's directory than "stack". */

@@ -211,6 +211,10 @@ pthread_mutex_t *bough_layer_turn(bough_store *store, const char *dir) {
     return &store->turns[bough_path_hash(dir, strlen(dir)) % BOUGH_LAYER_TURNS];
 }
 
+bool bough_is_of_disk(const bough_error *err) {
+    return err->sys_errno == EIO || err->sys_errno == ENOSPC || err->sys_errno == EDQUOT;
+}
+
 /* (its turn) */
 static int sync_layer(bough_store *store, const char *dir, bough_error *err) {
     char path[BOUGH_PATH_MAX];
@@ -227,8 +231,7 @@ static int sync_layer(bough_store *store, const char *dir, bough_error *err) {
     if (err) *err = why;
     /* the kernel tells of it once, and takes the pages for written: who asks again would be told
      * that all is well */
-    bool is_of_disk = why.sys_errno == EIO || why.sys_errno == ENOSPC || why.sys_errno == EDQUOT;
-    if (is_of_disk) bough_layer_set_refused(store, dir);
+    if (bough_is_of_disk(&why)) bough_layer_set_refused(store, dir);
     return rc;
 }
 

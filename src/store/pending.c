@@ -86,11 +86,6 @@ bool bough_pending_is_marked(const bough_store *store, const char *branch) {
     return pending_read(&p, store, branch, NULL) == BOUGH_OK && p.is_marked;
 }
 
-static bool has_head(const bough_store *store, const char *branch) {
-    pending p;
-    return pending_read(&p, store, branch, NULL) == BOUGH_OK && p.has_head;
-}
-
 void bough_pending_tell(bough_header *live, const bough_store *store, const char *branch) {
     pending p;
     if (pending_read(&p, store, branch, NULL) != BOUGH_OK || !p.has_head) return;
@@ -149,16 +144,18 @@ int bough_store_settle(bough_store *store, const char *branch, bough_error *err)
 static int end_pending(bool *was_pending, bough_store *store, const char *branch,
                        bough_error *err) {
     char path[BOUGH_PATH_MAX];
+    pending p = {0};
     int rc = bough_branch_path(path, store, branch, "/pending", err);
     if (rc) return rc;
     pthread_mutex_lock(&store->places);
-    if (bough_pending_is_marked(store, branch)) {
+    if (bough_store_sync_pending(store, branch)) rc = pending_read(&p, store, branch, err);
+    if (!rc && p.is_marked) {
         bough_fail(err, BOUGH_E_SYS,
                    "branch \"%s\" has to replay its WAL, since the disk had refused to write it: "
                    "Input/output error",
                    branch);
         rc = bough_hint(err, "It is stopped for that; retry then.");
-    } else {
+    } else if (!rc) {
         *was_pending = unlink(path) == 0;
     }
     pthread_mutex_unlock(&store->places);
@@ -192,7 +189,7 @@ static int sync_head(bough_store *store, const char *branch, bough_shm *live, bo
     rc = bough_walk(path, false, sync_name, NULL, &why);
     if (!rc) return rc;
     if (err) *err = why;
-    if (why.sys_errno != EIO && why.sys_errno != ENOSPC && why.sys_errno != EDQUOT) return rc;
+    if (!bough_is_of_disk(&why)) return rc;
     /* the kernel tells of it once */
     pthread_mutex_lock(&store->places);
     if (bough_pending_mark(store, branch, &why) != BOUGH_OK)
@@ -207,6 +204,7 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_layers layers;
+    pending p = {0};
     bool was_pending = false;
     if (advanced) *advanced = false;
     /* what is made durable now is what is left, and that may be too little */
@@ -219,7 +217,9 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
         BOUGH_POINT(rc, "sync.layer-durable");
     }
     bough_layers_free(&layers);
-    if (!rc && has_head(store, branch)) {
+    /* what cannot be read says nothing: it must not be taken for "layers alone" */
+    if (!rc && bough_store_sync_pending(store, branch)) rc = pending_read(&p, store, branch, err);
+    if (!rc && p.has_head) {
         rc = sync_head(store, branch, live, err);
         BOUGH_POINT(rc, "sync.head-durable");
     }
