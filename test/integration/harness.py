@@ -259,6 +259,8 @@ class Bough:
             self.env["BOUGH_PG_PATH"] = ":".join(d for d in (pg_path, PG17) if d)
         if "BOUGH_TEST_PRELOAD" in os.environ:  # a server with a sanitizer, computes without
             self.env["BOUGH_PRELOAD"] = os.environ["BOUGH_TEST_PRELOAD"]
+        if "BOUGH_TEST_COUNTERS" in os.environ:  # where computes count what they ran, despite their confinement
+            self.env["BOUGH_TEST_COUNTERS"] = os.environ["BOUGH_TEST_COUNTERS"]
 
     def bough(self, *args, check=True, timeout=120, **kw):
         argv = [BOUGH, *args]
