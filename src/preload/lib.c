@@ -96,25 +96,31 @@ __attribute__((constructor)) static void start(void) {
     unsetenv("LD_PRELOAD");
     unsetenv("BOUGH_SHM_FD");
     unsetenv("BOUGH_READY_FD");
-    bough.pgdata_length = strlen(bough.shm->pgdata);
+    if (bough_begin(bough.shm) != 0) refuse("a layer of the branch cannot be read");
+    pthread_atfork(NULL, NULL, forked);
+}
+
+int bough_begin(bough_header *shm) {
     char cwd[2048];
-    bough.at_pgdata = getcwd(cwd, sizeof cwd) && strcmp(cwd, bough.shm->pgdata) == 0;
-    bough.view.shm = bough.shm;
-    bough.view.epoch = 1;
     struct rlimit limit;
+    bough.shm = shm;
+    bough.pgdata_length = strlen(shm->pgdata);
+    bough.at_pgdata = getcwd(cwd, sizeof cwd) && strcmp(cwd, shm->pgdata) == 0;
+    bough.view.shm = shm;
+    bough.view.epoch = 1;
     bough.level_fds_max = 256;
     /* postgres uses at most max_files_per_process (1,000 by default) and some */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
         limit.rlim_cur > 1600)
         bough.level_fds_max = (unsigned)(limit.rlim_cur > 60000 ? 60000 : limit.rlim_cur) - 1300;
-    if (bough_view_refresh(&bough.view) != 0) refuse("a layer of the branch cannot be read");
-    pthread_atfork(NULL, NULL, forked);
+    if (bough_view_refresh(&bough.view) != 0) return -1;
     bough_wal_begin();
     bough.active = true;
+    return 0;
 }
 
-/* Runs at exit(): the slot is free for the next process. */
-__attribute__((destructor)) static void stop(void) {
+/* Runs at exit(). */
+__attribute__((destructor)) void bough_end(void) {
     if (bough.slot && atomic_load(&bough.slot->pid) == bough_table_pid()) {
         bough_gate_leave(bough.slot);
         atomic_store(&bough.slot->pid, 0);

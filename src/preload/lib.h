@@ -59,13 +59,20 @@ typedef struct bough_lib {
     bough_view view;
     unsigned level_fds;
     unsigned level_fds_max;
-    int files_end; /* no file has a descriptor as high as this */
+    bough_entry *named[2]; /* what the call under way is about to change; referenced, so that they
+                              remain what they are */
+    int files_end;         /* no file has a descriptor as high as this */
     bough_file *files[BOUGH_MAX_FDS];
 } bough_lib;
 
 extern bough_lib bough;
 
 /* ---- lib.c: this process ---- */
+/* This process belongs to the compute of this memory, from here on. 0, or -1: a layer cannot be
+ * read. */
+int bough_begin(bough_header *shm);
+/* It ends: its slot is free for the next one. */
+void bough_end(void);
 static inline bough_file *bough_file_of(int fd) {
     return (unsigned)fd < BOUGH_MAX_FDS ? bough.files[fd] : NULL;
 }

@@ -76,27 +76,24 @@ static bough_entry *entry_of(const char *key) {
                            found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
 }
 
-/* The entries that this process has named; referenced, so that they remain what they are. */
-static bough_entry *named[2];
-
 /* Name the paths that are about to change, should this process die within the call. Inside the
  * gate; end with leave(). */
 static int announce(const char *key, const char *other) {
-    bough_entry *before[2] = {named[0], named[1]};
-    named[0] = entry_of(key);
-    named[1] = other ? entry_of(other) : NULL;
-    bough_changing(named[0], named[1]);
+    bough_entry *before[2] = {bough.named[0], bough.named[1]};
+    bough.named[0] = entry_of(key);
+    bough.named[1] = other ? entry_of(other) : NULL;
+    bough_changing(bough.named[0], bough.named[1]);
     for (int i = 0; i < 2; i++)
         if (before[i]) bough_entry_put(bough.shm, before[i]);
-    return !named[0] || (other && !named[1]) ? -1 : 0;
+    return !bough.named[0] || (other && !bough.named[1]) ? -1 : 0;
 }
 
 static void leave(void) {
     int saved = errno;
     bough_changing(NULL, NULL);
     for (int i = 0; i < 2; i++) {
-        if (named[i]) bough_entry_put(bough.shm, named[i]);
-        named[i] = NULL;
+        if (bough.named[i]) bough_entry_put(bough.shm, bough.named[i]);
+        bough.named[i] = NULL;
     }
     errno = saved;
     bough_leave();
@@ -298,7 +295,7 @@ static int rename_locked(bough_file *f, const char *from, const char *to, bool t
         rc = enter_renamed(to, fd, source.entry ? atomic_load(&source.entry->size) : 0);
         if (hides && put_whiteout(temp, from, false) != 0) {
             int saved = errno;
-            bough_entry_forget(bough.shm, named[0]); /* what is below shows again */
+            bough_entry_forget(bough.shm, bough.named[0]); /* what is below shows again */
             errno = saved;
             rc = -1;
         } else if (enter_gone(from, hides) != 0) {

@@ -25,13 +25,12 @@ static void on_child(int sig) {
     (void)sig;
 }
 
-static model_fault_arm arm;
-static model_fault_fired fired;
+static model_faults faults;
 
 static void find_faults(void) {
-    *(void **)&arm = dlsym(RTLD_DEFAULT, "bough_fault_arm");
-    *(void **)&fired = dlsym(RTLD_DEFAULT, "bough_fault_fired");
-    if (!arm || !fired) {
+    *(void **)&faults.arm = dlsym(RTLD_DEFAULT, "bough_fault_arm");
+    *(void **)&faults.fired = dlsym(RTLD_DEFAULT, "bough_fault_fired");
+    if (!faults.arm || !faults.fired) {
         (void)fprintf(stderr, "model-compute: the library is not the test build\n");
         _exit(3);
     }
@@ -43,13 +42,13 @@ static void run(model_hands *h, const model_request *q, model_reply *r) {
     static bool begun;
     static uint64_t done;
     char page[MODEL_PAGE] = {0}, path[64];
-    if (!begun) model_world_init(&world, q->seed, q->owner);
+    if (!begun) model_world_init(&world, model_of_seed(q->seed), q->owner);
     begun = true;
     (void)snprintf(path, sizeof path, "global/990%d", q->owner);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     for (uint64_t i = 0; i < q->count && fd >= 0; i++) {
         model_op op;
-        model_next(&op, &world);
+        (void)model_next(&op, &world);
         r->status = model_do(h, &op, r->why, sizeof r->why);
         if (r->status != MODEL_SAME) {
             size_t n = strlen(r->why);
@@ -65,37 +64,6 @@ static void run(model_hands *h, const model_request *q, model_reply *r) {
     r->done = done;
 }
 
-static bool has_fired;
-static void disarm(void) {
-    has_fired = fired();
-    arm(FAULT_OFF, 0, 0);
-}
-
-/* One of the library's system calls fails in the middle of an operation. */
-static void fault(model_hands *h, const model_request *q, model_reply *r) {
-    arm(q->fault ? FAULT_FAIL : FAULT_SHORT, q->nth, q->fault);
-    if (model_changes(q->op.kind)) { /* VERB_RESOLVE follows */
-        r->rc = model_do_subject(h, &q->op, &r->err);
-        disarm();
-        r->fired = has_fired;
-        return;
-    }
-    h->between = disarm;
-    r->status = model_do(h, &q->op, r->why, sizeof r->why);
-    h->between = NULL;
-    r->fired = has_fired;
-    r->rc = h->rc;
-    r->err = h->err;
-    bool sync = q->op.kind == OP_SYNC || q->op.kind == OP_DATASYNC;
-    if (r->fired && q->fault && h->rc == -1 && h->err == q->fault) {
-        r->status = MODEL_SAME;
-    } else if (r->fired && q->fault && sync && q->fault != EMFILE && q->fault != EINTR) {
-        /* those two are got round */
-        r->status = MODEL_DIFFERS;
-        (void)snprintf(r->why, sizeof r->why, "a failed fsync was not reported");
-    }
-}
-
 static void answer(model_hands *h, const model_request *q, model_reply *r) {
     memset(r, 0, sizeof *r);
     (void)snprintf(h->plain, sizeof h->plain, "%s", q->plain);
@@ -107,18 +75,15 @@ static void answer(model_hands *h, const model_request *q, model_reply *r) {
         r->status = model_compare(".", h->plain, MODEL_ALL, r->why, sizeof r->why);
         break;
     case VERB_KILL:
-        arm(FAULT_KILL, q->nth, 0);
+        faults.arm(FAULT_KILL, q->nth, 0);
         r->rc = model_do_subject(h, &q->op, &r->err);
-        arm(FAULT_OFF, 0, 0);
+        faults.arm(FAULT_OFF, 0, 0);
         break;
     case VERB_FAULT:
-        fault(h, q, r);
+        model_do_faulty(r, h, q, &faults);
         break;
     case VERB_RESOLVE:
-        r->status = model_resolve(h, &q->op, q->succeeded, q->killed, r->why, sizeof r->why);
-        r->exists = model_exists(h->plain, q->op.name, &r->size);
-        r->other_exists = model_exists(h->plain, q->op.other, &r->other_size);
-        r->dir_exists = access(model_dirs[q->op.dir], F_OK) == 0;
+        model_resolve(r, h, q);
         break;
     case VERB_RUN:
         run(h, q, r);

@@ -11,7 +11,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define BLOCK 4096U
 #define NAMES_MAX 64
 
 typedef struct outcome {
@@ -21,6 +20,11 @@ typedef struct outcome {
 } outcome;
 
 static char buffers[2][MODEL_BUFFER];
+
+static void die(const char *what) {
+    (void)fprintf(stderr, "model: %s: %s\n", what, strerror(errno));
+    abort();
+}
 
 void model_hands_init(model_hands *h) {
     for (int s = 0; s < MODEL_SLOTS; s++) h->subject_fd[s] = h->plain_fd[s] = -1;
@@ -258,6 +262,25 @@ model_status model_do(model_hands *h, const model_op *op, char *why, size_t size
     return MODEL_DIFFERS;
 }
 
+void model_redo_plain(model_hands *h, const model_op *op) {
+    char path[1200];
+    if (op->kind < OP_READ || op->kind > OP_SEEK) {
+        int kept = h->plain_fd[op->slot];
+        model_do_plain(h, op);
+        if (op->kind == OP_OPEN) {
+            if (h->plain_fd[op->slot] >= 0) close(h->plain_fd[op->slot]);
+            h->plain_fd[op->slot] = kept;
+        }
+        return;
+    }
+    model_path(path, sizeof path, h->plain, op->name);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) die(path);
+    uint64_t unused = 0;
+    (void)act_on_slot(op, fd, buffers[1], &unused);
+    close(fd);
+}
+
 /* ---- comparing ---- */
 
 static model_status differs(char *why, size_t size, int name, const char *what, long a, long b) {
@@ -275,6 +298,13 @@ bool model_exists(const char *root, int name, uint64_t *size) {
     if (stat(path, &st) != 0) return false;
     *size = (uint64_t)st.st_size;
     return true;
+}
+
+bool model_dir_exists(const char *root, int dir) {
+    char path[1200];
+    struct stat st;
+    model_dir_path(path, sizeof path, root, dir);
+    return stat(path, &st) == 0;
 }
 
 static model_status compare_file(const char *a, const char *b, int name, char *why, size_t size) {
@@ -331,36 +361,39 @@ model_status model_compare(const char *a, const char *b, int owner, char *why, s
 
 /* ---- plain directories ---- */
 
-static void die(const char *what) {
-    (void)fprintf(stderr, "model: %s: %s\n", what, strerror(errno));
-    abort();
+void model_plain_name(const char *root, int name) {
+    model_world w;
+    char path[1200], buf[8 * MODEL_PAGE];
+    model_world_init(&w, model_of_seed(0), MODEL_ALL);
+    model_path(path, sizeof path, root, name);
+    if (!w.files[name]) {
+        if (unlink(path) != 0 && errno != ENOENT) die(path);
+        return;
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    fill(buf, w.sizes[name], (uint64_t)name + 1);
+    if (fd < 0 || write(fd, buf, w.sizes[name]) != (ssize_t)w.sizes[name]) die(path);
+    close(fd);
 }
 
 void model_plain_begin(const char *root) {
     model_world w;
-    char path[1200], buf[8 * MODEL_PAGE];
+    char path[1200];
     static const char *const dirs[] = {"", "/base", "/pg_multixact"};
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
         (void)snprintf(path, sizeof path, "%s%s", root, dirs[i]);
         if (mkdir(path, 0700) != 0 && errno != EEXIST) die(path);
     }
-    model_world_init(&w, 0, MODEL_ALL);
+    model_world_init(&w, model_of_seed(0), MODEL_ALL);
     for (int d = 0; d < MODEL_DIRS; d++) {
         model_dir_path(path, sizeof path, root, d);
         if (w.dirs[d] && mkdir(path, 0700) != 0 && errno != EEXIST) die(path);
     }
-    for (int n = 0; n < model_n_names; n++) {
-        if (!w.files[n]) continue;
-        model_path(path, sizeof path, root, n);
-        int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        fill(buf, w.sizes[n], (uint64_t)n + 1);
-        if (fd < 0 || write(fd, buf, w.sizes[n]) != (ssize_t)w.sizes[n]) die(path);
-        close(fd);
-    }
+    for (int n = 0; n < model_n_names; n++)
+        if (w.files[n]) model_plain_name(root, n);
 }
 
-/* Make one name of a tree what it is in another; holes stay holes. */
-static void copy_name(const char *from, const char *to, int name) {
+void model_copy_name(const char *from, const char *to, int name) {
     char path[1200];
     uint64_t size;
     bool there = model_exists(from, name, &size);
@@ -392,7 +425,7 @@ static void copy_dir(const char *from, const char *to, int dir) {
     model_dir_path(path, sizeof path, to, dir);
     if (there && mkdir(path, 0700) != 0 && errno != EEXIST) die(path);
     for (int n = 0; n < model_n_names; n++)
-        if (model_names[n].dir == dir && there) copy_name(from, to, n);
+        if (model_names[n].dir == dir && there) model_copy_name(from, to, n);
     if (!there && rmdir(path) != 0 && errno != ENOENT) die(path);
 }
 
@@ -404,155 +437,4 @@ void model_copy_tree(const char *from, const char *to) {
         if (mkdir(path, 0700) != 0 && errno != EEXIST) die(path);
     }
     for (int d = 0; d < MODEL_DIRS; d++) copy_dir(from, to, d);
-}
-
-/* ---- operations that were cut off ---- */
-
-typedef struct image {
-    bool exists;
-    uint64_t size;
-    char *data;
-} image;
-
-static image image_of(const char *root, int name) {
-    char path[1200];
-    image i = {0};
-    i.exists = model_exists(root, name, &i.size);
-    if (!i.exists) return i;
-    model_path(path, sizeof path, root, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    i.data = malloc(i.size + 1);
-    if (fd < 0 || !i.data) die(path);
-    for (uint64_t at = 0; at < i.size;) {
-        ssize_t n = pread(fd, i.data + at, i.size - at, (off_t)at);
-        if (n <= 0) die(path);
-        at += (uint64_t)n;
-    }
-    close(fd);
-    return i;
-}
-
-static bool same_image(const image *a, const image *b) {
-    return a->exists == b->exists && a->size == b->size &&
-           (!a->size || memcmp(a->data, b->data, a->size) == 0);
-}
-
-/* Whether [at, at+n) of `now` is that of `ref`; past the end there are zeros. */
-static bool same_part(const image *now, const image *ref, uint64_t at, uint64_t n) {
-    for (uint64_t i = at; i < at + n; i++)
-        if (now->data[i] != (i < ref->size ? ref->data[i] : 0)) return false;
-    return true;
-}
-
-/* Data: by block, as before or as after; the size likewise, and between where it grows. */
-static bool is_mixture(const model_op *op, const image *now, const image *before,
-                       const image *after, bool killed) {
-    static const image nothing = {.exists = true};
-    if (!now->exists || !before->exists || !after->exists) return false;
-    uint64_t low = before->size < after->size ? before->size : after->size;
-    uint64_t high = before->size > after->size ? before->size : after->size;
-    bool grows = op->kind == OP_WRITE || op->kind == OP_APPEND;
-    if (now->size < low || now->size > high) return false;
-    if (!grows && now->size != low && now->size != high) return false;
-    bool cuts =
-        killed && (op->kind == OP_TRUNCATE || op->kind == OP_TRUNCATE_PATH || op->kind == OP_OPEN);
-    for (uint64_t at = 0; at < now->size; at += BLOCK) {
-        uint64_t n = now->size - at < BLOCK ? now->size - at : BLOCK;
-        if (!same_part(now, before, at, n) && !same_part(now, after, at, n) &&
-            !(cuts && at + n > low &&
-              same_part(now, &nothing, at > low ? at : low, at > low ? n : at + n - low)))
-            return false;
-    }
-    return true;
-}
-
-/* The operation by name on the plain side, whoever has what open. */
-static void redo(model_hands *h, const model_op *op) {
-    char path[1200];
-    if (op->kind < OP_READ || op->kind > OP_SEEK) {
-        int kept = h->plain_fd[op->slot];
-        model_do_plain(h, op);
-        if (op->kind == OP_OPEN) {
-            if (h->plain_fd[op->slot] >= 0) close(h->plain_fd[op->slot]);
-            h->plain_fd[op->slot] = kept;
-        }
-        return;
-    }
-    model_path(path, sizeof path, h->plain, op->name);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) die(path);
-    uint64_t unused = 0;
-    (void)act_on_slot(op, fd, buffers[1], &unused);
-    close(fd);
-}
-
-static bool dir_exists(const char *root, int dir) {
-    char path[1200];
-    struct stat st;
-    model_dir_path(path, sizeof path, root, dir);
-    return stat(path, &st) == 0;
-}
-
-/* Which of the allowed states is it? Else NULL. */
-static const char *state_of(const model_op *op, const image now[2], const image before[2],
-                            const image after[2], bool succeeded, bool killed) {
-    if (same_image(&now[0], &after[0]) && same_image(&now[1], &after[1])) return "after";
-    if (succeeded) return NULL;
-    if (same_image(&now[0], &before[0]) && same_image(&now[1], &before[1])) return "before";
-    /* the new name is right, the old one may remain, or show what is below it */
-    if (op->kind == OP_RENAME) return same_image(&now[1], &after[1]) ? "both" : NULL;
-    if (op->kind == OP_WHOLE_WRITE) { /* made or emptied, not written yet, or in part */
-        uint64_t n = now[0].size;
-        return now[0].exists && n <= op->bytes &&
-                       (n == 0 || memcmp(now[0].data, after[0].data, n) == 0)
-                   ? "part"
-                   : NULL;
-    }
-    bool data = op->kind == OP_WRITE || op->kind == OP_APPEND || op->kind == OP_TRUNCATE ||
-                op->kind == OP_ALLOCATE || op->kind == OP_TRUNCATE_PATH ||
-                op->kind == OP_WHOLE_PATCH || op->kind == OP_OPEN;
-    return data && is_mixture(op, &now[0], &before[0], &after[0], killed) ? "mixture" : NULL;
-}
-
-model_status model_resolve(model_hands *h, const model_op *op, bool succeeded, bool killed,
-                           char *why, size_t size) {
-    image now[2], before[2], after[2];
-    bool of_dir = op->kind == OP_MKDIR || op->kind == OP_RMDIR || op->kind == OP_LIST;
-    int names[2] = {op->name, op->kind == OP_RENAME ? op->other : op->name};
-    bool dir_before = dir_exists(h->plain, op->dir), dir_now = dir_exists(".", op->dir);
-    for (int i = 0; i < 2; i++) before[i] = image_of(h->plain, names[i]);
-    for (int i = 0; i < 2; i++) now[i] = image_of(".", names[i]);
-    redo(h, op);
-    for (int i = 0; i < 2; i++) after[i] = image_of(h->plain, names[i]);
-    bool dir_after = dir_exists(h->plain, op->dir);
-    const char *state = NULL;
-    if (!of_dir)
-        state = state_of(op, now, before, after, succeeded, killed);
-    else if (dir_now == dir_after || (!succeeded && dir_now == dir_before))
-        state = "directory";
-    for (int i = 0; i < 2 && !of_dir; i++) copy_name(".", h->plain, names[i]);
-    if (of_dir && dir_now != dir_after) {
-        char path[1200];
-        model_dir_path(path, sizeof path, h->plain, op->dir);
-        if ((dir_now ? mkdir(path, 0700) : rmdir(path)) != 0) die(path);
-    }
-    if (op->kind == OP_OPEN && h->subject_fd[op->slot] >= 0) close(h->subject_fd[op->slot]);
-    if (op->kind == OP_OPEN) h->subject_fd[op->slot] = -1;
-    uint64_t same = 0, n = now[0].size < after[0].size ? now[0].size : after[0].size;
-    while (same < n && now[0].data[same] == after[0].data[same]) same++;
-    if (!state)
-        (void)snprintf(why, size,
-                       "neither as before nor as after (said %s): now %d %llu, before %d %llu, "
-                       "after %d %llu; directory %d, %d, %d; unlike after from %llu on",
-                       succeeded ? "done" : "failed", now[0].exists,
-                       (unsigned long long)now[0].size, before[0].exists,
-                       (unsigned long long)before[0].size, after[0].exists,
-                       (unsigned long long)after[0].size, dir_now, dir_before, dir_after,
-                       (unsigned long long)same);
-    for (int i = 0; i < 2; i++) {
-        free(now[i].data);
-        free(before[i].data);
-        free(after[i].data);
-    }
-    return state ? MODEL_SAME : MODEL_DIFFERS;
 }

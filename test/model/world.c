@@ -52,17 +52,6 @@ static const struct {
                {OP_TRUNCATE_PATH, 1}, {OP_WHOLE_WRITE, 2}, {OP_WHOLE_READ, 3}, {OP_WHOLE_PATCH, 2},
                {OP_MKDIR, 2},         {OP_RMDIR, 1}};
 
-uint64_t model_random(uint64_t *state) { /* splitmix64 (Steele, Lea and Flood, 2014) */
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-uint64_t model_below(uint64_t *state, uint64_t n) {
-    return model_random(state) % n;
-}
-
 void model_path(char *out, size_t size, const char *root, int name) {
     (void)snprintf(out, size, "%s/%s/%s", root, model_dirs[model_names[name].dir],
                    model_names[name].base);
@@ -88,9 +77,9 @@ static bool begins(int name) {
     return dir == 0 || dir >= MODEL_REMOVABLE ? name % 3 != 1 : false;
 }
 
-void model_world_init(model_world *w, uint64_t seed, int owner) {
+void model_world_init(model_world *w, model_source source, int owner) {
     memset(w, 0, sizeof *w);
-    w->random = seed;
+    w->source = source;
     w->owner = owner;
     for (int d = 0; d < MODEL_DIRS; d++) w->dirs[d] = d == 0 || d >= MODEL_REMOVABLE;
     for (int n = 0; n < model_n_names; n++)
@@ -116,10 +105,11 @@ static bool is_open(const model_world *w, int name) {
 }
 
 static int any_name(model_world *w, bool whole_only) {
-    for (;;) {
-        int n = (int)model_below(&w->random, (uint64_t)model_n_names);
-        if (model_owns(w->owner, n) && !(whole_only && model_names[n].pages)) return n;
-    }
+    model_source *r = &w->source;
+    int n = (int)model_below(r, (uint64_t)model_n_names);
+    while (!model_owns(w->owner, n) || (whole_only && model_names[n].pages)) /* of an input: near */
+        n = r->at ? (n + 1) % model_n_names : (int)model_below(r, (uint64_t)model_n_names);
+    return n;
 }
 
 static bool exists(const model_world *w, int name) {
@@ -128,7 +118,7 @@ static bool exists(const model_world *w, int name) {
 
 /* A place for a read or write, around what the file has. */
 static void any_range(model_op *op, model_world *w, uint64_t size, bool far) {
-    uint64_t *r = &w->random;
+    model_source *r = &w->source;
     if (far && model_below(r, 8) == 0) size = UINT64_C(32) << 20;
     uint64_t pages = size / MODEL_PAGE + 1;
     op->at = model_below(r, pages + (model_below(r, 10) == 0 ? 6 : 1)) * MODEL_PAGE;
@@ -147,7 +137,7 @@ static void any_range(model_op *op, model_world *w, uint64_t size, bool far) {
 }
 
 static uint64_t any_size(model_world *w, uint64_t size) {
-    uint64_t *r = &w->random;
+    model_source *r = &w->source;
     switch (model_below(r, 6)) {
     case 0:
         return 0;
@@ -167,7 +157,7 @@ static bool make_open(model_op *op, model_world *w) {
     if (s == MODEL_SLOTS) return false;
     op->slot = s;
     op->name = any_name(w, false);
-    uint64_t *r = &w->random;
+    model_source *r = &w->source;
     op->flags = O_RDWR;
     if (model_names[op->name].pages && model_below(r, 8) == 0)
         op->flags = model_below(r, 6) == 0 ? O_WRONLY : O_RDONLY;
@@ -189,7 +179,7 @@ static bool make_open(model_op *op, model_world *w) {
 
 /* An operation on an open file. */
 static bool make_slot(model_op *op, model_world *w) {
-    op->slot = (int)model_below(&w->random, MODEL_SLOTS);
+    op->slot = (int)model_below(&w->source, MODEL_SLOTS);
     model_slot *slot = &w->slots[op->worker][op->slot];
     if (!slot->open) return false;
     op->name = slot->name;
@@ -216,12 +206,12 @@ static bool make_slot(model_op *op, model_world *w) {
     } else {
         any_range(op, w, size, model_names[op->name].far);
         if (whole) {
-            op->at = model_below(&w->random, 200);
-            op->bytes = 1 + model_below(&w->random, 200);
+            op->at = model_below(&w->source, 200);
+            op->bytes = 1 + model_below(&w->source, 200);
             op->vectors = 1;
         }
     }
-    if (op->kind == OP_SEEK) op->at = model_below(&w->random, 3);
+    if (op->kind == OP_SEEK) op->at = model_below(&w->source, 3);
     if (!changes || (slot->flags & O_ACCMODE) == O_RDONLY) return true;
     if (op->kind == OP_APPEND) op->at = size;
     uint64_t end = op->kind == OP_TRUNCATE ? op->bytes : op->at + op->bytes;
@@ -255,7 +245,7 @@ static bool make_unlink(model_op *op, model_world *w, int name) {
 static bool make_rename(model_op *op, model_world *w) {
     op->name = any_name(w, false);
     op->other = any_name(w, false);
-    if (model_below(&w->random, 4) && model_names[op->name].pages != model_names[op->other].pages)
+    if (model_below(&w->source, 4) && model_names[op->name].pages != model_names[op->other].pages)
         return false;
     if (is_open(w, op->name)) return false;
     if (make_close_of(op, w, op->other)) return true;
@@ -269,9 +259,9 @@ static bool make_rename(model_op *op, model_world *w) {
 
 static bool make_whole(model_op *op, model_world *w) {
     op->name = any_name(w, true);
-    op->bytes = 1 + model_below(&w->random, 9000);
-    op->at = model_below(&w->random, 300);
-    if (op->kind == OP_WHOLE_PATCH) op->bytes = 1 + model_below(&w->random, 300);
+    op->bytes = 1 + model_below(&w->source, 9000);
+    op->at = model_below(&w->source, 300);
+    if (op->kind == OP_WHOLE_PATCH) op->bytes = 1 + model_below(&w->source, 300);
     if (op->kind == OP_WHOLE_WRITE && w->dirs[model_names[op->name].dir]) {
         if (!w->files[op->name]) w->files[op->name] = ++w->next_file;
         w->sizes[op->name] = op->bytes;
@@ -280,7 +270,7 @@ static bool make_whole(model_op *op, model_world *w) {
 }
 
 static bool make_dir(model_op *op, model_world *w) {
-    op->dir = (int)model_below(&w->random, MODEL_DIRS);
+    op->dir = (int)model_below(&w->source, MODEL_DIRS);
     /* others may be at work in the directories that all share */
     if (op->kind == OP_LIST) return w->owner == MODEL_ALL || op->dir == w->owner;
     op->dir %= MODEL_REMOVABLE;
@@ -291,7 +281,7 @@ static bool make_dir(model_op *op, model_world *w) {
     }
     if (w->dirs[op->dir] && dir_is_empty(w, op->dir)) {
         w->dirs[op->dir] = false;
-    } else if (w->dirs[op->dir] && model_below(&w->random, 2)) {
+    } else if (w->dirs[op->dir] && model_below(&w->source, 2)) {
         w->draining = op->dir + 1; /* and then it goes */
     }
     return true;
@@ -356,11 +346,12 @@ static bool make_draining(model_op *op, model_world *w) {
     return true;
 }
 
-void model_next(model_op *op, model_world *w) {
+bool model_next(model_op *op, model_world *w) {
     unsigned total = 0;
+    model_source *r = &w->source;
     for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) total += weights[i].weight;
     for (;;) {
-        uint64_t *r = &w->random;
+        if (model_is_at_end(r)) return false;
         memset(op, 0, sizeof *op);
         op->number = w->number + 1;
         op->worker = w->owner == MODEL_ALL ? (int)model_below(r, MODEL_WORKERS) : w->owner;
@@ -374,6 +365,7 @@ void model_next(model_op *op, model_world *w) {
         if (make(op, w)) break;
     }
     w->number++;
+    return true;
 }
 
 void model_sealed(model_world *w) {
@@ -390,12 +382,46 @@ void model_closed(model_world *w, int worker) {
         if (worker == MODEL_ALL || worker == i) memset(w->slots[i], 0, sizeof w->slots[i]);
 }
 
-void model_correct(model_world *w, int name, bool there, uint64_t size) {
+bool model_can_be_cut(const model_op *op) {
+    if (op->orphan || op->kind == OP_CLOSE) return false;
+    /* others that have what vanishes open would hold on to another file on the plain side */
+    return op->kind != OP_RENAME || op->name != op->other;
+}
+
+static void correct(model_world *w, int name, bool there, uint64_t size) {
     if (!there)
         w->files[name] = 0;
     else if (!w->files[name])
         w->files[name] = ++w->next_file;
     w->sizes[name] = size;
+}
+
+void model_resolved(model_world *w, const model_op *op, const model_reply *found) {
+    if (op->kind == OP_MKDIR || op->kind == OP_RMDIR) {
+        w->dirs[op->dir] = found->dir_exists;
+    } else {
+        correct(w, op->name, found->exists, found->size);
+        if (op->kind == OP_RENAME) correct(w, op->other, found->other_exists, found->other_size);
+    }
+    /* who has open what may or may not have lost its name, has nothing to compare with */
+    for (int i = 0; i < MODEL_WORKERS * MODEL_SLOTS; i++) {
+        model_slot *slot = &w->slots[i / MODEL_SLOTS][i % MODEL_SLOTS];
+        bool named = slot->name == op->name || (op->kind == OP_RENAME && slot->name == op->other);
+        if (named && (op->kind == OP_UNLINK || op->kind == OP_RENAME)) slot->dead = true;
+    }
+    if (op->kind == OP_OPEN) w->slots[op->worker][op->slot].open = false;
+    w->draining = 0;
+}
+
+void model_learn(model_world *w, const char *plain) {
+    for (int d = 0; d < MODEL_DIRS; d++) w->dirs[d] = model_dir_exists(plain, d);
+    for (int n = 0; n < model_n_names; n++) {
+        uint64_t size;
+        bool there = model_exists(plain, n, &size);
+        correct(w, n, there, size);
+    }
+    w->draining = 0;
+    model_closed(w, MODEL_ALL);
 }
 
 void model_describe(char *out, size_t size, const model_op *op) {
