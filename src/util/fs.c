@@ -23,7 +23,8 @@ int bough_path(char *out, size_t size, bough_error *err, const char *fmt, ...) {
     return BOUGH_OK;
 }
 
-int bough_mkdirs(const char *path, mode_t mode, bough_error *err) {
+/* Make every directory of a path that is not there. */
+static int make_each(const char *path, mode_t mode, bough_error *err) {
     char part[BOUGH_PATH_MAX];
     int rc = bough_path(part, sizeof part, err, "%s", path);
     if (rc) return rc;
@@ -38,7 +39,15 @@ int bough_mkdirs(const char *path, mode_t mode, bough_error *err) {
                 return bough_fail_sys(err, e, "could not create directory \"%s\"", part);
         }
         *p = kept;
-        if (!kept) break;
+        if (!kept) return BOUGH_OK;
+    }
+}
+
+int bough_mkdirs(const char *path, mode_t mode, bough_error *err) {
+    /* most often only the last one is missing */
+    if (mkdir(path, mode) != 0 && errno != EEXIST) {
+        int rc = make_each(path, mode, err);
+        if (rc) return rc;
     }
     struct stat st;
     if (stat(path, &st) != 0) return bough_fail_sys(err, errno, "could not stat \"%s\"", path);
