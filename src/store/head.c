@@ -76,9 +76,9 @@ static int walk_head(const char *root, visitor visit, void *context, bough_error
 static int visit_any(void *context, const char *path, const char *key, const struct stat *st,
                      bough_error *err) {
     (void)path;
-    (void)key;
     (void)err;
-    if (!S_ISDIR(st->st_mode)) *(bool *)context = false;
+    /* a directory of a database may be new, or hide one: it is no less a change than a file */
+    if (!S_ISDIR(st->st_mode) || strncmp(key, "base/", 5) == 0) *(bool *)context = false;
     return BOUGH_OK;
 }
 
@@ -119,7 +119,9 @@ static int visit_scan(void *context, const char *path, const char *key, const st
         bool opaque = lgetxattr(path, BOUGH_XATTR_OPAQUE, one, sizeof one) > 0;
         atomic_store(&e->flags, BOUGH_FLAG_DIR | (opaque ? BOUGH_FLAG_OPAQUE : 0U));
         atomic_store(&e->state, BOUGH_ENTRY_HEAD);
-        if (opaque) atomic_fetch_add(&shm->changes, 1);
+        /* one that no layer has is new; others are there for what is in them */
+        if (opaque || bough_view_below(view, key, NULL, 0, NULL) == BOUGH_BELOW_NONE)
+            atomic_fetch_add(&shm->changes, 1);
         return BOUGH_OK;
     }
     bool whole = class != BOUGH_PATH_PAGES;
