@@ -152,7 +152,9 @@ void bough_stack_publish(bough_header *live, const bough_layers *stack);
 /* Where a merged layer is made, in the directory of its group: a name that is no layer's. */
 #define BOUGH_MERGING ".merge"
 /* Shorter runs are not worth it while the stack is short. */
+#ifndef BOUGH_LEAST_RUN /* tests have other numbers */
 #define BOUGH_LEAST_RUN 8
+#endif
 typedef int (*bough_cancelled)(void *context);
 /* Make one layer of a run of the branch's, if there is one that is worth it. The branch may be used
  * meanwhile. `merge` is NULL where there is none; bough_merge_end(). */

@@ -4,8 +4,9 @@
  * Two neighbours are separated where some stack has the lower without the upper on it: a child, or
  * a restore point, was made of that moment. A run that nothing separates is merged at no cost in
  * space: all stacks that have it can do with the merged layer, and its parts go. Where children and
- * restore points separate more than MOST_LAYERS, the smallest run is merged for this branch alone
- * and the parts stay for them: what was written twice is then kept twice, for as long as they live.
+ * restore points separate more than BOUGH_MOST_LAYERS, the smallest run is merged for this branch
+ * alone and the parts stay for them: what was written twice is then kept twice, for as long as they
+ * live.
  *
  * The oldest layers of a run are left out while they are more than RATIO times what is above them,
  * so a byte is copied a number of times that grows with the logarithm of what is written, not with
@@ -30,10 +31,12 @@
 #include "store/internal.h"
 #include "util/point.h"
 
+#ifndef BOUGH_MOST_LAYERS /* tests have other numbers */
 /** A stack that is deeper is shortened at any price, */
-#define MOST_LAYERS 16
+#define BOUGH_MOST_LAYERS 16
 /** to this depth, */
-#define AIM_LAYERS 10
+#define BOUGH_AIM_LAYERS 10
+#endif
 /** and the oldest layer of a run is at most so many times what lies on it in the run. */
 #define RATIO 4
 /** A pause after so many bytes, so that merging takes a part of a disk's time only. */
@@ -98,8 +101,9 @@ static range smallest(const bough_layers *stack, const uint64_t *bytes, size_t n
 
 static range choose(const bough_survey *survey, const bough_layers *stack, const uint64_t *bytes) {
     range r = longest(survey, stack, bytes);
-    if (r.n >= BOUGH_LEAST_RUN || (r.n > 1 && stack->n > MOST_LAYERS)) return r;
-    if (stack->n > MOST_LAYERS) return smallest(stack, bytes, stack->n - AIM_LAYERS + 1);
+    if (r.n >= BOUGH_LEAST_RUN || (r.n > 1 && stack->n > BOUGH_MOST_LAYERS)) return r;
+    if (stack->n > BOUGH_MOST_LAYERS)
+        return smallest(stack, bytes, stack->n - BOUGH_AIM_LAYERS + 1);
     return (range){0, 0};
 }
 

@@ -307,7 +307,7 @@ bool model_dir_exists(const char *root, int dir) {
     return stat(path, &st) == 0;
 }
 
-static model_status compare_file(const char *a, const char *b, int name, char *why, size_t size) {
+model_status model_compare_name(const char *a, const char *b, int name, char *why, size_t size) {
     char path[1200];
     uint64_t size_a, size_b;
     bool in_a = model_exists(a, name, &size_a), in_b = model_exists(b, name, &size_b);
@@ -340,7 +340,7 @@ static model_status compare_file(const char *a, const char *b, int name, char *w
 model_status model_compare(const char *a, const char *b, int owner, char *why, size_t size) {
     char path[1200];
     for (int n = 0; n < model_n_names; n++)
-        if (model_owns(owner, n) && compare_file(a, b, n, why, size) != MODEL_SAME)
+        if (model_owns(owner, n) && model_compare_name(a, b, n, why, size) != MODEL_SAME)
             return MODEL_DIFFERS;
     for (int d = 0; d < MODEL_DIRS; d++) {
         if (!model_owns_dir(owner, d) || (owner != MODEL_ALL && d >= MODEL_REMOVABLE)) continue;

@@ -170,6 +170,8 @@ long model_do_subject(model_hands *h, const model_op *op, int *err);
 void model_do_plain(model_hands *h, const model_op *op);
 /* The same by name, whoever has what open. */
 void model_redo_plain(model_hands *h, const model_op *op);
+/* Whether a name shows the same in two trees. */
+model_status model_compare_name(const char *a, const char *b, int name, char *why, size_t size);
 /* Whether two trees show the same; for one owner or MODEL_ALL. */
 model_status model_compare(const char *a, const char *b, int owner, char *why, size_t size);
 /* What every world begins with. */
