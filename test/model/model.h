@@ -106,6 +106,7 @@ typedef struct model_world {
     uint64_t number;
     int owner; /* MODEL_ALL, or the one worker whose names are used */
     uint32_t next_file;
+    int recent;   /* of an input: the name that was chosen last */
     int draining; /* directory + 1 that is being emptied */
     bool dirs[MODEL_DIRS];
     uint32_t files[64]; /* identity of the file under a name, 0 for none */

@@ -104,12 +104,26 @@ static bool is_open(const model_world *w, int name) {
     return false;
 }
 
+static bool suits(const model_world *w, int name, bool whole_only) {
+    return model_owns(w->owner, name) && !(whole_only && model_names[name].pages);
+}
+
+/* Of an input: one in four is that of the operation before, so that they meet. */
+static int name_of_input(model_world *w, bool whole_only) {
+    int n = (int)model_below(&w->source, 64);
+    if (n >= model_n_names) n = w->recent;
+    while (!suits(w, n, whole_only)) n = (n + 1) % model_n_names;
+    w->recent = n;
+    return n;
+}
+
 static int any_name(model_world *w, bool whole_only) {
     model_source *r = &w->source;
-    int n = (int)model_below(r, (uint64_t)model_n_names);
-    while (!model_owns(w->owner, n) || (whole_only && model_names[n].pages)) /* of an input: near */
-        n = r->at ? (n + 1) % model_n_names : (int)model_below(r, (uint64_t)model_n_names);
-    return n;
+    if (r->at) return name_of_input(w, whole_only);
+    for (;;) {
+        int n = (int)model_below(r, (uint64_t)model_n_names);
+        if (suits(w, n, whole_only)) return n;
+    }
 }
 
 static bool exists(const model_world *w, int name) {
@@ -180,9 +194,12 @@ static bool make_open(model_op *op, model_world *w) {
 /* An operation on an open file. */
 static bool make_slot(model_op *op, model_world *w) {
     op->slot = (int)model_below(&w->source, MODEL_SLOTS);
+    if (w->source.at) /* of an input: the next that is open */
+        for (int i = 0; i < MODEL_SLOTS && !w->slots[op->worker][op->slot].open; i++)
+            op->slot = (op->slot + 1) % MODEL_SLOTS;
     model_slot *slot = &w->slots[op->worker][op->slot];
     if (!slot->open) return false;
-    op->name = slot->name;
+    op->name = w->recent = slot->name;
     op->orphan = w->files[slot->name] != slot->file;
     if (op->kind == OP_CLOSE || slot->dead || (op->orphan && slot->stale)) {
         op->kind = OP_CLOSE;
