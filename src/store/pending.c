@@ -207,6 +207,7 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     pending p = {0};
     bool was_pending = false;
     if (advanced) *advanced = false;
+    BOUGH_POINT(BOUGH_OK, "sync.begun");
     /* what is made durable now is what is left, and that may be too little */
     int rc = live ? BOUGH_OK : bough_store_settle(store, branch, err);
     if (!rc) rc = bough_layers_read(&layers, store, branch, err);

@@ -1,4 +1,4 @@
-/* Points at which tests kill the process. See point.h. */
+/* Points at which tests kill or delay the process. See point.h. */
 #include "util/point.h"
 
 #include <pthread.h>
@@ -6,25 +6,49 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef BOUGH_CRASH_POINTS
 
-static char wanted[64];
+/* NAME[:NUMBER] of the environment. */
+typedef struct named {
+    char name[64];
+    long number;
+} named;
+
+static named killed, delayed;
 static atomic_long countdown;
 
-static void read_environment(void) {
-    const char *text = getenv("BOUGH_CRASH_AT");
+static void read_one(named *out, const char *variable, long number) {
+    const char *text = getenv(variable);
     size_t n = text ? strcspn(text, ":") : 0;
-    if (n == 0 || n >= sizeof wanted) return;
-    memcpy(wanted, text, n);
-    atomic_store(&countdown, text[n] ? atol(text + n + 1) : 1);
+    if (n == 0 || n >= sizeof out->name) return;
+    memcpy(out->name, text, n);
+    out->number = text[n] ? atol(text + n + 1) : number;
+}
+
+static void read_environment(void) {
+    read_one(&killed, "BOUGH_CRASH_AT", 1);
+    read_one(&delayed, "BOUGH_DELAY_AT", 100);
+    atomic_store(&countdown, killed.number);
+}
+
+static void delay(long most_ms) {
+    unsigned chance = 0;
+    if (most_ms <= 0 || getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance) return;
+    long ms = (long)(chance % (unsigned long)most_ms);
+    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    while (nanosleep(&left, &left) != 0)
+        ;
 }
 
 void bough_point_pass(const char *name) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, read_environment);
-    if (strcmp(name, wanted) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
+    if (strcmp(name, delayed.name) == 0) delay(delayed.number);
+    if (strcmp(name, killed.name) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
         (void)kill(getpid(), SIGKILL);
 }
 

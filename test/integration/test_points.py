@@ -27,8 +27,10 @@ POINTS = {
         "seal.directories-synced": GONE, "seal.indexed": GONE, "fork.control-written": GONE,
         "fork.stack-written": GONE, "fork.pending-written": GONE, "fork.child-named": GONE,
         "create.forked": GONE, "create.started": GONE, "create.committed": THERE, "create.ready": THERE,
-        "sync.layer-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
-    "create-at": {"sync.head-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
+        "sync.begun": THERE, "sync.layer-durable": THERE, "sync.all-durable": THERE, "sync.pending-removed": THERE},
+    "create-at": {
+        "sync.begun": THERE, "sync.head-durable": THERE, "sync.all-durable": THERE,
+        "sync.pending-removed": THERE},
     "create-from-sleeping": {
         "seal.gate-closed": GONE, "seal.head-moved:2": GONE, "seal.head-replaced:4": GONE,
         "seal.stack-replaced": GONE, "seal.directories-synced": GONE, "seal.indexed": GONE},
