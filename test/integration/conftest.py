@@ -96,6 +96,14 @@ def _show_logs(path):
 
 
 @pytest.fixture
+def counted(record_property):
+    """Call it with what was done and how often, for the report of ./check --long (dev/report)."""
+    def count(what, number=1):
+        record_property(what, number)
+    return count
+
+
+@pytest.fixture
 def make_server(directory, pg18):
     """Make servers, each with a store of its own."""
     made = []

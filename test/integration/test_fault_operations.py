@@ -340,7 +340,7 @@ def loaded(world):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_survives_the_failure_of_a_call(world, name):
+def test_an_operation_survives_the_failure_of_a_call(world, name, counted):
     counts, told = {}, []
     for kind, program, place in samples(name):
         mode, calls, error, _ = KINDS[kind]
@@ -363,6 +363,7 @@ def test_an_operation_survives_the_failure_of_a_call(world, name):
             done = operation.run()
             world.fault.disarm()
             what += f" ({world.fault.what()})" if world.fault.fired else " (none)"
+            counted("calls that failed in operations", world.fault.fired)
             told.append(f"{what}: {'done' if done.returncode == 0 else done.stderr.strip()}")
             print(told[-1])
             judge(done, world.fault, world.pid, kind, what)

@@ -128,7 +128,8 @@ def log_of(server):
 
 
 @pytest.mark.parametrize("statement,call,error,path", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, path):
+def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, path, counted):
+    counted("faults beside a plain cluster")
     fault, plain, branch, _ = pair
     wanted = plain.show(fault, statement, call, error, path)
     got = branch.show(fault, statement, call, error, path)

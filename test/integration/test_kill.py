@@ -17,7 +17,7 @@ def start(server, *args):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_within(server, chance, longest, *args):
+def kill_during(server, chance, longest, *args):
     """Run a command and kill the server at a random moment of it; then start the server again."""
     pid = server.pid()
     command = start(server, *args)
@@ -27,6 +27,14 @@ def kill_within(server, chance, longest, *args):
     command.wait(60)
     h.wait_for(lambda: not h.is_alive(pid), "boughd is gone")
     server.up()
+
+
+@pytest.fixture(name="kill_within")
+def fixture_kill_within(counted):
+    def kill_one(*args):
+        counted("kills at random moments")
+        kill_during(*args)
+    return kill_one
 
 
 def layers_of_nobody(server, known):
@@ -57,7 +65,7 @@ def assert_nothing_left(server):
             assert os.readlink(f"/proc/{pid}/cwd").split("/branches/")[1].split("/")[0] in known, "a stray postgres"
 
 
-def test_a_branch_is_made_wholly_or_not_at_all(server):
+def test_a_branch_is_made_wholly_or_not_at_all(server, kill_within):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
@@ -80,7 +88,7 @@ def test_a_branch_is_made_wholly_or_not_at_all(server):
     h.assert_clean(p)
 
 
-def test_a_branch_is_deleted_wholly_or_not_at_all(server):
+def test_a_branch_is_deleted_wholly_or_not_at_all(server, kill_within):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
@@ -98,7 +106,7 @@ def test_a_branch_is_deleted_wholly_or_not_at_all(server):
     h.assert_clean(p)
 
 
-def test_a_project_is_made_wholly_or_not_at_all(server, make_stock):
+def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, kill_within):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)

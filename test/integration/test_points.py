@@ -177,6 +177,12 @@ def crash(server, point, *args, call=None):
     return status == 0
 
 
+@pytest.fixture(autouse=True)
+def _count(request, counted):
+    if "point" in request.fixturenames:
+        counted("kills at named points")
+
+
 def expect(there, outcome, acknowledged):
     assert outcome == EITHER or there == (outcome == THERE), f"it is {'there' if there else 'gone'}, not {outcome}"
     assert there or not acknowledged, "it was acknowledged and is gone"

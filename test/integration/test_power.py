@@ -70,15 +70,20 @@ class Case:
 TURNS = {SYNC_END, SYNCFS_END, RENAME, LINK, UNLINK, NOTE}
 
 
+NEAR = 2000  # records, about as many as come before the sync of a new layer has ended
+
+
 def cases(log, count, chance, styles=STYLES):
-    moments, turns, made = [], [], []
+    moments, turns, made, near = [], [], [], []
     for r in read_log(log):
         moments.append(r.seq)
         if r.op in TURNS:
             turns.append(r.seq)
+            if made and r.seq - made[-1] < NEAR:
+                near.append(r.seq)
         if r.op == NOTE and b'"made"' in r.data[0][r.data[1]:r.data[1] + r.data[2]]:
             made.append(r.seq)  # the layer below the child may not be durable yet
-    kinds = [moments, turns, made or turns, turns]
+    kinds = [moments, near or turns, made or turns, turns]
     picked = sorted(chance.choice(kinds[i % len(kinds)]) for i in range(count))
     return [Case(i, seq, chance.randrange(10**9), styles[i % len(styles)]) for i, seq in enumerate(picked)]
 
@@ -167,7 +172,7 @@ def keep(directory, seed):
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_what_was_acknowledged_outlives_a_power_cut(run, make_server, directory):
+def test_what_was_acknowledged_outlives_a_power_cut(run, make_server, directory, counted):
     began = time.monotonic()
     chance = random.Random(SEED + run)
     recording_dir = os.path.join(directory, "recording")
@@ -180,6 +185,7 @@ def test_what_was_acknowledged_outlives_a_power_cut(run, make_server, directory)
     wanted = cases(os.path.join(recording_dir, "records"), CUTS, random.Random(SEED + run))
     failed = check_cuts(recording_dir, p.id, directory, wanted)
     print(f"{CUTS} cuts in {time.monotonic() - began:.0f} s")
+    counted("power cuts", CUTS)
     if failed:
         kept = keep(recording_dir, SEED + run)
         lines = [f"cut {case.number} ({case.style}, lost {case.kinds}): {error}\n  again: test/power/run --again "

@@ -365,7 +365,7 @@ def resources(pid):
 
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("BOUGH_SOAK_SEED", random.randrange(10**6)))])
-def test_random_operations_under_load_lose_nothing_and_leave_nothing(project, seed):
+def test_random_operations_under_load_lose_nothing_and_leave_nothing(project, seed, counted):
     print(f"BOUGH_SOAK_SEED={seed} BOUGH_SOAK_SECONDS={SECONDS}")
     soak, server = Soak(project, seed), project.server
     h.Bank(project).init()
@@ -387,6 +387,8 @@ def test_random_operations_under_load_lose_nothing_and_leave_nothing(project, se
             load.kill()
             load.wait()
     print(soak.done)
+    counted("seconds of random operations", SECONDS)
+    counted("random operations", sum(soak.done.values()))
     assert sum(soak.done.values()) >= 10, soak.done
     soak.check_all()
     soak.check_files()

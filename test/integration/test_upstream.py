@@ -144,11 +144,13 @@ def compare(suite, plain, branch, found):
     return differences
 
 
-def test_upstream_suites_give_the_same_on_a_branch_as_on_a_plain_cluster(plain, branch):
+def test_upstream_suites_give_the_same_on_a_branch_as_on_a_plain_cluster(plain, branch, counted):
     differences = []
     for suite in DATABASES:
         found = {target: target.suite(suite) for target in (plain, branch)}
         differences += compare(suite, plain, branch, found)
+        counted(f"tests of PostgreSQL's {suite} suite that pass", list(found[branch].values()).count("ok"))
+        counted(f"tests of PostgreSQL's {suite} suite", len(found[branch]))
         for test, result in found[branch].items():
             if result != "ok":
                 print(f"{suite}/{test}: {result}; on the plain cluster: {found[plain].get(test)}")

@@ -118,12 +118,14 @@ class Work:
             return cur.fetchone()[0]
 
     def hurry(self, parent):
-        """A branch, and checkpoints of its parent before the new layer can have been made durable."""
+        """A branch, and checkpoints of its parent before and after the new layer is made durable."""
         made = threading.Event()
 
         def checkpoints():
             with contextlib.closing(self.p.admin(parent)) as c:
                 while not made.is_set():
+                    c.run("CHECKPOINT")
+                for _ in range(5):
                     c.run("CHECKPOINT")
         t = threading.Thread(target=checkpoints, daemon=True)
         t.start()
