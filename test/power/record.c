@@ -286,6 +286,8 @@ static long change_names(enum operation op, const char *path, const char *other,
         if (raw(SYS_newfstatat, AT_FDCWD, P(full), P(&st), AT_SYMLINK_NOFOLLOW, 0, 0) == 0) {
             inode = st.st_ino;
             mode = st.st_mode & 07777;
+        } else { /* a record without them would be a directory that nobody may read */
+            note(OP_UNKNOWN, 0, (uint64_t)errno, 0, path, NULL);
         }
     }
     if (rc == 0) note(op, inode, mode, 0, path, other);

@@ -11,6 +11,7 @@ from disk import Baseline, append_note
 
 CLIENTS = 2
 MOST = h.times(4, 7)  # branches
+MOST_ROWS = 3000      # of a table, but for those that come and go
 
 
 class Recording:
@@ -163,7 +164,7 @@ class Work:
 
     def table(self, branch):
         self.counter += 1
-        name, rows = f"t{self.counter}", self.chance.randint(1, 3000)
+        name, rows = f"t{self.counter}", self.chance.randint(1, MOST_ROWS)
         self.p.sql(branch, f"CREATE TABLE {name} AS SELECT g AS id, md5(g::text) FROM generate_series(1, {rows}) g;"
                            f"CREATE INDEX ON {name} (id)")
         self.recording.note(k="table", branch=branch, table=name, rows=rows)
@@ -181,8 +182,8 @@ class Work:
             return
         name = self.chance.choice(self.tables[branch])
         ways = [[f"VACUUM FULL {name}"], [f"REINDEX TABLE {name}"], [f"CLUSTER {name} USING {name}_id_idx"],
-                [f"INSERT INTO {name} SELECT 100000 + g, repeat('z', 500) FROM generate_series(1, 2000) g",
-                 f"DELETE FROM {name} WHERE id > 100000", f"VACUUM {name}"]]
+                [f"INSERT INTO {name} SELECT {MOST_ROWS} + g, repeat('z', 500) FROM generate_series(1, 2000) g",
+                 f"DELETE FROM {name} WHERE id > {MOST_ROWS}", f"VACUUM {name}"]]
         for sql in self.chance.choice(ways):
             self.p.sql(branch, sql)
 
