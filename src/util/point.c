@@ -18,20 +18,24 @@ typedef struct named {
     long number;
 } named;
 
-static named killed, delayed;
+enum { MOST_DELAYS = 4 };
+static named killed, delayed[MOST_DELAYS];
 static atomic_long countdown;
 
-static void read_one(named *out, const char *variable, long number) {
-    const char *text = getenv(variable);
-    size_t n = text ? strcspn(text, ":") : 0;
-    if (n == 0 || n >= sizeof out->name) return;
+/* One of a list; returns what follows it. */
+static const char *read_one(named *out, const char *text, long number) {
+    size_t n = text ? strcspn(text, ":,") : 0;
+    if (n == 0 || n >= sizeof out->name) return NULL;
     memcpy(out->name, text, n);
-    out->number = text[n] ? atol(text + n + 1) : number;
+    out->number = text[n] == ':' ? atol(text + n + 1) : number;
+    text = strchr(text, ',');
+    return text ? text + 1 : NULL;
 }
 
 static void read_environment(void) {
-    read_one(&killed, "BOUGH_CRASH_AT", 1);
-    read_one(&delayed, "BOUGH_DELAY_AT", 100);
+    (void)read_one(&killed, getenv("BOUGH_CRASH_AT"), 1);
+    const char *text = getenv("BOUGH_DELAY_AT");
+    for (int i = 0; text && i < MOST_DELAYS; i++) text = read_one(&delayed[i], text, 100);
     atomic_store(&countdown, killed.number);
 }
 
@@ -47,7 +51,8 @@ static void delay(long most_ms) {
 void bough_point_pass(const char *name) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, read_environment);
-    if (strcmp(name, delayed.name) == 0) delay(delayed.number);
+    for (int i = 0; i < MOST_DELAYS; i++)
+        if (strcmp(name, delayed[i].name) == 0) delay(delayed[i].number);
     if (strcmp(name, killed.name) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
         (void)kill(getpid(), SIGKILL);
 }

@@ -5,7 +5,7 @@
  *
  * BOUGH_CRASH_AT=NAME[:N] in the environment ends the process by SIGKILL at the Nth time (default
  * 1) that it comes to point NAME. test/integration/test_points.py has a test for every name.
- * BOUGH_DELAY_AT=NAME[:MS] holds each thread that comes to NAME for a time of less than MS
+ * BOUGH_DELAY_AT=NAME[:MS][,NAME...] holds each thread that comes to NAME for less than MS
  * milliseconds (default 100), each time another: windows that are short in life become wide.
  */
 #ifndef BOUGH_UTIL_POINT_H

@@ -1,6 +1,7 @@
 """Power cuts: a recorded run, cut at random moments, as the disk may hold it (test/power, docs/reliability.md)."""
 import concurrent.futures
 import contextlib
+import glob
 import os
 import pickle
 import random
@@ -192,6 +193,37 @@ def test_what_was_acknowledged_outlives_a_power_cut(run, make_server, directory,
         lines = [f"cut {case.number} ({case.style}, lost {case.kinds}): {error}\n  again: test/power/run --again "
                  f"{kept} {case.number}" for case, error in failed]
         pytest.fail("\n".join(lines))
+
+
+def test_a_checkpoint_makes_the_layer_below_durable(make_server, directory):
+    """What a parent's fsync vouches for may have been written before the seal. boughd's own sync is held here."""
+    recording_dir = os.path.join(directory, "recording")
+    os.makedirs(recording_dir, mode=0o755)
+    server = make_server("recorded")
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT g AS id, 0 AS n FROM generate_series(1, 1000) g")
+    relation = p.one("main", "SELECT pg_relation_filepath('t')")
+    server.down()
+    recording = Recording(recording_dir)
+    recording.begin(server)
+    server.env["BOUGH_DELAY_AT"] = "sync.begun:3600000"
+    server.up()
+    p.sql("main", "UPDATE t SET n = 1")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+        layers = set(glob.glob(f"{server.store}/layers/{p.get()['id']}/*/data/{relation}"))
+        p.branch("child")
+        recording.note(k="made", branch="child")
+        made = set(glob.glob(f"{server.store}/layers/{p.get()['id']}/*/data/{relation}")) - layers
+        assert len(made) == 1, "the table's pages are in the sealed layer"
+        p.sql("main", "UPDATE t SET n = 2")
+        c.run("CHECKPOINT")
+    layer, synced, is_made = os.stat(made.pop()).st_ino, 0, False
+    for r in read_log(recording.log):
+        is_made = is_made or r.op == NOTE
+        synced += is_made and r.op == SYNC_END and r.inode == layer
+    assert synced, "a checkpoint vouched for pages in a layer that nobody had made durable"
+    server.kill()  # it would wait for its sync
 
 
 @pytest.mark.skipif(not os.environ.get("BOUGH_POWER_AGAIN"), reason="for test/power/run --again")

@@ -35,8 +35,9 @@ class Recording:
         os.chmod(copy, 0o755)
         server.env |= {"BOUGH_RECORD": self.log, "BOUGH_RECORD_ROOT": server.store, "LD_PRELOAD": copy,
                        "BOUGH_PRELOAD_LAST": copy,
-                       # from an acknowledgement to the sync of the layer below it are some ms in life; here, more cuts
-                       "BOUGH_DELAY_AT": "sync.begun:400"}
+                       # in life, some ms are between the checkpoint before a branch and its seal, and between its
+                       # acknowledgement and the sync of the layer below it
+                       "BOUGH_DELAY_AT": "seal.prepared:200,sync.begun:400"}
 
     def note(self, **words):
         append_note(self.log, json.dumps(words))
