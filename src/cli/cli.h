@@ -138,6 +138,9 @@ BOUGH_CHECK int cli_print_json(json_t *value, bough_error *err);
 /** Parse a result's JSON text; never NULL but when memory ran out. */
 json_t *cli_json(const char *text);
 
+/** The same into *value, or BOUGH_E_NOMEM: for what is looked into. The caller's reference. */
+BOUGH_CHECK int cli_read_json(json_t **value, const char *text, bough_error *err);
+
 /** One line to standard output unless --json was given. */
 void cli_say(const cli_args *args, const char *fmt, ...) BOUGH_PRINTF(2, 3);
 

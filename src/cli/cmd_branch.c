@@ -19,7 +19,9 @@ const char *cli_branch_name(const bough_branch_list *branches, const char *id) {
 static int print_created(const cli_args *args, const bough_branch_created *created,
                          bough_error *err) {
     if (args->json) {
-        json_t *answer = cli_json(created->json);
+        json_t *answer;
+        int rc = cli_read_json(&answer, created->json, err);
+        if (rc) return rc;
         json_t *value = json_pack(
             "{s:O?,s:s,s:{s:f,s:f,s:f,s:f,s:f,s:f,s:f},s:b}", "branch",
             json_object_get(answer, "branch"), "connection_uri", created->connection_uri,

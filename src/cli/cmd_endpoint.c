@@ -92,7 +92,8 @@ int cmd_endpoint_get(const cli_args *args, bough_error *err) {
     if (!rc && args->json) {
         rc = cli_print_json(cli_json(s.endpoint->json), err);
     } else if (!rc) {
-        json_t *all = cli_json(s.endpoint->json);
+        json_t *all = NULL;
+        rc = cli_read_json(&all, s.endpoint->json, err);
         const char *problem = json_string_value(json_object_get(all, "last_error"));
         cli_say(args, "Endpoint %s", s.endpoint->id);
         cli_say(args, "  branch    %s", s.branch->name);

@@ -18,14 +18,16 @@ typedef struct allow_list {
 } allow_list;
 
 /* The list that the server has. */
-static void read_list(allow_list *l) {
+static int read_list(allow_list *l, bough_error *err) {
     json_decref(l->all);
-    l->all = cli_json(l->project->json);
+    int rc = cli_read_json(&l->all, l->project->json, err);
+    if (rc) return rc; /* an empty list would let everybody in */
     const json_t *allowed = json_object_get(json_object_get(l->all, "settings"), "allowed_ips");
     const json_t *ips = json_object_get(allowed, "ips");
     l->protected_only = json_is_true(json_object_get(allowed, "protected_branches_only"));
     for (l->n = 0; l->n < json_array_size(ips) && l->n < RULES_MAX; l->n++)
         l->rules[l->n] = json_string_value(json_array_get(ips, l->n));
+    return BOUGH_OK;
 }
 
 static int begin(allow_list *l, const cli_args *args, bough_error *err) {
@@ -35,7 +37,7 @@ static int begin(allow_list *l, const cli_args *args, bough_error *err) {
                           "--protected-only and --all-branches exclude each "
                           "other");
     int rc = cli_connect_project(&l->client, &l->project, args, err);
-    if (!rc) read_list(l);
+    if (!rc) rc = read_list(l, err);
     if (cli_get(args, "protected-only")) l->protected_only = 1;
     if (cli_get(args, "all-branches")) l->protected_only = 0;
     return rc;
@@ -71,8 +73,8 @@ static int store(allow_list *l, const cli_args *args, bough_error *err) {
     if (rc) return rc;
     bough_project_free(l->project);
     l->project = changed;
-    read_list(l);
-    return show(l, args, err);
+    rc = read_list(l, err);
+    return rc ? rc : show(l, args, err);
 }
 
 static size_t find(const allow_list *l, const char *rule) {

@@ -28,7 +28,10 @@ static json_t *describe(const cli_command *group, const cli_command *command) {
     for (size_t i = 0; i < n; i++) {
         json_t *one = json_pack("{s:s,s:s?,s:s}", "name", list[i]->name, "value", list[i]->value,
                                 "help", list[i]->help);
-        if (!one || json_array_append_new(options, one) != 0) break;
+        if (json_array_append_new(options, one) != 0) { /* NULL, too */
+            json_decref(options);
+            return NULL;
+        }
     }
     return json_pack("{s:s,s:s,s:s?,s:s?,s:o}", "name", name, "summary", command->summary,
                      "arguments", command->words, "details", command->details, "options", options);
@@ -42,7 +45,10 @@ static int list_commands(const cli_args *args, bough_error *err) {
         for (; c->name; c++) {
             const cli_command *group = top->children ? top : NULL;
             if (args->json) {
-                if (json_array_append_new(all, describe(group, c)) != 0) break;
+                if (json_array_append_new(all, describe(group, c)) != 0) {
+                    json_decref(all);
+                    return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+                }
             } else {
                 char name[128];
                 cli_command_name(name, sizeof name, group, c);

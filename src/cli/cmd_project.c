@@ -102,7 +102,9 @@ int cmd_project_create(const cli_args *args, bough_error *err) {
     if (rc) goto out;
     const bough_project *p = created->project;
     if (args->json) {
-        json_t *answer = cli_json(created->json);
+        json_t *answer;
+        rc = cli_read_json(&answer, created->json, err);
+        if (rc) goto out;
         rc = cli_print_json(json_pack("{s:O?,s:O?,s:s,s:b}", "project",
                                       json_object_get(answer, "project"), "branch",
                                       json_object_get(answer, "branch"), "connection_uri",

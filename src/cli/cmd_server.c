@@ -55,11 +55,17 @@ static json_t *status_json(const bough_status *status, const char *store) {
                   "store", *status->store ? status->store : store, "pid", (int)status->pid,
                   "api_url", status->api_url, "api_key_file", status->api_key_file, "branches",
                   (int)status->branches, "computes", (int)status->computes);
-    if (!ours || !value || json_object_update_missing(ours, value) != 0) {
+    bool is_whole = ours && value;
+    const char *key;
+    json_t *member;
+    /* json_object_update_missing() would tell of no member that found no memory */
+    json_object_foreach(value, key, member) if (is_whole && !json_object_get(ours, key)) is_whole =
+        json_object_set(ours, key, member) == 0;
+    json_decref(value);
+    if (!is_whole) {
         json_decref(ours);
         ours = NULL;
     }
-    json_decref(value);
     return ours;
 }
 
@@ -281,6 +287,8 @@ int cmd_status(const cli_args *args, bough_error *err) {
     } else if (!rc && args->json) {
         rc = cli_print_json(status_json(status, store), err);
     } else if (!rc) {
+        json_t *extra;
+        rc = cli_read_json(&extra, status->json, err);
         cli_say(args, "Server %s, process %ld", status->version, status->pid);
         cli_say(args, "  store     %s", *status->store ? status->store : store);
         cli_say(args, "  postgres  %s", status->postgres);
@@ -288,7 +296,6 @@ int cmd_status(const cli_args *args, bough_error *err) {
         cli_say(args, "  api key   %s", status->api_key_file);
         cli_say(args, "  branches  %ld", status->branches);
         cli_say(args, "  computes  %ld running", status->computes);
-        json_t *extra = cli_json(status->json);
         say_limits(args, extra);
         const json_t *warnings = json_object_get(extra, "warnings");
         for (size_t i = 0; i < json_array_size(warnings); i++) {

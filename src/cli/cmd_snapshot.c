@@ -98,9 +98,13 @@ int cmd_snapshot_list(const cli_args *args, bough_error *err) {
     if (!rc) rc = bough_snapshot_get_all(&list, c.client, c.project->id, err);
     if (!rc && args->json) {
         json_t *all = json_array();
-        for (size_t i = 0; i < list->count; i++)
-            (void)json_array_append_new(all, cli_json(list->items[i]->json));
-        rc = cli_print_json(all, err);
+        for (size_t i = 0; !rc && i < list->count; i++)
+            if (json_array_append_new(all, cli_json(list->items[i]->json)) != 0)
+                rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (!rc)
+            rc = cli_print_json(all, err);
+        else
+            json_decref(all);
     } else if (!rc) {
         rc = print_list(list, err);
     }
@@ -211,6 +215,12 @@ static int refuse_line(const char *line, bough_error *err) {
     return bough_hint(err, "Write it like daily,hour=3,keep=7d.");
 }
 
+static int set_number(json_t *item, const char *name, int64_t number, bough_error *err) {
+    return json_object_set_new(item, name, json_integer(number)) == 0
+               ? BOUGH_OK
+               : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+}
+
 /* "daily,hour=3,keep=7d" */
 static int read_line(json_t **item, const char *line, bough_error *err) {
     static const char *const numbers[] = {"hour", "day", "month"};
@@ -227,7 +237,7 @@ static int read_line(json_t **item, const char *line, bough_error *err) {
         if (strcmp(part, "keep") == 0) {
             int64_t seconds;
             rc = bough_when_duration(&seconds, value, err);
-            if (!rc) (void)json_object_set_new(*item, "retention_seconds", json_integer(seconds));
+            if (!rc) rc = set_number(*item, "retention_seconds", seconds, err);
             continue;
         }
         bool known = false;
@@ -235,7 +245,7 @@ static int read_line(json_t **item, const char *line, bough_error *err) {
             known |= strcmp(numbers[i], part) == 0;
         long number = strtol(value, &rest, 10);
         if (!known || *rest) return refuse_line(line, err);
-        (void)json_object_set_new(*item, part, json_integer(number));
+        rc = set_number(*item, part, number, err);
     }
     return rc;
 }
@@ -248,8 +258,8 @@ static int set_schedule(const context *c, const cli_args *args, bough_error *err
         rc = read_line(&item, args->words[i], err);
         if (rc)
             json_decref(item);
-        else
-            (void)json_array_append_new(lines, item);
+        else if (json_array_append_new(lines, item) != 0)
+            rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     json_t *body = json_pack("{s:o}", "schedule", lines);
     char *text = rc || !body ? NULL : bough_json_text_of(body, JSON_COMPACT);
@@ -264,8 +274,10 @@ static int print_schedule(const context *c, const cli_args *args, bough_error *e
     char *text = NULL;
     int rc = bough_snapshot_get_schedule(&text, c->client, c->project->id, c->branch->id, err);
     if (rc) return rc;
-    json_t *answer = cli_json(text);
+    json_t *answer;
+    rc = cli_read_json(&answer, text, err);
     bough_snapshot_text_free(text);
+    if (rc) return rc;
     if (args->json) return cli_print_json(answer, err);
     json_t *lines = json_object_get(answer, "schedule");
     size_t i;

@@ -24,6 +24,11 @@ json_t *cli_json(const char *text) {
     return json_loads(text, 0, NULL);
 }
 
+int cli_read_json(json_t **value, const char *text, bough_error *err) {
+    *value = cli_json(text);
+    return *value ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+}
+
 void cli_say(const cli_args *args, const char *fmt, ...) {
     if (args->json) return;
     va_list ap;

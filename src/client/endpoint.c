@@ -90,10 +90,11 @@ int bough_endpoint_create(bough_endpoint **endpoint, bough_client *client, const
     *endpoint = NULL;
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints", project);
     if (!rc && !body) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc && options->least > 0)
-        (void)json_object_set_new(wish, "autoscaling_limit_min_cu", json_real(options->least));
-    if (!rc && options->most > 0)
-        (void)json_object_set_new(wish, "autoscaling_limit_max_cu", json_real(options->most));
+    if (!rc && ((options->least > 0 && json_object_set_new(wish, "autoscaling_limit_min_cu",
+                                                           json_real(options->least)) != 0) ||
+                (options->most > 0 && json_object_set_new(wish, "autoscaling_limit_max_cu",
+                                                          json_real(options->most)) != 0)))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_request request = {.method = "POST", .path = path, .body = body};
     if (!rc) rc = bough_request_send(&answer, client, &request, err);
     if (!rc) rc = boxed(endpoint, json_object_get(answer, "endpoint"), err);

@@ -26,23 +26,46 @@ void answer_time(char *out, size_t size, int64_t ms) {
     (void)snprintf(out, size, "%s.%03dZ", text, (int)(ms % 1000));
 }
 
-/* A list has thousands of members: their names are ours, and need no check. */
-static void set(json_t *object, const char *name, json_t *value) {
-    if (object) (void)json_object_set_new_nocheck(object, name, value);
+static _Thread_local bool is_torn;
+
+void answer_begin(void) {
+    is_torn = false;
+}
+
+bool answer_is_whole(void) {
+    return !is_torn;
+}
+
+bool answer_found(int rc) {
+    if (rc != BOUGH_OK && rc != BOUGH_E_NOTFOUND) is_torn = true;
+    return rc == BOUGH_OK;
+}
+
+void answer_set(json_t *object, const char *name, json_t *value) {
+    /* a list has thousands of members: their names are ours, and need no check */
+    if (json_object_set_new_nocheck(object, name, value) != 0) is_torn = true;
+}
+
+void answer_insert(json_t *array, size_t at, json_t *value) {
+    if (json_array_insert_new(array, at, value) != 0) is_torn = true;
+}
+
+void answer_append(json_t *array, json_t *value) {
+    answer_insert(array, json_array_size(array), value);
 }
 
 static void set_times(json_t *object, int64_t created_ms, int64_t updated_ms) {
     char created[40], updated[40];
     answer_time(created, sizeof created, created_ms);
     answer_time(updated, sizeof updated, updated_ms);
-    set(object, "created_at", json_string_nocheck(created));
-    set(object, "updated_at", json_string_nocheck(updated));
+    answer_set(object, "created_at", json_string_nocheck(created));
+    answer_set(object, "updated_at", json_string_nocheck(updated));
 }
 
 /* Members that Neon's API requires and that mean nothing here: consumption is not measured. */
 static void set_unmeasured(json_t *object, const char *const *names) {
     json_t *zero = json_integer(0);
-    for (size_t i = 0; names[i]; i++) set(object, names[i], json_incref(zero));
+    for (size_t i = 0; names[i]; i++) answer_set(object, names[i], json_incref(zero));
     json_decref(zero);
 }
 
@@ -51,7 +74,7 @@ static json_t *rules_array(const char *list) {
     json_t *array = json_array();
     while (array && *list) {
         size_t n = strcspn(list, "\n");
-        (void)json_array_append_new(array, json_stringn(list, n));
+        answer_append(array, json_stringn(list, n));
         list += n + (list[n] == '\n');
     }
     return array;
@@ -85,10 +108,11 @@ json_t *answer_project(const bough_project_row *row) {
                   "allowed_ips", "ips", rules_array(row->allowed_ips), "protected_branches_only",
                   row->protects_only, "proxy_host", "localhost", "creation_source", "bough",
                   "consumption_period_start", never, "consumption_period_end", never);
-    set(p, "default_endpoint_settings",
-        json_pack("{s:o,s:o,s:i}", "autoscaling_limit_min_cu", units(row->endpoints.least_quarters),
-                  "autoscaling_limit_max_cu", units(row->endpoints.most_quarters),
-                  "suspend_timeout_seconds", row->endpoints.suspend_timeout_seconds));
+    answer_set(p, "default_endpoint_settings",
+               json_pack("{s:o,s:o,s:i}", "autoscaling_limit_min_cu",
+                         units(row->endpoints.least_quarters), "autoscaling_limit_max_cu",
+                         units(row->endpoints.most_quarters), "suspend_timeout_seconds",
+                         row->endpoints.suspend_timeout_seconds));
     set_times(p, row->created_ms, row->updated_ms);
     set_unmeasured(p, unmeasured);
     return p;
@@ -98,26 +122,25 @@ json_t *answer_project(const bough_project_row *row) {
 static void set_origin(json_t *branch, server *srv, const char *id) {
     bough_origin_row origin;
     char when[40];
-    if (bough_origins_get(&origin, srv->cat, id, NULL) != BOUGH_OK) return;
-    if (*origin.lsn) (void)json_object_set_new(branch, "parent_lsn", json_string(origin.lsn));
+    if (!answer_found(bough_origins_get(&origin, srv->cat, id, NULL))) return;
+    if (*origin.lsn) answer_set(branch, "parent_lsn", json_string(origin.lsn));
     if (origin.time_us) {
         answer_time(when, sizeof when, origin.time_us / 1000);
-        (void)json_object_set_new(branch, "parent_timestamp", json_string(when));
+        answer_set(branch, "parent_timestamp", json_string(when));
     }
     if (origin.restored_ms) {
         answer_time(when, sizeof when, origin.restored_ms);
-        (void)json_object_set_new(branch, "last_reset_at", json_string(when));
+        answer_set(branch, "last_reset_at", json_string(when));
     }
 }
 
 /* From which snapshot, if from any. */
 static void set_restored(json_t *branch, server *srv, const char *id) {
     bough_restored_row r;
-    if (bough_restored_get(&r, srv->cat, id, NULL) != BOUGH_OK) return;
-    (void)json_object_set_new(branch, "restored_from", json_string(r.snapshot_id));
-    if (*r.target_id) (void)json_object_set_new(branch, "restored_as", json_string(r.target_id));
-    (void)json_object_set_new(branch, "restore_status",
-                              json_string(r.is_final ? "finalized" : "restored"));
+    if (!answer_found(bough_restored_get(&r, srv->cat, id, NULL))) return;
+    answer_set(branch, "restored_from", json_string(r.snapshot_id));
+    if (*r.target_id) answer_set(branch, "restored_as", json_string(r.target_id));
+    answer_set(branch, "restore_status", json_string(r.is_final ? "finalized" : "restored"));
 }
 
 /* RFC 3339 in whole seconds. */
@@ -148,20 +171,18 @@ static void set_life(json_t *b, server *srv, const bough_branch_row *row) {
     clock_look(&m, srv->clock);
     if (row->deleted_ms) {
         int64_t until_ms = row->deleted_ms + BOUGH_RECOVERABLE_MS;
-        (void)json_object_set_new(b, "deleted_at", seconds_text(row->deleted_ms));
-        (void)json_object_set_new(b, "recoverable_until", seconds_text(until_ms));
-        (void)json_object_set_new(b, "recoverable_seconds", seconds_until(until_ms, m.now_ms));
+        answer_set(b, "deleted_at", seconds_text(row->deleted_ms));
+        answer_set(b, "recoverable_until", seconds_text(until_ms));
+        answer_set(b, "recoverable_seconds", seconds_until(until_ms, m.now_ms));
     }
     if (!row->expires_ms) return;
-    (void)json_object_set_new(b, "expires_at", seconds_text(row->expires_ms));
-    (void)json_object_set_new(b, "ttl_interval_seconds", json_integer(row->ttl_seconds));
-    (void)json_object_set_new(b, "expiry_mode",
-                              json_string(row->expiry_cascades ? "cascade" : "wait"));
+    answer_set(b, "expires_at", seconds_text(row->expires_ms));
+    answer_set(b, "ttl_interval_seconds", json_integer(row->ttl_seconds));
+    answer_set(b, "expiry_mode", json_string(row->expiry_cascades ? "cascade" : "wait"));
     if (row->deleted_ms) return;
-    (void)json_object_set_new(b, "expires_in_seconds", seconds_until(row->expires_ms, m.now_ms));
-    (void)json_object_set_new(b, "expiry_state", json_string(expiry_state(srv, row, &m)));
-    (void)json_object_set_new(b, "expiry_warning",
-                              json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
+    answer_set(b, "expires_in_seconds", seconds_until(row->expires_ms, m.now_ms));
+    answer_set(b, "expiry_state", json_string(expiry_state(srv, row, &m)));
+    answer_set(b, "expiry_warning", json_boolean(bough_expiry_stage(row, m.now_ms) > 0));
 }
 
 bool answer_history_begins(char *when, size_t size, const bough_project_row *project,
@@ -179,29 +200,30 @@ json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usag
                                              "data_transfer_bytes",  NULL};
     json_t *b = json_object();
     if (!b) return NULL;
-    set(b, "id", json_string_nocheck(row->id));
-    set(b, "project_id", json_string_nocheck(row->project_id));
-    set(b, "name", json_string(row->name));
-    set(b, "current_state", json_string_nocheck(row->state));
-    set(b, "default", json_boolean(row->is_default));
-    set(b, "primary", json_boolean(row->is_default));
-    set(b, "protected", json_boolean(row->is_protected));
-    set(b, "creation_source", json_string_nocheck("bough"));
+    answer_set(b, "id", json_string_nocheck(row->id));
+    answer_set(b, "project_id", json_string_nocheck(row->project_id));
+    answer_set(b, "name", json_string(row->name));
+    answer_set(b, "current_state", json_string_nocheck(row->state));
+    answer_set(b, "default", json_boolean(row->is_default));
+    answer_set(b, "primary", json_boolean(row->is_default));
+    answer_set(b, "protected", json_boolean(row->is_protected));
+    answer_set(b, "creation_source", json_string_nocheck("bough"));
     if (*row->parent_id) {
-        set(b, "parent_id", json_string_nocheck(row->parent_id));
-        set(b, "parent_name", json_string(row->parent_name));
+        answer_set(b, "parent_id", json_string_nocheck(row->parent_id));
+        answer_set(b, "parent_name", json_string(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
-    if (row->is_look) set(b, "look", json_true());
+    if (row->is_look) answer_set(b, "look", json_true());
     set_unmeasured(b, unmeasured);
     json_t *updated = json_object_get(b, "updated_at"); /* a state changes with its row */
-    (void)json_object_set(b, "state_changed_at", updated);
+    answer_set(b, "state_changed_at", json_incref(updated));
     if (!usage) return b;
-    set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
-    set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
-    set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
-    set(b, "depth", json_integer((json_int_t)usage->depth));
-    set(b, "logical_size", json_integer((json_int_t)(usage->own_bytes + usage->shared_bytes)));
+    answer_set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
+    answer_set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
+    answer_set(b, "history_bytes", json_integer((json_int_t)usage->history_bytes));
+    answer_set(b, "depth", json_integer((json_int_t)usage->depth));
+    answer_set(b, "logical_size",
+               json_integer((json_int_t)(usage->own_bytes + usage->shared_bytes)));
     return b;
 }
 
@@ -209,20 +231,20 @@ json_t *answer_branch_brief(const bough_branch_row *row, const bough_usage *usag
     char created[40];
     json_t *b = json_object();
     if (!b) return NULL;
-    set(b, "id", json_string_nocheck(row->id));
-    set(b, "name", json_string(row->name));
-    set(b, "current_state", json_string_nocheck(row->state));
-    set(b, "default", json_boolean(row->is_default));
-    set(b, "protected", json_boolean(row->is_protected));
+    answer_set(b, "id", json_string_nocheck(row->id));
+    answer_set(b, "name", json_string(row->name));
+    answer_set(b, "current_state", json_string_nocheck(row->state));
+    answer_set(b, "default", json_boolean(row->is_default));
+    answer_set(b, "protected", json_boolean(row->is_protected));
     if (*row->parent_id) {
-        set(b, "parent_id", json_string_nocheck(row->parent_id));
-        set(b, "parent_name", json_string(row->parent_name));
+        answer_set(b, "parent_id", json_string_nocheck(row->parent_id));
+        answer_set(b, "parent_name", json_string(row->parent_name));
     }
     answer_time(created, sizeof created, row->created_ms);
-    set(b, "created_at", json_string_nocheck(created));
+    answer_set(b, "created_at", json_string_nocheck(created));
     if (!usage) return b;
-    set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
-    set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
+    answer_set(b, "own_bytes", json_integer((json_int_t)usage->own_bytes));
+    answer_set(b, "shared_bytes", json_integer((json_int_t)usage->shared_bytes));
     return b;
 }
 
@@ -244,9 +266,10 @@ json_t *answer_branch(server *srv, const bough_branch_row *row, bool is_brief) {
     bool is_measured = !is_brief && usage_get(&usage, srv, row->id, USAGE_EXACT_MS);
     json_t *b = answer_branch_fixed(row, is_measured ? &usage : NULL);
     answer_branch_more(b, srv, row);
-    if (is_measured && bough_projects_get(&project, srv->cat, row->project_id, NULL) == BOUGH_OK &&
+    if (is_measured &&
+        answer_found(bough_projects_get(&project, srv->cat, row->project_id, NULL)) &&
         answer_history_begins(when, sizeof when, &project, &usage))
-        set(b, "history_begins_at", json_string(when));
+        answer_set(b, "history_begins_at", json_string(when));
     return b;
 }
 
@@ -277,11 +300,11 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
         "bough", "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
-    if (*row->last_error) (void)json_object_set_new(e, "last_error", json_string(row->last_error));
+    if (*row->last_error) answer_set(e, "last_error", json_string(row->last_error));
     if (started_ms) {
         char text[40];
         answer_time(text, sizeof text, started_ms);
-        (void)json_object_set_new(e, "started_at", json_string(text));
+        answer_set(e, "started_at", json_string(text));
     }
     return e;
 }
@@ -290,7 +313,7 @@ json_t *answer_role(const bough_role_row *row, const char *password) {
     json_t *r =
         json_pack("{s:s,s:s,s:b}", "branch_id", row->branch_id, "name", row->name, "protected", 0);
     set_times(r, row->created_ms, row->updated_ms);
-    if (r && password) (void)json_object_set_new(r, "password", json_string(password));
+    if (r && password) answer_set(r, "password", json_string(password));
     return r;
 }
 
@@ -332,20 +355,16 @@ json_t *answer_operation(const bough_operation_row *row) {
                           strcmp(row->status, "failed") == 0, "total_duration_ms",
                           (json_int_t)row->duration_ms);
     set_times(o, row->created_ms, row->updated_ms);
-    if (o && *row->branch_id)
-        (void)json_object_set_new(o, "branch_id", json_string(row->branch_id));
-    if (o && *row->endpoint_id)
-        (void)json_object_set_new(o, "endpoint_id", json_string(row->endpoint_id));
-    if (o && strcmp(action, row->action) != 0)
-        (void)json_object_set_new(o, "event", json_string(row->action));
-    if (o && *row->failure) (void)json_object_set_new(o, "error", json_string(row->failure));
+    if (o && *row->branch_id) answer_set(o, "branch_id", json_string(row->branch_id));
+    if (o && *row->endpoint_id) answer_set(o, "endpoint_id", json_string(row->endpoint_id));
+    if (o && strcmp(action, row->action) != 0) answer_set(o, "event", json_string(row->action));
+    if (o && *row->failure) answer_set(o, "error", json_string(row->failure));
     return o;
 }
 
 json_t *answer_operations(const bough_operation_row *rows, size_t n) {
     json_t *array = json_array();
-    for (size_t i = 0; array && i < n; i++)
-        (void)json_array_append_new(array, answer_operation(&rows[i]));
+    for (size_t i = 0; array && i < n; i++) answer_append(array, answer_operation(&rows[i]));
     return array;
 }
 
@@ -411,10 +430,8 @@ int answer_contents(json_t **databases, json_t **roles, server *srv, const char 
     *roles = json_array();
     int rc = bough_databases_list(&d, &n_d, srv->cat, branch, err);
     if (!rc) rc = bough_roles_list(&r, &n_r, srv->cat, branch, err);
-    for (size_t i = 0; !rc && i < n_d; i++)
-        (void)json_array_append_new(*databases, answer_database(&d[i]));
-    for (size_t i = 0; !rc && i < n_r; i++)
-        (void)json_array_append_new(*roles, answer_role(&r[i], NULL));
+    for (size_t i = 0; !rc && i < n_d; i++) answer_append(*databases, answer_database(&d[i]));
+    for (size_t i = 0; !rc && i < n_r; i++) answer_append(*roles, answer_role(&r[i], NULL));
     free(d);
     free(r);
     return rc;
@@ -434,7 +451,7 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
             continue;
         rc = answer_password(password, srv, &role, err);
         login who = {role.name, password, databases[i].name};
-        if (!rc) (void)json_array_append_new(*uris, answer_connection(srv, endpoint, &who));
+        if (!rc) answer_append(*uris, answer_connection(srv, endpoint, &who));
         break;
     }
     explicit_bzero(password, sizeof password);

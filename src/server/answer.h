@@ -9,6 +9,20 @@
 
 #include "server/server.h"
 
+/**
+ * Begin the answer of a request in this thread; add a member or an element to it (both take
+ * `value`; NULL is one that found no memory); and say whether all of them found memory. An answer
+ * that lacks one would tell of something else: run_handler() makes it one of failure.
+ */
+void answer_begin(void);
+void answer_set(json_t *object, const char *name, json_t *value);
+void answer_append(json_t *array, json_t *value);
+void answer_insert(json_t *array, size_t at, json_t *value);
+bool answer_is_whole(void);
+/** Whether a row was found of which the answer tells where it is there; `rc` is its reader's. One
+ * that could not be read tears the answer. */
+bool answer_found(int rc);
+
 /** RFC 3339 with milliseconds, UTC. */
 void answer_time(char *out, size_t size, int64_t ms);
 

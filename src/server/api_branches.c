@@ -35,11 +35,10 @@ static int annotations_of(json_t **map, const request *rq, const char *project, 
         if (!access_sees_branch(rq, rows[i].branch_id)) continue;
         answer_time(when, sizeof when, rows[i].created_ms);
         json_t *value = json_loads(rows[i].value, 0, NULL);
-        (void)json_object_set_new(*map, rows[i].branch_id,
-                                  json_pack("{s:o?,s:{s:s,s:s},s:s,s:s}", "value",
-                                            value ? value : json_object(), "object", "type",
-                                            "console/branch", "id", rows[i].branch_id, "created_at",
-                                            when, "updated_at", when));
+        answer_set(*map, rows[i].branch_id,
+                   json_pack("{s:o,s:{s:s,s:s},s:s,s:s}", "value", value ? value : json_object(),
+                             "object", "type", "console/branch", "id", rows[i].branch_id,
+                             "created_at", when, "updated_at", when));
     }
     free(rows);
     return BOUGH_OK;
@@ -201,8 +200,8 @@ int api_branch_get(request *rq, bough_error *err) {
     annotation = annotation ? json_incref(annotation)
                             : json_pack("{s:{},s:{s:s,s:s}}", "value", "object", "type",
                                         "console/branch", "id", row.id);
-    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, false),
-                           "annotation", annotation);
+    rq->answer = json_pack("{s:o,s:o}", "branch", answer_branch(rq->srv, &row, false), "annotation",
+                           annotation);
     json_decref(map);
     return BOUGH_OK;
 }
@@ -308,12 +307,11 @@ static int add_reader(request *rq, const bough_branch_row *branch, bough_endpoin
                         err);
     if (!rc && !json_object_get(rq->answer, "connection_uris"))
         rc = answer_connections(&uris, rq->srv, branch->id, row->id, err);
-    if (!rc) {
-        (void)json_array_append_new(json_object_get(rq->answer, "endpoints"),
-                                    answer_endpoint(rq->srv, row));
-        (void)json_array_extend(json_object_get(rq->answer, "operations"), operations);
-        if (uris) (void)json_object_set(rq->answer, "connection_uris", uris);
-    }
+    if (!rc && (json_array_append_new(json_object_get(rq->answer, "endpoints"),
+                                      answer_endpoint(rq->srv, row)) != 0 ||
+                json_array_extend(json_object_get(rq->answer, "operations"), operations) != 0 ||
+                (uris && json_object_set(rq->answer, "connection_uris", uris) != 0)))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     json_decref(operations);
     json_decref(uris);
     return rc;

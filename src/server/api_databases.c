@@ -52,7 +52,7 @@ static int answer_changed(request *rq, const inner *in, const char *kind, json_t
     json_t *operations = NULL;
     int rc = api_record(&operations, rq, action, in->branch.project_id, in->branch.id,
                         in->endpoint.id, err);
-    rq->answer = rc ? NULL : json_pack("{s:O?,s:O?}", kind, value, "operations", operations);
+    rq->answer = rc ? NULL : json_pack("{s:O,s:O}", kind, value, "operations", operations);
     json_decref(value);
     json_decref(operations);
     return rc;
@@ -86,7 +86,7 @@ int api_database_list(request *rq, bough_error *err) {
     int rc = api_branch_of(&branch, rq, err);
     if (!rc) look(rq, &branch);
     if (!rc) rc = answer_contents(&databases, &roles, rq->srv, branch.id, err);
-    if (!rc) rq->answer = json_pack("{s:O?}", "databases", databases);
+    if (!rc) rq->answer = json_pack("{s:O}", "databases", databases);
     json_decref(databases);
     json_decref(roles);
     return rc;
@@ -98,7 +98,7 @@ int api_database_get(request *rq, bough_error *err) {
     int rc = api_branch_of(&branch, rq, err);
     if (!rc) look(rq, &branch);
     if (!rc) rc = bough_databases_get(&row, rq->srv->cat, branch.id, rq->params[2], err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "database", answer_database(&row));
+    if (!rc) rq->answer = json_pack("{s:o}", "database", answer_database(&row));
     return rc;
 }
 
@@ -204,7 +204,7 @@ int api_role_list(request *rq, bough_error *err) {
     int rc = api_branch_of(&branch, rq, err);
     if (!rc) look(rq, &branch);
     if (!rc) rc = answer_contents(&databases, &roles, rq->srv, branch.id, err);
-    if (!rc) rq->answer = json_pack("{s:O?}", "roles", roles);
+    if (!rc) rq->answer = json_pack("{s:O}", "roles", roles);
     json_decref(databases);
     json_decref(roles);
     return rc;
@@ -220,7 +220,7 @@ static int get_role(bough_role_row *row, request *rq, bough_error *err) {
 int api_role_get(request *rq, bough_error *err) {
     bough_role_row row;
     int rc = get_role(&row, rq, err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "role", answer_role(&row, NULL));
+    if (!rc) rq->answer = json_pack("{s:o}", "role", answer_role(&row, NULL));
     return rc;
 }
 

@@ -24,10 +24,9 @@ static int list(request *rq, const char *project, const char *branch, bough_erro
             continue;
         json_t *one = answer_endpoint(rq->srv, &rows[i]);
         /* of one branch the first is that which writes: clients take it for the branch's address */
-        (void)(branch && !rows[i].is_read_only ? json_array_insert_new(array, 0, one)
-                                               : json_array_append_new(array, one));
+        answer_insert(array, branch && !rows[i].is_read_only ? 0 : json_array_size(array), one);
     }
-    rq->answer = json_pack("{s:o?}", "endpoints", array);
+    rq->answer = json_pack("{s:o}", "endpoints", array);
     free(rows);
     return BOUGH_OK;
 }
@@ -60,8 +59,8 @@ static int answer_with_operation(request *rq, const bough_endpoint_row *row, con
         action ? api_record(&operations, rq, action, row->project_id, row->branch_id, row->id, err)
                : BOUGH_OK;
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?}", "endpoint", answer_endpoint(rq->srv, row),
-                               "operations", operations ? operations : json_array());
+        rq->answer = json_pack("{s:o,s:o}", "endpoint", answer_endpoint(rq->srv, row), "operations",
+                               operations ? operations : json_array());
     return rc;
 }
 
@@ -207,7 +206,7 @@ int api_endpoint_get(request *rq, bough_error *err) {
     bough_endpoint_row row;
     bough_branch_row branch;
     int rc = get(&row, &branch, rq, err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "endpoint", answer_endpoint(rq->srv, &row));
+    if (!rc) rq->answer = json_pack("{s:o}", "endpoint", answer_endpoint(rq->srv, &row));
     return rc;
 }
 
@@ -285,7 +284,7 @@ static void set_time(json_t *object, const char *name, int64_t ms) {
     char text[40];
     if (!object || ms <= 0) return;
     answer_time(text, sizeof text, ms);
-    (void)json_object_set_new(object, name, json_string(text));
+    answer_set(object, name, json_string(text));
 }
 
 int api_endpoint_why(request *rq, bough_error *err) {
@@ -310,7 +309,7 @@ int api_endpoint_why(request *rq, bough_error *err) {
         set_time(answer, "idle_since", why.idle_since_ms);
         set_time(answer, "suspends_at", why.idle_since_ms + (int64_t)seconds * 1000);
     }
-    rq->answer = json_pack("{s:o?}", "why", answer);
+    rq->answer = json_pack("{s:o}", "why", answer);
     return BOUGH_OK;
 }
 

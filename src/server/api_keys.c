@@ -16,7 +16,7 @@
 static void set_time(json_t *object, const char *name, int64_t ms) {
     char text[40];
     answer_time(text, sizeof text, ms);
-    (void)json_object_set_new(object, name, ms ? json_string(text) : json_null());
+    answer_set(object, name, ms ? json_string(text) : json_null());
 }
 
 static json_t *answer_key(const bough_api_key_row *row) {
@@ -27,8 +27,8 @@ static json_t *answer_key(const bough_api_key_row *row) {
     set_time(k, "created_at", row->created_ms);
     set_time(k, "last_used_at", row->last_used_ms);
     if (row->expires_ms) set_time(k, "expires_at", row->expires_ms);
-    if (*row->project_id) (void)json_object_set_new(k, "project_id", json_string(row->project_id));
-    if (*row->branch_id) (void)json_object_set_new(k, "branch_id", json_string(row->branch_id));
+    if (*row->project_id) answer_set(k, "project_id", json_string(row->project_id));
+    if (*row->branch_id) answer_set(k, "branch_id", json_string(row->branch_id));
     return k;
 }
 
@@ -48,8 +48,8 @@ int api_key_list(request *rq, bough_error *err) {
         json_t *one = answer_key(&rows[i]);
         json_t *user =
             json_pack("{s:s,s:s,s:s}", "id", API_USER, "name", rq->srv->os_user, "image", "");
-        if (one) (void)json_object_set_new(one, "created_by", user);
-        (void)json_array_append_new(rq->answer, one);
+        if (one) answer_set(one, "created_by", user);
+        answer_append(rq->answer, one);
     }
     free(rows);
     return BOUGH_OK;
@@ -113,8 +113,7 @@ int api_key_create(request *rq, bough_error *err) {
     (void)snprintf(row.name, sizeof row.name, "%s", name);
     rc = bough_api_keys_insert(rq->srv->cat, &row, err);
     if (!rc) rc = keys_reload(rq->srv->keys, err);
-    if (!rc && (rq->answer = answer_key(&row)))
-        (void)json_object_set_new(rq->answer, "key", json_string(key));
+    if (!rc && (rq->answer = answer_key(&row))) answer_set(rq->answer, "key", json_string(key));
     explicit_bzero(key, sizeof key);
     return rc;
 }
@@ -140,7 +139,6 @@ int api_key_revoke(request *rq, bough_error *err) {
     }
     rc = bough_api_keys_delete(rq->srv->cat, found.id, err);
     if (!rc) rc = keys_reload(rq->srv->keys, err);
-    if (!rc && (rq->answer = answer_key(&found)))
-        (void)json_object_set_new(rq->answer, "revoked", json_true());
+    if (!rc && (rq->answer = answer_key(&found))) answer_set(rq->answer, "revoked", json_true());
     return rc;
 }

@@ -117,7 +117,7 @@ int api_branch_update(request *rq, bough_error *err) {
     if (!rc) rc = bough_branches_get_any(&row, rq->srv->cat, row.id, err);
     if (!rc)
         rq->answer =
-            json_pack("{s:o?,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
+            json_pack("{s:o,s:[]}", "branch", answer_branch(rq->srv, &row, false), "operations");
     json_decref(keep);
     return rc;
 }
@@ -149,7 +149,7 @@ int api_branch_set_default(request *rq, bough_error *err) {
         if (!rc) rc = api_branch_of(&row, rq, err);
     }
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:O}", "branch", answer_branch(rq->srv, &row, false),
+        rq->answer = json_pack("{s:o,s:O}", "branch", answer_branch(rq->srv, &row, false),
                                "operations", operations ? operations : (operations = json_array()));
     json_decref(operations);
     return rc;
@@ -189,8 +189,8 @@ int api_branch_detach(request *rq, bough_error *err) {
     if (!rc) rc = api_branch_of(&row, rq, err);
     if (!rc) lifecycle_wake(srv); /* its parent may have waited for it */
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:O}", "branch", answer_branch(srv, &row, false),
-                               "operations", operations ? operations : (operations = json_array()));
+        rq->answer = json_pack("{s:o,s:O}", "branch", answer_branch(srv, &row, false), "operations",
+                               operations ? operations : (operations = json_array()));
     json_decref(operations);
     return rc;
 }
@@ -216,8 +216,8 @@ int api_branch_delete(request *rq, bough_error *err) {
         bough_branch_row now;
         if (bough_branches_get_any(&now, rq->srv->cat, row.id, NULL) == BOUGH_OK) row = now;
     }
-    rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, true),
-                           "operations", answer_operations(&operation, 1));
+    rq->answer = json_pack("{s:o,s:o}", "branch", answer_branch(rq->srv, &row, true), "operations",
+                           answer_operations(&operation, 1));
     return BOUGH_OK;
 }
 
@@ -235,7 +235,7 @@ int api_branch_recover(request *rq, bough_error *err) {
     if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
     if (!rc) rc = bough_branches_get(&row, rq->srv->cat, project.id, rq->params[1], err);
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(rq->srv, &row, false),
+        rq->answer = json_pack("{s:o,s:o}", "branch", answer_branch(rq->srv, &row, false),
                                "operations", answer_operations(&operation, 1));
     return rc;
 }

@@ -71,7 +71,9 @@ int api_read_moment(bough_target *moment, const char *lsn, const char *lsn_name,
 }
 
 json_t *api_pagination(const char *cursor) {
-    return cursor ? json_pack("{s:s}", "cursor", cursor) : NULL;
+    json_t *pagination = cursor ? json_pack("{s:s}", "cursor", cursor) : NULL;
+    if (cursor && !pagination) (void)answer_found(BOUGH_E_NOMEM);
+    return pagination;
 }
 
 int api_record(json_t **operations, request *rq, const char *action, const char *project,
@@ -93,15 +95,14 @@ static json_t *no_billing(const server *srv) {
         json_pack("{s:s,s:s,s:s,s:s,s:s,s:{s:s}}", "state", "active", "subscription_type",
                   "UNKNOWN", "payment_method", "none", "email", "bough@localhost",
                   "quota_reset_at_last", srv->started_at, "payment_source", "type", "none");
-    for (size_t i = 0; account && empty[i]; i++)
-        (void)json_object_set_new(account, empty[i], json_string(""));
+    for (size_t i = 0; account && empty[i]; i++) answer_set(account, empty[i], json_string(""));
     return account;
 }
 
 int api_user(request *rq, bough_error *err) {
     (void)err;
     rq->answer =
-        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:o?,s:[]}", "id", "local", "login",
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:s,s:o,s:[]}", "id", "local", "login",
                   rq->srv->os_user, "email", "bough@localhost", "name", rq->srv->os_user,
                   "last_name", "", "image", "", "projects_limit", 1000000, "branches_limit",
                   1000000, "active_seconds_limit", 0, "max_autoscaling_limit", 1, "plan", "local",
@@ -122,7 +123,7 @@ static json_t *organization(const server *srv) {
 
 int api_organizations(request *rq, bough_error *err) {
     (void)err;
-    rq->answer = json_pack("{s:[o?]}", "organizations", organization(rq->srv));
+    rq->answer = json_pack("{s:[o]}", "organizations", organization(rq->srv));
     return BOUGH_OK;
 }
 
@@ -160,10 +161,9 @@ static json_t *list_postgresql(void) {
     size_t n = bough_pg_list(list, sizeof list / sizeof list[0]);
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++)
-        (void)json_array_append_new(array,
-                                    json_pack("{s:i,s:s,s:s,s:b}", "major", list[i].major,
-                                              "version", list[i].version, "bindir", list[i].bindir,
-                                              "has_tools", list[i].has_tools));
+        answer_append(array, json_pack("{s:i,s:s,s:s,s:b}", "major", list[i].major, "version",
+                                       list[i].version, "bindir", list[i].bindir, "has_tools",
+                                       list[i].has_tools));
     return array;
 }
 
@@ -192,28 +192,28 @@ int api_status(request *rq, bough_error *err) {
     int abi = bough_landlock_abi();
     json_t *warnings = json_array(), *postgresql = list_postgresql();
     if (abi == 0)
-        (void)json_array_append_new(
-            warnings, json_string("this kernel has no Landlock: computes are not confined "
+        answer_append(warnings,
+                      json_string("this kernel has no Landlock: computes are not confined "
                                   "to their own files"));
     else if (abi < 4)
-        (void)json_array_append_new(
-            warnings, json_string("this kernel's Landlock knows no network rules: computes "
+        answer_append(warnings,
+                      json_string("this kernel's Landlock knows no network rules: computes "
                                   "may open TCP connections"));
     if (json_array_size(postgresql) == 0)
-        (void)json_array_append_new(warnings, json_string("PostgreSQL is not installed"));
+        answer_append(warnings, json_string("PostgreSQL is not installed"));
     if (failed) {
         char text[96];
         (void)snprintf(text, sizeof text, "%zu branches have failed: their files are missing",
                        failed);
-        (void)json_array_append_new(warnings, json_string(text));
+        answer_append(warnings, json_string(text));
     }
     if (is_held)
-        (void)json_array_append_new(
-            warnings, json_string("the clock has jumped: no branch expires by it until it has been "
+        answer_append(warnings,
+                      json_string("the clock has jumped: no branch expires by it until it has been "
                                   "synchronised for an hour, or `bough server confirm-clock`"));
     if (atomic_load(&srv->is_disk_low))
-        (void)json_array_append_new(
-            warnings, json_string("the disk is nearly full: the oldest history is dropped, and no "
+        answer_append(warnings,
+                      json_string("the disk is nearly full: the oldest history is dropped, and no "
                                   "restore point is made until there is room"));
     door_counts door = door_count(srv->door);
     rq->answer = json_pack(
@@ -258,7 +258,7 @@ int api_operation_list(request *rq, bough_error *err) {
     if (rc) return rc;
     char cursor[32] = "";
     if (n > 0) (void)snprintf(cursor, sizeof cursor, "%lld", (long long)rows[n - 1].seq);
-    rq->answer = json_pack("{s:o?,s:o*}", "operations", answer_operations(rows, n), "pagination",
+    rq->answer = json_pack("{s:o,s:o*}", "operations", answer_operations(rows, n), "pagination",
                            api_pagination(n > 0 ? cursor : NULL));
     free(rows);
     return BOUGH_OK;
@@ -269,7 +269,7 @@ int api_operation_get(request *rq, bough_error *err) {
     bough_operation_row row;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = bough_operations_get(&row, rq->srv->cat, project.id, rq->params[1], err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "operation", answer_operation(&row));
+    if (!rc) rq->answer = json_pack("{s:o}", "operation", answer_operation(&row));
     return rc;
 }
 

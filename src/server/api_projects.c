@@ -33,8 +33,8 @@ int api_project_list(request *rq, bough_error *err) {
     if (rc) return rc;
     if (is_recoverable) n = 0; /* a project is deleted for good */
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++) (void)json_array_append_new(array, answer_project(&rows[i]));
-    rq->answer = json_pack("{s:o?,s:{},s:{},s:[],s:o*}", "projects", array, "applications",
+    for (size_t i = 0; i < n; i++) answer_append(array, answer_project(&rows[i]));
+    rq->answer = json_pack("{s:o,s:{},s:{},s:[],s:o*}", "projects", array, "applications",
                            "integrations", "unavailable_project_ids", "pagination",
                            api_pagination(n > 0 ? rows[n - 1].id : NULL));
     free(rows);
@@ -154,7 +154,7 @@ int api_project_create(request *rq, bough_error *err) {
 int api_project_get(request *rq, bough_error *err) {
     bough_project_row row;
     int rc = api_project_of(&row, rq, err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "project", answer_project(&row));
+    if (!rc) rq->answer = json_pack("{s:o}", "project", answer_project(&row));
     return rc;
 }
 
@@ -190,7 +190,7 @@ int api_project_update(request *rq, bough_error *err) {
         if (!rc) history_changed(rq->srv, &row);
     }
     if (!rc) rc = bough_projects_get(&row, rq->srv->cat, row.id, err);
-    if (!rc) rq->answer = json_pack("{s:o?,s:[]}", "project", answer_project(&row), "operations");
+    if (!rc) rq->answer = json_pack("{s:o,s:[]}", "project", answer_project(&row), "operations");
     json_decref(keep);
     return rc;
 }
@@ -200,6 +200,6 @@ int api_project_delete(request *rq, bough_error *err) {
     int rc = api_project_of(&row, rq, err);
     if (!rc) rc = flow_project_delete(rq->srv, &row, err);
     if (rc == BOUGH_E_PRECONDITION) rq->error_status = 422;
-    if (!rc) rq->answer = json_pack("{s:o?}", "project", answer_project(&row));
+    if (!rc) rq->answer = json_pack("{s:o}", "project", answer_project(&row));
     return rc;
 }

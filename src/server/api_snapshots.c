@@ -23,19 +23,19 @@ static json_t *answer_snapshot(server *srv, const bough_snapshot_row *row) {
                           "created_at", created, "timestamp", moment, "source_branch_id",
                           row->source_id, "manual", !*row->frequency);
     if (!s) return NULL;
-    if (*row->lsn) (void)json_object_set_new(s, "lsn", json_string(row->lsn));
-    if (*row->frequency) (void)json_object_set_new(s, "frequency", json_string(row->frequency));
-    if (bough_branches_get(&branch, srv->cat, row->project_id, row->source_id, NULL) == BOUGH_OK)
-        (void)json_object_set_new(s, "source_branch_name", json_string(branch.name));
+    if (*row->lsn) answer_set(s, "lsn", json_string(row->lsn));
+    if (*row->frequency) answer_set(s, "frequency", json_string(row->frequency));
+    if (answer_found(bough_branches_get(&branch, srv->cat, row->project_id, row->source_id, NULL)))
+        answer_set(s, "source_branch_name", json_string(branch.name));
     bough_usage usage;
     if (usage_get(&usage, srv, row->id, USAGE_LISTED_MS)) {
-        (void)json_object_set_new(
-            s, "own_bytes", json_integer((json_int_t)(usage.own_bytes + usage.history_bytes)));
-        (void)json_object_set_new(s, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
+        answer_set(s, "own_bytes",
+                   json_integer((json_int_t)(usage.own_bytes + usage.history_bytes)));
+        answer_set(s, "shared_bytes", json_integer((json_int_t)usage.shared_bytes));
     }
     if (row->expires_ms) {
         answer_time(expires, sizeof expires, row->expires_ms);
-        (void)json_object_set_new(s, "expires_at", json_string(expires));
+        answer_set(s, "expires_at", json_string(expires));
     }
     return s;
 }
@@ -55,9 +55,8 @@ int api_snapshot_list(request *rq, bough_error *err) {
     if (!rc) rc = bough_snapshots_list(&rows, &n, rq->srv->cat, project.id, err);
     if (rc) return rc;
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++)
-        (void)json_array_append_new(array, answer_snapshot(rq->srv, &rows[i]));
-    rq->answer = json_pack("{s:o?}", "snapshots", array);
+    for (size_t i = 0; i < n; i++) answer_append(array, answer_snapshot(rq->srv, &rows[i]));
+    rq->answer = json_pack("{s:o}", "snapshots", array);
     free(rows);
     return BOUGH_OK;
 }
@@ -66,7 +65,7 @@ int api_snapshot_get(request *rq, bough_error *err) {
     bough_project_row project;
     bough_snapshot_row row;
     int rc = snapshot_of(&row, &project, rq, err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "snapshot", answer_snapshot(rq->srv, &row));
+    if (!rc) rq->answer = json_pack("{s:o}", "snapshot", answer_snapshot(rq->srv, &row));
     return rc;
 }
 
@@ -121,7 +120,7 @@ int api_snapshot_create(request *rq, bough_error *err) {
     wish.branch = branch.id;
     rc = flow_snapshot_create(&row, &operation, rq->srv, &project, &wish, LOCK_WAIT_MS, err);
     if (!rc)
-        rq->answer = json_pack("{s:o?,s:o?}", "snapshot", answer_snapshot(rq->srv, &row),
+        rq->answer = json_pack("{s:o,s:o}", "snapshot", answer_snapshot(rq->srv, &row),
                                "operations", answer_operations(&operation, 1));
     return rc;
 }
@@ -140,7 +139,7 @@ int api_snapshot_update(request *rq, bough_error *err) {
     if (!rc && name) rc = bough_rule_name("snapshot", name, err);
     if (!rc && name) rc = bough_snapshots_rename(rq->srv->cat, row.id, name, err);
     if (!rc) rc = snapshot_of(&row, &project, rq, err);
-    if (!rc) rq->answer = json_pack("{s:o?}", "snapshot", answer_snapshot(rq->srv, &row));
+    if (!rc) rq->answer = json_pack("{s:o}", "snapshot", answer_snapshot(rq->srv, &row));
     json_decref(keep);
     return rc;
 }
@@ -153,7 +152,7 @@ int api_snapshot_delete(request *rq, bough_error *err) {
     if (!rc) rc = flow_snapshot_delete(&operation, rq->srv, project.id, row.id, 0, err);
     if (rc) return rc;
     rq->status = 202;
-    rq->answer = json_pack("{s:o?}", "operations", answer_operations(&operation, 1));
+    rq->answer = json_pack("{s:o}", "operations", answer_operations(&operation, 1));
     return BOUGH_OK;
 }
 
@@ -185,7 +184,7 @@ int api_branch_finalize(request *rq, bough_error *err) {
     if (!rc && name) rc = bough_rule_name("branch", name, err);
     if (!rc) rc = flow_snapshot_finalize(&operation, rq->srv, &project, rq->params[1], name, err);
     if (rc == BOUGH_E_PRECONDITION) rq->error_status = 422;
-    if (!rc) rq->answer = json_pack("{s:o?}", "operations", answer_operations(&operation, 1));
+    if (!rc) rq->answer = json_pack("{s:o}", "operations", answer_operations(&operation, 1));
     return rc;
 }
 
@@ -222,16 +221,15 @@ static json_t *answer_schedule(const bough_schedule_row *rows, size_t n) {
         char next[40];
         json_t *one = json_pack("{s:s}", "frequency", rows[i].frequency);
         answer_time(next, sizeof next, rows[i].next_ms);
-        if (rows[i].hour >= 0) (void)json_object_set_new(one, "hour", json_integer(rows[i].hour));
-        if (rows[i].day) (void)json_object_set_new(one, "day", json_integer(rows[i].day));
-        if (rows[i].month) (void)json_object_set_new(one, "month", json_integer(rows[i].month));
+        if (rows[i].hour >= 0) answer_set(one, "hour", json_integer(rows[i].hour));
+        if (rows[i].day) answer_set(one, "day", json_integer(rows[i].day));
+        if (rows[i].month) answer_set(one, "month", json_integer(rows[i].month));
         if (rows[i].retention_seconds)
-            (void)json_object_set_new(one, "retention_seconds",
-                                      json_integer(rows[i].retention_seconds));
-        (void)json_object_set_new(one, "next_at", json_string(next));
-        (void)json_array_append_new(array, one);
+            answer_set(one, "retention_seconds", json_integer(rows[i].retention_seconds));
+        answer_set(one, "next_at", json_string(next));
+        answer_append(array, one);
     }
-    return json_pack("{s:o?}", "schedule", array);
+    return json_pack("{s:o}", "schedule", array);
 }
 
 int api_schedule_get(request *rq, bough_error *err) {

@@ -316,11 +316,11 @@ static int answer_project_made(request *rq, const bough_project_row *project,
         rc = computes_use(srv, &branch, &endpoint,
                           (compute_cause){"the project was asked for again", false}, err);
         if (!rc) rc = answer_connections(&uris, srv, branch.id, endpoint.id, err);
-        if (!rc) (void)json_array_append_new(endpoints, answer_endpoint(srv, &endpoint));
+        if (!rc) answer_append(endpoints, answer_endpoint(srv, &endpoint));
     }
     if (!rc)
         rq->answer = json_pack(
-            "{s:o?,s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b,s:{s:f}}", "project", answer_project(project),
+            "{s:o,s:o,s:O,s:O,s:O,s:o,s:O*,s:b,s:{s:f}}", "project", answer_project(project),
             "branch", answer_branch(srv, &branch, false), "endpoints", endpoints, "databases",
             databases, "roles", roles, "operations", answer_operations(operations, n_operations),
             "connection_uris", uris, "existing", existing, "timings_ms", "total",

@@ -302,7 +302,7 @@ static int answer(restoring *r, bough_error *err) {
     if (!rc) rc = bough_operations_insert(r->srv->cat, &operation, err);
     if (!rc) rc = bough_branches_get(&row, r->srv->cat, r->project->id, r->branch.id, err);
     if (!rc)
-        r->rq->answer = json_pack("{s:o?,s:o?}", "branch", answer_branch(r->srv, &row, false),
+        r->rq->answer = json_pack("{s:o,s:o}", "branch", answer_branch(r->srv, &row, false),
                                   "operations", answer_operations(&operation, 1));
     return rc;
 }

@@ -203,14 +203,13 @@ static int make_locked(making *m, bough_error *err) {
 static int answer(making *m, bough_error *err) {
     server *srv = m->srv;
     json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
-    if (m->wish->with_endpoint)
-        (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
+    if (m->wish->with_endpoint) answer_append(endpoints, answer_endpoint(srv, &m->endpoint));
     int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
     if (!rc && m->wish->with_endpoint)
         rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
     m->rq->status = 201;
     if (!rc)
-        m->rq->answer = json_pack("{s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b}", "branch",
+        m->rq->answer = json_pack("{s:o,s:O,s:O,s:O,s:o,s:O*,s:b}", "branch",
                                   answer_branch(srv, &m->branch, false), "endpoints", endpoints,
                                   "databases", databases, "roles", roles, "operations",
                                   answer_operations(m->operations, m->wish->with_endpoint ? 2 : 1),

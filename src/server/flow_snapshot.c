@@ -278,11 +278,10 @@ static int answer_final(request *rq, const char *branch, const bough_operation_r
     if (rc || !rq->answer) return rc;
     json_t *endpoints = json_array();
     if (bough_endpoints_of_branch(&endpoint, srv->cat, branch, NULL) == BOUGH_OK)
-        (void)json_array_append_new(endpoints, answer_endpoint(srv, &endpoint));
-    (void)json_object_set_new(rq->answer, "branch", answer_branch(srv, &row, false));
-    (void)json_object_set_new(rq->answer, "endpoints", endpoints);
-    (void)json_array_append_new(json_object_get(rq->answer, "operations"),
-                                answer_operation(operation));
+        answer_append(endpoints, answer_endpoint(srv, &endpoint));
+    answer_set(rq->answer, "branch", answer_branch(srv, &row, false));
+    answer_set(rq->answer, "endpoints", endpoints);
+    answer_append(json_object_get(rq->answer, "operations"), answer_operation(operation));
     return BOUGH_OK;
 }
 

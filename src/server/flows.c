@@ -413,13 +413,12 @@ static int make(request *rq, making *m, const branch_wish *wish, bool *existing,
 static int answer_created(request *rq, making *m, bool existing, bough_error *err) {
     server *srv = m->srv;
     json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
-    if (m->with_endpoint)
-        (void)json_array_append_new(endpoints, answer_endpoint(srv, &m->endpoint));
+    if (m->with_endpoint) answer_append(endpoints, answer_endpoint(srv, &m->endpoint));
     int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
     if (!rc && m->with_endpoint)
         rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
     if (!rc) {
-        rq->answer = json_pack("{s:o?,s:O,s:O,s:O,s:o?,s:O*,s:b}", "branch",
+        rq->answer = json_pack("{s:o,s:O,s:O,s:O,s:o,s:O*,s:b}", "branch",
                                answer_branch(srv, &m->branch, false), "endpoints", endpoints,
                                "databases", databases, "roles", roles, "operations",
                                answer_operations(m->operations, m->n_operations), "connection_uris",
@@ -428,10 +427,9 @@ static int answer_created(request *rq, making *m, bool existing, bough_error *er
                                     "seal", m->forked.seal_ms, "gate", m->forked.gate_ms, "create",
                                     m->forked.create_ms, "start", m->start_ms, "ready", m->ready_ms,
                                     "total", bough_now_ms() - rq->received_ms);
-        if (rq->answer && !existing) (void)json_object_set(rq->answer, "timings_ms", timings);
+        if (rq->answer && !existing) answer_set(rq->answer, "timings_ms", json_incref(timings));
         if (rq->answer && *m->base && !existing)
-            (void)json_object_set_new(rq->answer, "replay_bytes",
-                                      json_integer((json_int_t)m->replay_bytes));
+            answer_set(rq->answer, "replay_bytes", json_integer((json_int_t)m->replay_bytes));
         json_decref(timings);
     }
     json_decref(databases);

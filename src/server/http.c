@@ -26,6 +26,7 @@
 
 #include "model/ids.h"
 #include "server/access.h"
+#include "server/answer.h"
 #include "server/forwarded.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
@@ -294,8 +295,10 @@ static void write_answer(request *rq) {
 static void run_handler(void *arg) {
     request *rq = arg;
     bough_error err = {0};
+    answer_begin();
     int rc = access_check(rq, &err);
     if (!rc) rc = rq->route->handle(rq, &err);
+    if (!rc && !answer_is_whole()) rc = bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
     if (rc) {
         json_decref(rq->answer);
         rq->answer = error_body(rq, &err);

@@ -134,7 +134,8 @@ static void add_fixed(bough_json_buffer *out, server *srv, const bough_branch_ro
     bough_json_add_value(&fresh, b, FLAGS);
     json_decref(b);
     char *text = bough_json_take(&fresh, &size);
-    if (!text) {
+    if (!text || !answer_is_whole()) { /* half of it must not be kept */
+        free(text);
         out->failed = true;
         return;
     }

@@ -83,6 +83,20 @@ REQUESTS = [
     ("POST", "/sql", '{"queries": [{"query": "SELECT 1"}, {"query": "SELECT 1/0"}]}')]
 
 
+# what the disk tells, which may not be known; and installations, which are looked for anew each time
+PERHAPS = {"own_bytes", "shared_bytes", "history_bytes", "depth", "logical_size", "history_begins_at", "warnings",
+           "postgresql"}
+
+
+def shape(answer):
+    """Status and members of an answer, as deep as they go."""
+    def members(value):
+        if isinstance(value, dict):
+            return {name: members(v) for name, v in value.items() if name not in PERHAPS}
+        return [members(v) for v in value] if isinstance(value, list) else None
+    return answer[0], members(answer[1])
+
+
 def fail_each(world, method, path, body, thread):
     """The nth allocation in threads of that name. How many failed."""
     chance, fired, steps = random.Random(f"{SEED} {method} {path} {thread}"), 0, 1
@@ -93,6 +107,8 @@ def fail_each(world, method, path, body, thread):
             world.ask(method, world.fill(path), body and world.fill(body))
             world.fault.disarm()
         steps = max(1, 2 * world.fault.seen // SOME)
+    # what is asked for without changing anything is answered whole, or not at all
+    whole = shape(world.ask(method, world.fill(path), None)) if method == "GET" else None
     n = 1
     while True:
         asked, sent = world.fill(path), body and world.fill(body)
@@ -105,6 +121,8 @@ def fail_each(world, method, path, body, thread):
             assert isinstance(answer, dict) and answer.get("message"), what
         if status >= 500:
             assert world.fault.fired, what
+        elif whole:
+            assert shape((status, answer)) == whole, f"{what}; without failure: {whole}"
         if not world.fault.fired:
             print(what, "none failed of", world.fault.seen)
             return fired

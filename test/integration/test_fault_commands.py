@@ -1,0 +1,96 @@
+"""Memory that runs out in a command, and files that it can't read or write: the nth of them fails.
+
+What it prints is whole, or it fails with an error that says why; it never dies of it.
+"""
+import errno
+import os
+import random
+import re
+
+import harness as h
+import pytest
+from faults import COUNT, ONCE, Faults, mask
+
+SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
+SOME = h.times(8, 80)  # failures of each kind in each command
+
+COMMANDS = [
+    "project list", "project get", "project get --json", "project update --name p",
+    "project update --history-retention 6h", "branch list", "branch list --json", "branch list --deleted",
+    "branch get other", "branch protect other", "branch unprotect other", "branch set-expiration other --never",
+    "branch rename other other", "branch get none", "endpoint list", "endpoint get other", "endpoint why other",
+    "endpoint start other", "endpoint resize other 1", "ip-allow list", "ip-allow add 127.0.0.1", "ip-allow reset",
+    "snapshot list", "snapshot get snap", "snapshot rename snap snap", "snapshot schedule other",
+    "snapshot schedule other hourly", "store usage", "store gc --dry-run", "cs other", "cs other --json",
+    "api-key list", "api-key list --json", "operation list", "status", "status --json", "ca", "help", "help --json",
+    "help branch create", "completion bash", "completion fish", "version --json", "branch crate",
+    "server confirm-clock"]
+KINDS = {"memory": (("malloc",), errno.ENOMEM), "files": (("open", "read", "write"), errno.EIO)}
+
+
+class World:
+    def __init__(self, directory, pg18):
+        self.fault = Faults(directory)
+        self.server = h.Bough(os.path.join(directory, "s"), pg18)
+        os.makedirs(self.server.dir, mode=0o755)
+        self.server.up()
+        self.p = self.server.project("p")
+        self.p.branch("other")
+        self.p.bough("snapshot", "create", "other", "--name", "snap")
+
+    def run(self, command):
+        """With the fault's library in the command alone."""
+        ours = self.fault.env()
+        self.server.env |= ours
+        try:
+            return self.server.bough(*command.split(), check=False, timeout=60)
+        finally:
+            for name in ours:
+                del self.server.env[name]
+
+
+@pytest.fixture(name="world", scope="module")
+def fixture_world(session_dir, pg18):
+    directory = os.path.join(session_dir, "fault-commands")
+    os.makedirs(directory, mode=0o755)
+    world = World(directory, pg18)
+    yield world
+    world.fault.disarm()
+    world.server.destroy()
+
+
+def shape(text):
+    """What does not change from one call to the next: the first word of each line, without numbers."""
+    return [re.sub(r"\d+", "N", (line.split() or [""])[0]) for line in text.split("\n")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_prints_all_or_fails(world, command, kind, counted):
+    calls, error = KINDS[kind]
+    world.fault.arm(COUNT, mask(*calls), program="bough")
+    plain = world.run(command)
+    seen = world.fault.seen
+    world.fault.disarm()
+    if not seen:
+        pytest.skip("it uses no file")
+    assert plain.returncode in (0, h.EXIT["notfound"], h.EXIT["usage"]), plain.stderr
+    chance = random.Random(f"{SEED} {command} {kind}")
+    fired = 0
+    for n in sorted(chance.sample(range(1, seen + 1), min(SOME, seen))):
+        world.fault.arm(ONCE, mask(*calls), error, n, program="bough")
+        done = world.run(command)
+        world.fault.disarm()
+        what = f"bough {command}, {kind}, {n} of {seen}, seed {SEED}: {done.returncode} {done.stdout} {done.stderr}"
+        if not world.fault.fired:
+            continue
+        fired += 1
+        assert 0 <= done.returncode < 128, what
+        if done.returncode == plain.returncode:
+            assert shape(done.stdout) == shape(plain.stdout), what
+        else:
+            assert done.stderr.strip() and len(done.stderr.strip().split("\n")) <= 2, what
+            assert not done.stdout or shape(plain.stdout)[:1] == shape(done.stdout)[:1], what
+    counted("allocations and file calls that failed in commands", fired)
+    # the server was not harmed by half a request
+    assert set(world.p.branches()) == {"main", "other"}
