@@ -34,12 +34,12 @@ def fixture_place(request, directory):
         h.run(["umount", place])
 
 
-def test_the_model_holds(place, request):
+def test_the_model_holds(place, request, counted):
     if request.node.callspec.params["place"] == "btrfs":
         pytest.skip("it does not, for files of odd sizes: docs/reliability.md")
     first = random.randrange(10**6)
-    run_model(place, 10000, f"{first}-{first + h.times(1, 4)}")
-    run_model(place, 20000, "--apart", f"{first}-{first + h.times(0, 2)}")
+    run_model(counted, place, 10000, f"{first}-{first + h.times(1, 4)}")
+    run_model(counted, place, 20000, "--apart", f"{first}-{first + h.times(0, 2)}")
 
 
 def test_branches_of_a_loaded_parent_survive_kills(place, make_server):

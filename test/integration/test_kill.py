@@ -17,7 +17,7 @@ def start(server, *args):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_during(server, chance, longest, *args):
+def kill_within(server, chance, longest, *args):
     """Run a command and kill the server at a random moment of it; then start the server again."""
     pid = server.pid()
     command = start(server, *args)
@@ -27,14 +27,6 @@ def kill_during(server, chance, longest, *args):
     command.wait(60)
     h.wait_for(lambda: not h.is_alive(pid), "boughd is gone")
     server.up()
-
-
-@pytest.fixture(name="kill_within")
-def fixture_kill_within(counted):
-    def kill_one(*args):
-        counted("kills at random moments")
-        kill_during(*args)
-    return kill_one
 
 
 def layers_of_nobody(server, known):
@@ -65,7 +57,7 @@ def assert_nothing_left(server):
             assert os.readlink(f"/proc/{pid}/cwd").split("/branches/")[1].split("/")[0] in known, "a stray postgres"
 
 
-def test_a_branch_is_made_wholly_or_not_at_all(server, kill_within):
+def test_a_branch_is_made_wholly_or_not_at_all(server, counted):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
@@ -74,6 +66,7 @@ def test_a_branch_is_made_wholly_or_not_at_all(server, kill_within):
     made = 0
     with bank.running():
         for i in range(h.times(8, 60)):
+            counted("kills at random moments")
             kill_within(server, chance, 0.25, "branch", "create", f"b{i}")
             if f"b{i}" in p.branches():
                 made += 1
@@ -88,7 +81,7 @@ def test_a_branch_is_made_wholly_or_not_at_all(server, kill_within):
     h.assert_clean(p)
 
 
-def test_a_branch_is_deleted_wholly_or_not_at_all(server, kill_within):
+def test_a_branch_is_deleted_wholly_or_not_at_all(server, counted):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
@@ -96,6 +89,7 @@ def test_a_branch_is_deleted_wholly_or_not_at_all(server, kill_within):
     p.sql("main", "CREATE TABLE t AS SELECT generate_series(1, 10000) AS id")
     for i in range(h.times(6, 40)):
         p.branch(f"b{i}")
+        counted("kills at random moments")
         kill_within(server, chance, 0.15, "branch", "delete", f"b{i}", "--purge")
         if f"b{i}" in p.branches():
             assert p.one(f"b{i}", "SELECT count(*) FROM t") == 10000
@@ -106,7 +100,7 @@ def test_a_branch_is_deleted_wholly_or_not_at_all(server, kill_within):
     h.assert_clean(p)
 
 
-def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, kill_within):
+def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, counted):
     seed = random.randrange(10**9)
     print("seed", seed)
     chance = random.Random(seed)
@@ -115,6 +109,7 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, kill_within)
         c.run("CREATE TABLE t AS SELECT g AS id, repeat('x', 500) AS fill FROM generate_series(1, 50000) g")
     sources = ((), ("--from", stock.url()))
     for i in range(h.times(6, 30)):
+        counted("kills at random moments")
         kill_within(server, chance, 3.0, "project", "create", f"p{i}", *sources[i % 2])
         for project in server.projects():
             made = h.Project(server, project["id"], project["name"], None, h.PG)

@@ -11,14 +11,11 @@ with open(os.path.join(h.ROOT, "test/model/regressions"), encoding="utf-8") as f
     REGRESSIONS = [line.split() for line in f if line.strip() and not line.startswith("#")]
 
 
-@pytest.fixture(name="run")
-def fixture_run(counted):
-    def run(directory, operations, *arguments):
-        done = h.run([RUN, "--build", h.BUILD, "--dir", directory, "--ops", operations, *arguments], timeout=1800)
-        print(done.stdout)
-        for number, what in re.findall(r"(\d+) (operations|seals|restarts|kills|faults)", done.stdout):
-            counted(f"the model: {what}", int(number))
-    return run
+def run(counted, directory, operations, *arguments):
+    done = h.run([RUN, "--build", h.BUILD, "--dir", directory, "--ops", operations, *arguments], timeout=1800)
+    print(done.stdout)
+    for number, what in re.findall(r"(\d+) (operations|seals|restarts|kills|faults)", done.stdout):
+        counted(f"the model: {what}", int(number))
 
 
 def memory_or(directory):
@@ -27,18 +24,18 @@ def memory_or(directory):
 
 
 @pytest.mark.parametrize("line", REGRESSIONS[:h.times(6, len(REGRESSIONS))], ids=lambda line: line[0])
-def test_a_seed_that_once_failed(line, directory, run):
+def test_a_seed_that_once_failed(line, directory, counted):
     seed, operations, *apart = line
-    run(memory_or(directory), operations, *(f"--{word}" for word in apart), seed)
+    run(counted, memory_or(directory), operations, *(f"--{word}" for word in apart), seed)
 
 
-def test_file_calls_show_what_a_plain_directory_shows(directory, run):
+def test_file_calls_show_what_a_plain_directory_shows(directory, counted):
     first = random.randrange(10**6)
-    run(directory, 3000, first)
+    run(counted, directory, 3000, first)
     last = first + h.times(1, 100)
-    run(memory_or(directory), h.times(10000, 20000), f"{first + 1}-{last}")
+    run(counted, memory_or(directory), h.times(10000, 20000), f"{first + 1}-{last}")
 
 
-def test_a_child_shows_one_moment_of_each_of_its_parents_processes(directory, run):
+def test_a_child_shows_one_moment_of_each_of_its_parents_processes(directory, counted):
     first = random.randrange(10**6)
-    run(directory, h.times(6000, 60000), "--apart", f"{first}-{first + h.times(1, 40)}")
+    run(counted, directory, h.times(6000, 60000), "--apart", f"{first}-{first + h.times(1, 40)}")
