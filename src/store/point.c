@@ -117,8 +117,8 @@ int bough_point_write_first(const bough_store *store, const char *dir, const bou
     bough_wal_source source = {
         .tli = m->tli, .segment_bytes = m->segment_bytes, .open = open_first, .context = &f};
     uint64_t lsn = bough_moment_lsn(m);
-    if (!m->clean) lsn = bough_wal_last_end(&source, lsn);
-    return write_point(store, dir, m, lsn, pgdata, err);
+    int rc = m->clean ? BOUGH_OK : bough_wal_last_end(&lsn, &source, lsn, err);
+    return rc ? rc : write_point(store, dir, m, lsn, pgdata, err);
 }
 
 typedef struct making {
@@ -248,8 +248,8 @@ static int find_segment(char *path, const at *a, uint64_t number) {
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         if (bough_path(path, BOUGH_PATH_MAX, NULL, "%s/branches/%s/%s/%s", a->store->dir, a->branch,
                        places[i], name) == BOUGH_OK &&
-            access(path, R_OK) == 0)
-            return 0;
+            (access(path, R_OK) == 0 || errno != ENOENT))
+            return 0; /* what else is wrong with it, its reader tells */
     errno = ENOENT;
     return -1;
 }

@@ -2,6 +2,7 @@
 #include "store/walscan.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,7 +40,8 @@ typedef struct reader {
     uint64_t at;     /* LSN of the buffer's first byte */
     size_t filled;
     unsigned char *buffer;
-    bool is_missing; /* a segment could not be opened */
+    bool is_missing; /* a segment is not there */
+    int failure;     /* errno of the read or open that failed: not the end of the WAL */
 } reader;
 
 typedef struct record {
@@ -77,7 +79,10 @@ static bool fill(reader *r, uint64_t page) {
         r->number = number;
         r->filled = 0;
         if (r->fd < 0) {
-            r->is_missing = true;
+            if (errno == ENOENT)
+                r->is_missing = true;
+            else
+                r->failure = errno;
             return false;
         }
     }
@@ -85,6 +90,7 @@ static bool fill(reader *r, uint64_t page) {
                       ? (size_t)(r->source->segment_bytes - offset)
                       : (size_t)BUFFER;
     ssize_t n = bough_pread_full(r->fd, r->buffer, want, (off_t)offset);
+    if (n < 0) r->failure = errno; /* not the end of the WAL */
     r->at = page;
     r->filled = n > 0 ? (size_t)n & ~(size_t)(PAGE - 1) : 0;
     return r->filled >= PAGE;
@@ -205,6 +211,10 @@ static bool is_past(const record *rec, const bough_wal_wish *wish, bough_wal_fou
     return false;
 }
 
+static int unreadable(const reader *r, bough_error *err) {
+    return bough_fail_sys(err, r->failure, "could not read WAL segment %" PRIu64, r->number);
+}
+
 int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
                    const bough_wal_wish *wish, bough_error *err) {
     reader r = {.source = source, .fd = -1, .buffer = malloc(BUFFER)};
@@ -232,6 +242,7 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
     found->missing = r.is_missing ? r.number : 0;
     if (r.fd >= 0) close(r.fd);
     free(r.buffer);
+    if (r.failure) return unreadable(&r, err);
     if (found->cut > wish->start && (found->is_stopped || found->cut >= wish->not_before))
         return BOUGH_OK;
     if (r.is_missing)
@@ -241,11 +252,14 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
                       BOUGH_LSN_TEXT(rec.at));
 }
 
-uint64_t bough_wal_last_end(const bough_wal_source *source, uint64_t limit) {
+int bough_wal_last_end(uint64_t *end, const bough_wal_source *source, uint64_t limit,
+                       bough_error *err) {
     uint64_t page = limit - PAGE, first = limit;
     reader r = {.source = source, .fd = -1};
     bough_wal_found found;
-    if (limit < PAGE || limit % PAGE || !(r.buffer = malloc(BUFFER))) return limit;
+    *end = limit;
+    if (limit < PAGE || limit % PAGE) return BOUGH_OK;
+    if (!(r.buffer = malloc(BUFFER))) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     const unsigned char *p = get_page(&r, page);
     if (p) {
         first = page + header_bytes(&r, page);
@@ -254,7 +268,14 @@ uint64_t bough_wal_last_end(const bough_wal_source *source, uint64_t limit) {
     }
     if (r.fd >= 0) close(r.fd);
     free(r.buffer);
-    if (first >= limit) return limit;
+    if (r.failure) return unreadable(&r, err);
+    if (first >= limit) return BOUGH_OK;
     bough_wal_wish wish = {.start = first, .not_before = first + 1, .end = limit};
-    return bough_wal_scan(&found, source, &wish, NULL) == BOUGH_OK ? found.cut : first;
+    *end = first;
+    bough_error why = {0};
+    int rc = bough_wal_scan(&found, source, &wish, &why);
+    if (rc == BOUGH_OK) *end = found.cut;
+    if (rc == BOUGH_OK || rc == BOUGH_E_NOTFOUND) return BOUGH_OK; /* no record begins there */
+    if (err) *err = why;
+    return rc;
 }

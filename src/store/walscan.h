@@ -50,6 +50,7 @@ typedef struct bough_wal_found {
  * @param[out] found
  * @retval BOUGH_E_NOTFOUND  There is no record at `start`, or a segment between it and not_before
  * is missing.
+ * @retval BOUGH_E_SYS  A segment could not be read: where the WAL ends is not known.
  */
 BOUGH_CHECK int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
                                const bough_wal_wish *wish, bough_error *err);
@@ -58,9 +59,11 @@ BOUGH_CHECK int bough_wal_scan(bough_wal_found *found, const bough_wal_source *s
  * Where the last record ends on the page that ends at `limit`: PostgreSQL writes whole pages, so
  * that their end says less than could be known.
  *
- * @param limit  End of what was written.
- * @return       `limit` where the page cannot be read, or a record goes on behind it.
+ * @param[out] end  `limit` where the page is not of this WAL, or a record goes on behind it.
+ * @param limit     End of what was written.
+ * @retval BOUGH_E_SYS, BOUGH_E_NOMEM  Nobody knows.
  */
-uint64_t bough_wal_last_end(const bough_wal_source *source, uint64_t limit);
+BOUGH_CHECK int bough_wal_last_end(uint64_t *end, const bough_wal_source *source, uint64_t limit,
+                                   bough_error *err);
 
 #endif

@@ -237,6 +237,33 @@ def test_a_branch_of_the_past_that_the_disk_refuses_replays_all_again(pair):
         p.purge(name)
 
 
+@pytest.mark.parametrize("call", ["read", "open"])
+@pytest.mark.parametrize("place", ["history", "pgdata/pg_wal"])
+def test_wal_that_cannot_be_read_does_not_end_there(pair, place, call):
+    """The branch of a moment would be one of an earlier moment, in silence."""
+    fault, _, _, p = pair
+    p.branch("told")
+    p.sql("told", "CREATE TABLE w AS SELECT 1 AS id")
+    if place == "history":
+        with p.admin("told") as c:
+            c.run("SELECT pg_switch_wal()")
+            c.run("CHECKPOINT")
+    p.sql("told", "INSERT INTO w VALUES (2)")
+    at = p.one("told", "SELECT pg_current_wal_flush_lsn()")
+    with fault.failing(call, "EIO", path=f"*/branches/*/{place}/0*", program="boughd"):
+        done = p.bough("branch", "create", "then", "--parent", "told", "--at", at, check=False)
+        fired = fault.fired
+    if done.returncode == 0:
+        assert p.one("then", "SELECT count(*) FROM w") == 2, "it shows an earlier moment"
+        p.purge("then")
+    else:
+        assert "Input/output error" in done.stderr, done.stderr
+    assert not fired or done.returncode, "the failure was told"
+    if place != "history":
+        assert fired, "no WAL was read"
+    p.purge("told")
+
+
 def test_after_all_that_every_page_of_the_branch_is_right(pair):
     _, _, _, p = pair
     h.assert_clean(p, "child")
