@@ -21,12 +21,20 @@ DATABASES = {"regress": "regression", "isolation": "isolation_regression"}
 
 @pytest.fixture(name="source", scope="module")
 def fixture_source():
+    with_it = os.path.join(os.path.dirname(h.CHOSEN or ""), "src/test")
+    if h.CHOSEN and os.path.isdir(with_it):  # built from source: its tests are there
+        return with_it
     done = subprocess.run([os.path.join(h.ROOT, "dev/upstream-source"), str(h.PG)], capture_output=True, text=True,
                           check=False)
     if done.returncode and os.environ.get("CI") != "true":
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     return os.path.join(done.stdout.strip(), "src/test")
+
+
+def library():
+    """The main version's $libdir."""
+    return os.path.join(os.path.dirname(h.PG_BIN), "lib")
 
 
 class Target:
@@ -40,9 +48,8 @@ class Target:
 
     def prepare(self, source):
         shutil.copytree(source, self.work)
-        libdir = f"/usr/lib/postgresql/{h.PG}/lib"
         for name in ("autoinc.so", "refint.so"):
-            shutil.copy(os.path.join(libdir, name), os.path.join(self.work, "regress"))
+            shutil.copy(os.path.join(library(), name), os.path.join(self.work, "regress"))
         h.run(["chown", "-R", f"{h.OS_USER.pw_uid}:{h.OS_USER.pw_gid}", self.work])
 
     def suite(self, name):
@@ -52,7 +59,7 @@ class Target:
         inputs = os.path.join(self.work, name)
         began = time.monotonic()
         done = h.run(h.as_server([
-            f"/usr/lib/postgresql/{h.PG}/lib/pgxs/src/test/{name}/{program}", f"--inputdir={inputs}",
+            f"{library()}/pgxs/src/test/{name}/{program}", f"--inputdir={inputs}",
             f"--outputdir={inputs}", f"--bindir={h.PG_BIN}", f"--dlpath={self.work}/regress",
             f"--schedule={inputs}/{schedule}", "--max-connections=8", f"--host={self.host}", f"--port={self.port}",
             f"--user={h.ADMIN}", f"--dbname={DATABASES[name]}"]),
@@ -105,7 +112,7 @@ def fixture_plain(make_stock, source):
         c.run(f"ALTER ROLE postgres RENAME TO {h.ADMIN}")
     with stock.connect(user=h.ADMIN) as c:
         c.run("DROP ROLE renamer")
-    target = Target("a plain cluster", stock.data, "127.0.0.1", stock.port, "")
+    target = Target("a plain cluster", stock.data, stock.dir, stock.port, "")
     target.prepare(source)
     return target
 
@@ -121,7 +128,7 @@ def fixture_branch(server, source):
         p.sql(name, f"CREATE TABLE of_{name} AS SELECT generate_series(1, 1000) AS id")
         parent = name
     with bank.running(), h.Bank(p, "b", clients=2).running():
-        at = h.uri_parts(p.uri("c"))
+        at = p.socket("c")  # the front door lets nobody in as the owner of the catalogues
         target = Target("the branch", p.pgdata("c"), at["host"], at["port"], server.admin_password())
         target.prepare(source)
         target.project, target.loads = p, loads
