@@ -24,6 +24,10 @@ def pytest_collection_modifyitems(items):
         pytest.exit("no PostgreSQL from 13 to 18 below /usr/lib/postgresql", 2)
 
 
+def pytest_report_header():
+    return f"PostgreSQL {h.PG} in {h.PG_BIN}"
+
+
 def pytest_generate_tests(metafunc):
     if "major" in metafunc.fixturenames:
         majors = [h.PG]
@@ -58,9 +62,18 @@ def readable(bindir, session_dir, name):
     return bindir
 
 
+@pytest.fixture(scope="session", autouse=True)
+def main_version(session_dir):
+    """The chosen one is where user postgres can read it."""
+    h.PG_BIN = readable(h.PG_BIN, session_dir, f"postgresql-{h.PG}")
+
+
 @pytest.fixture(scope="session")
-def pg18(session_dir):
-    """bin directory of PostgreSQL 18 where user postgres can read it, or None; that of 17 is made readable, too."""
+def pg18(session_dir, main_version):
+    """bin directory of PostgreSQL 18 where user postgres can read it, or None where it is not there or the main one;
+    that of 17 is made readable, too."""
+    if h.PG == 18:
+        return None
     h.PG17 = readable(h.PG17, session_dir, "postgresql-17")
     return readable(os.environ.get("BOUGH_TEST_PG18"), session_dir, "postgresql-18")
 

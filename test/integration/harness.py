@@ -169,22 +169,32 @@ def allocated(directory):
 
 # ---- PostgreSQL installations ----
 
+# bin directory of the version to run on (./check --pg); without it, the newest that is installed
+CHOSEN = os.environ.get("BOUGH_TEST_PG_BIN")
+
+
 def find_pg(major):
     """bin directory of a complete installation, or None."""
+    if CHOSEN and major == PG:
+        return PG_BIN
     for bindir in glob.glob(f"/usr/lib/postgresql/{major}/bin"):
         if os.path.exists(f"{bindir}/initdb"):
             return bindir
     return None
 
 
-def newest_complete_pg():
+def main_pg():
+    """Its major version, or None."""
+    if CHOSEN:
+        said = run([f"{CHOSEN}/postgres", "--version"]).stdout
+        return int(re.match(r"postgres \(PostgreSQL\) (\d+)", said).group(1))
     majors = [int(d.split("/")[-2]) for d in glob.glob("/usr/lib/postgresql/*/bin")
               if os.path.exists(f"{d}/initdb")]
     return max((m for m in majors if 13 <= m <= 18), default=None)
 
 
-PG = newest_complete_pg()
-PG_BIN = find_pg(PG) if PG else None
+PG = main_pg()
+PG_BIN = CHOSEN or (find_pg(PG) if PG else None)
 PG17 = os.environ.get("BOUGH_TEST_PG17")  # bin directory of a third version, for ./check --long
 
 
@@ -255,12 +265,15 @@ class Bough:
         self.door = free_port()
         self.env = {k: v for k, v in os.environ.items()
                     if not k.startswith(("PG", "BOUGH_"))} | {"LC_ALL": "C.UTF-8"}
-        if pg_path or PG17:
-            self.env["BOUGH_PG_PATH"] = ":".join(d for d in (pg_path, PG17) if d)
+        self.pg_path(CHOSEN and PG_BIN, pg_path, PG17)
         if "BOUGH_TEST_PRELOAD" in os.environ:  # a server with a sanitizer, computes without
             self.env["BOUGH_PRELOAD"] = os.environ["BOUGH_TEST_PRELOAD"]
         if "BOUGH_TEST_COUNTERS" in os.environ:  # where computes count what they ran, despite their confinement
             self.env["BOUGH_TEST_COUNTERS"] = os.environ["BOUGH_TEST_COUNTERS"]
+
+    def pg_path(self, *directories):
+        """Where to look first for PostgreSQL."""
+        self.env["BOUGH_PG_PATH"] = ":".join(d for d in directories if d)
 
     def bough(self, *args, check=True, timeout=120, **kw):
         argv = [BOUGH, *args]

@@ -331,7 +331,7 @@ def test_a_source_whose_version_is_not_installed_is_refused(make_server, make_st
     source = make_stock("eighteen", pg18).init().start()
     without = make_server("without")
     without.bough("down")
-    without.env.pop("BOUGH_PG_PATH", None)
+    without.pg_path(h.CHOSEN and h.PG_BIN)
     without.up()
     refused(without, source.url(), source=source, status="unsupported",
             says="PostgreSQL 18 is not installed",

@@ -225,10 +225,10 @@ def test_without_postgresql_the_server_says_what_to_install(make_server, directo
     """In a mount namespace where /usr/lib/postgresql is empty."""
     os.mkdir(f"{directory}/empty")
     server = make_server()
-    server.env.pop("BOUGH_PG_PATH", None)
+    server.pg_path(h.CHOSEN and h.PG_BIN)
     project = server.project("shop")
     server.down()
-    env = server.env | {"PATH": f"{directory}/empty"}
+    env = server.env | {"PATH": f"{directory}/empty", "BOUGH_PG_PATH": ""}
     done = h.run(["/usr/bin/unshare", "-m", "/bin/sh", "-c",
                   '/bin/mount -t tmpfs none /usr/lib/postgresql && exec "$0" up --store "$1"',
                   h.BOUGH, server.store],
@@ -252,7 +252,7 @@ def test_without_postgresql_the_server_says_what_to_install(make_server, directo
 def test_a_directory_without_postgresql_in_the_path_changes_nothing(make_server, directory):
     os.mkdir(f"{directory}/empty")
     server = make_server("s", up=False)
-    server.env["BOUGH_PG_PATH"] = f"{directory}/empty:{directory}/nosuch:"
+    server.env["BOUGH_PG_PATH"] = f"{directory}/empty:{directory}/nosuch:{h.PG_BIN if h.CHOSEN else ''}"
     server.up()
     assert h.PG in [p["major"] for p in server.status()["postgresql"]]
 
@@ -269,6 +269,8 @@ def test_an_ordinary_user_can_do_everything(directory, pg18):
     for path in (h.BOUGH, BOUGHD, os.path.join(h.BUILD, "src/preload/libbough_pg.so")):
         shutil.copy(path, programs)
     env = {"PATH": os.environ["PATH"], "HOME": home, "LC_ALL": "C.UTF-8", "XDG_DATA_HOME": ""}
+    if h.CHOSEN:
+        env["BOUGH_PG_PATH"] = h.PG_BIN
     def bough(*args, check=True):
         return h.run(["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}",
                       "--clear-groups",
