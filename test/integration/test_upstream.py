@@ -37,6 +37,12 @@ def library():
     return os.path.join(os.path.dirname(h.PG_BIN), "lib")
 
 
+def results(said):
+    """{test: ok or another word} of what pg_regress said: in TAP from 16 on."""
+    found = dict(re.findall(r"^(?:test|\s+)\s*(\S+)\s+\.\.\. (ok|FAILED|failed \(ignored\))", said, re.M))
+    return found or {test: word for word, test in re.findall(r"^(ok|not ok) \d+\s+[-+] (\S+)", said, re.M)}
+
+
 class Target:
     """A server that the suites run on. Their files are in its PGDATA: a compute may read nothing else."""
 
@@ -64,7 +70,7 @@ class Target:
             f"--schedule={inputs}/{schedule}", "--max-connections=8", f"--host={self.host}", f"--port={self.port}",
             f"--user={h.ADMIN}", f"--dbname={DATABASES[name]}"]),
             check=False, timeout=1200, env=self.env, cwd=inputs)
-        found = dict(re.findall(r"^(?:test|\s+)\s*(\S+)\s+\.\.\. (ok|FAILED|failed \(ignored\))", done.stdout, re.M))
+        found = results(done.stdout)
         assert len(found) > 50, f"{name} on {self.label} did not run: {done.stdout[-3000:]}{done.stderr[-2000:]}"
         print(f"{name} on {self.label}: {sum(r == 'ok' for r in found.values())} of {len(found)} passed in "
               f"{time.monotonic() - began:.0f} s")
