@@ -307,7 +307,8 @@ def test_a_look_goes_with_bough_that_is_ended(p, by):
     p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
     argv = [h.BOUGH, "psql", f"main@{h.now()}", "--store", p.server.store, "--project", p.id, "--", "-c",
             "SELECT pg_sleep(100)"]
-    with subprocess.Popen(argv, env=p.server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as psql:
+    with subprocess.Popen(argv, env=p.server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          preexec_fn=lambda: signal.signal(by, signal.SIG_DFL)) as psql:  # below nohup it is ignored
         h.wait_for(lambda: len(p.branches()) == 2, "the look is there")
         look = next(b for b in p.branches() if b != "main")
         h.wait_for(lambda: "active" in p.bough("endpoint", "list").stdout, "it runs")
