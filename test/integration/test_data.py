@@ -2,6 +2,7 @@
 import os
 import random
 import socket
+import tempfile
 
 import harness
 import pytest
@@ -11,12 +12,9 @@ from harness import IS_ROOT, OS_USER, PG, Bank, Bough, Ledger, Stock, allocated,
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, pg18):
-    directory = tmp_path_factory.mktemp("data")
-    at = directory
-    while str(at) != "/" and os.stat(at).st_uid == os.geteuid():
-        os.chmod(at, 0o755)
-        at = at.parent
+def server(session_dir, pg18):
+    directory = tempfile.mkdtemp(prefix="m", dir=session_dir)
+    os.chmod(directory, 0o755)
     if IS_ROOT:
         os.chown(directory, OS_USER.pw_uid, OS_USER.pw_gid)
     made = Bough(directory, pg18).up()
