@@ -46,6 +46,17 @@ void answer_set(json_t *object, const char *name, json_t *value) {
     if (json_object_set_new_nocheck(object, name, value) != 0) is_torn = true;
 }
 
+json_t *answer_text(const char *text) {
+    json_t *value = json_string(text);
+    if (value) return value;
+    char *copy = strdup(text); /* no UTF-8; or no memory, and then this finds none either */
+    for (char *p = copy; p && *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    value = copy ? json_string_nocheck(copy) : NULL;
+    free(copy);
+    return value;
+}
+
 void answer_insert(json_t *array, size_t at, json_t *value) {
     if (json_array_insert_new(array, at, value) != 0) is_torn = true;
 }
@@ -300,7 +311,7 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
         "bough", "proxy_host", "localhost", "provisioner", "bough");
     if (!e) return NULL;
     set_times(e, row->created_ms, row->updated_ms);
-    if (*row->last_error) answer_set(e, "last_error", json_string(row->last_error));
+    if (*row->last_error) answer_set(e, "last_error", answer_text(row->last_error));
     if (started_ms) {
         char text[40];
         answer_time(text, sizeof text, started_ms);
@@ -358,7 +369,7 @@ json_t *answer_operation(const bough_operation_row *row) {
     if (o && *row->branch_id) answer_set(o, "branch_id", json_string(row->branch_id));
     if (o && *row->endpoint_id) answer_set(o, "endpoint_id", json_string(row->endpoint_id));
     if (o && strcmp(action, row->action) != 0) answer_set(o, "event", json_string(row->action));
-    if (o && *row->failure) answer_set(o, "error", json_string(row->failure));
+    if (o && *row->failure) answer_set(o, "error", answer_text(row->failure));
     return o;
 }
 

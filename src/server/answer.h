@@ -23,6 +23,10 @@ bool answer_is_whole(void);
  * that could not be read tears the answer. */
 bool answer_found(int rc);
 
+/** A text from elsewhere (a message of PostgreSQL's, a client's words), which may be no UTF-8, or
+ * have been cut within a character: then what is not ASCII is shown as '?'. */
+json_t *answer_text(const char *text);
+
 /** RFC 3339 with milliseconds, UTC. */
 void answer_time(char *out, size_t size, int64_t ms);
 

@@ -300,10 +300,10 @@ int api_endpoint_why(request *rq, bough_error *err) {
         memcpy(why.busy, busy, sizeof why.busy); /* else what was seen last */
     if (!*why.cause && !why.is_active)
         (void)snprintf(why.cause, sizeof why.cause, "nobody has used it since the server started");
-    json_t *answer =
-        json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:i}", "endpoint_id", row.id, "branch_id", branch.id,
-                  "state", why.is_active ? "active" : "idle", "cause", why.cause, "sessions",
-                  why.sessions, "busy", why.busy, "suspend_after_seconds", seconds);
+    json_t *answer = json_pack("{s:s,s:s,s:s,s:o,s:i,s:o,s:i}", "endpoint_id", row.id, "branch_id",
+                               branch.id, "state", why.is_active ? "active" : "idle", "cause",
+                               answer_text(why.cause), "sessions", why.sessions, "busy",
+                               answer_text(why.busy), "suspend_after_seconds", seconds);
     set_time(answer, "since", why.since_ms);
     if (why.is_active && !*why.busy && why.sessions == 0 && seconds > 0) {
         set_time(answer, "idle_since", why.idle_since_ms);

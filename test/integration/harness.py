@@ -215,11 +215,6 @@ def uri_parts(uri):
             "host": q.get("host", u.hostname), "port": int(q.get("port", u.port or 5432))}
 
 
-def seconds(text):
-    """Of a time as the API tells it, since 1970."""
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-
-
 def now():
     """In UTC, as the API and `--at` take it."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat()

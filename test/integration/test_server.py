@@ -138,6 +138,19 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(make_server, what)
     assert [p for p in files(server.store) if not p.endswith((".log", "-wal", "-shm"))] == before
 
 
+def test_messages_that_are_no_utf8_are_shown_all_the_same(server):
+    """A message of PostgreSQL's may be of another encoding, or be cut within a character."""
+    project = server.project("p")
+    project.suspend()
+    server.down()
+    with contextlib.closing(sqlite3.connect(f"{server.store}/bough.db")) as db, db:
+        db.execute("UPDATE endpoints SET last_error = CAST(x'636166e9' AS TEXT)")
+        db.execute("UPDATE operations SET failure = CAST(x'636166c3' AS TEXT)")
+    server.up()
+    assert [e["last_error"] for e in project.json("endpoint", "list")] == ["caf?"]
+    assert {o["error"] for o in project.json("operation", "list")} == {"caf?"}
+
+
 def test_a_damaged_store_is_refused_by_name(make_server):
     server = make_server()
     server.project("shop")
