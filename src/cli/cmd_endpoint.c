@@ -88,12 +88,12 @@ static const char *called(char *out, size_t size, const subject *s) {
 
 int cmd_endpoint_get(const cli_args *args, bough_error *err) {
     subject s;
+    json_t *all = NULL;
     int rc = subject_find(&s, args, err);
+    if (!rc) rc = cli_read_json(&all, s.endpoint->json, err);
     if (!rc && args->json) {
-        rc = cli_print_json(cli_json(s.endpoint->json), err);
+        rc = cli_print_json(json_incref(all), err);
     } else if (!rc) {
-        json_t *all = NULL;
-        rc = cli_read_json(&all, s.endpoint->json, err);
         const char *problem = json_string_value(json_object_get(all, "last_error"));
         cli_say(args, "Endpoint %s", s.endpoint->id);
         cli_say(args, "  branch    %s", s.branch->name);
@@ -101,8 +101,8 @@ int cmd_endpoint_get(const cli_args *args, bough_error *err) {
         cli_say(args, "  type      %s", s.endpoint->type);
         cli_say(args, "  host      %s", s.endpoint->host);
         if (problem) cli_say(args, "  problem   %s", problem);
-        json_decref(all);
     }
+    json_decref(all);
     subject_free(&s);
     return rc;
 }

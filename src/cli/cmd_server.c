@@ -279,16 +279,16 @@ int cmd_status(const cli_args *args, bough_error *err) {
     char store[BOUGH_PATH_MAX];
     bough_client *client = NULL;
     bough_status *status = NULL;
+    json_t *extra = NULL;
     int rc = cli_store(store, sizeof store, args, err);
     if (rc) return rc;
     rc = ask(&client, &status, store, err);
+    if (!rc) rc = cli_read_json(&extra, status->json, err);
     if (rc == BOUGH_E_UNREACHABLE) {
         rc = status_without(args, store, rc, err);
     } else if (!rc && args->json) {
         rc = cli_print_json(status_json(status, store), err);
     } else if (!rc) {
-        json_t *extra;
-        rc = cli_read_json(&extra, status->json, err);
         cli_say(args, "Server %s, process %ld", status->version, status->pid);
         cli_say(args, "  store     %s", *status->store ? status->store : store);
         cli_say(args, "  postgres  %s", status->postgres);
@@ -302,8 +302,8 @@ int cmd_status(const cli_args *args, bough_error *err) {
             const char *text = json_string_value(json_array_get(warnings, i));
             if (text) cli_say(args, "  warning   %s", text);
         }
-        json_decref(extra);
     }
+    json_decref(extra);
     bough_status_free(status);
     bough_client_close(client);
     return rc;

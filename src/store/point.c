@@ -107,7 +107,10 @@ static int open_first(void *context, uint32_t tli, uint64_t number) {
     char name[32], path[BOUGH_PATH_MAX];
     (void)tli;
     bough_moment_segment_name(name, sizeof name, f->moment, number);
-    if (bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", f->pgdata, name) != BOUGH_OK) return -1;
+    if (bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", f->pgdata, name) != BOUGH_OK) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
     return bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
