@@ -17,12 +17,12 @@
 enum { OWNER_HEAD = -1, OWNER_ZERO = -2 };
 
 bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path) {
-    if (fd < 0 || fd >= BOUGH_MAX_FDS) {
-        errno = EMFILE;
+    bough_file *f = fd < BOUGH_MAX_FDS ? calloc(1, sizeof *f) : NULL;
+    if (!f) {
+        sys_close(fd);
+        errno = fd < BOUGH_MAX_FDS ? ENOMEM : EMFILE;
         return NULL;
     }
-    bough_file *f = calloc(1, sizeof *f);
-    if (!f) return NULL;
     f->kind = kind;
     f->fd = fd;
     f->flags = flags;
@@ -280,19 +280,21 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
     } else if (found.state == BOUGH_ENTRY_HEAD) {
         char path[2048];
         bough_head_path(path, sizeof path, key);
-        fd = sys_open(path, O_RDWR | O_NOFOLLOW | (flags & O_CLOEXEC), 0);
+        fd = sys_open(path, O_RDWR | O_NOFOLLOW | (flags & (O_CLOEXEC | O_DIRECTORY)), 0);
     } else {
         char path[2048];
         bough_view_layer_path(path, sizeof path, &bough.view, found.top.layer, key);
-        fd = sys_open(path, O_RDONLY | (flags & O_CLOEXEC), 0);
+        fd = sys_open(path, O_RDONLY | (flags & (O_CLOEXEC | O_DIRECTORY)), 0);
     }
     if (fd < 0) goto out;
     if (made && !(flags & O_CLOEXEC)) fcntl(fd, F_SETFD, 0);
     bough_file *f = bough_file_new(BOUGH_FILE_PAGES, fd, flags, key);
     if (!f || resolve(f) != 0) {
         int saved = errno;
-        if (f) bough_file_free(f);
-        sys_close(fd);
+        if (f) {
+            bough_file_free(f);
+            sys_close(fd);
+        }
         errno = saved;
         fd = -1;
         goto out;

@@ -88,6 +88,8 @@ void bough_leave(void);
 void bough_changing(const bough_entry *entry, const bough_entry *other);
 
 /* ---- file.c: pages of an open file ---- */
+/* What is known of an open descriptor. NULL with errno, and then it is closed: a file that is not
+ * known would be written past the gate, and on into a layer. */
 bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path);
 void bough_file_free(bough_file *f);
 int bough_open_pages(const char *key, int flags, mode_t mode);

@@ -177,7 +177,10 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
         if (rc == 0) fd = sys_open(path, (flags & ~(O_CREAT | O_EXCL)) | O_NOFOLLOW, 0);
         if (fd >= 0 && writes) {
             bough_file *f = bough_file_new(BOUGH_FILE_WHOLE, fd, flags, key);
-            if (f) f->epoch = bough.view.epoch;
+            if (f)
+                f->epoch = bough.view.epoch;
+            else
+                fd = -1;
         }
     }
     leave();
@@ -393,6 +396,12 @@ int bough_do_mkdir(const char *key, mode_t mode) {
 
 int bough_do_rmdir(const char *key) {
     char path[2048], temp[2048];
+    struct stat st;
+    if (bough_do_stat(key, &st) != 0) return -1;
+    if (!S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return -1;
+    }
     int empty = bough_dir_is_empty(key);
     if (empty < 0) return -1;
     if (!empty) {
@@ -407,7 +416,6 @@ int bough_do_rmdir(const char *key) {
                  !(found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
     /* an opaque directory still has something below to hide once it is gone */
     hides = hides || (found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
-    struct stat st;
     bool real = sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
     int rc = announce(key, NULL);
     if (rc == 0 && hides) {

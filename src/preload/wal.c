@@ -63,10 +63,10 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
     }
     if (bough_enter() != 0) return -1;
     int fd = sys_open(path, flags, mode);
-    if (fd >= 0) {
-        bough_file *f = bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
+    bough_file *f = fd < 0 ? NULL : bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
+    if (f) {
         unsigned tli, log, seg;
-        if (f && bough_parse_wal_name(wal_name(key), &tli, &log, &seg)) {
+        if (bough_parse_wal_name(wal_name(key), &tli, &log, &seg)) {
             struct stat st;
             /* a segment has its full size from the start; postgres made it or renamed it into place
              */
@@ -76,12 +76,12 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
                 f->wal_start = ((uint64_t)log << 32) + (uint64_t)seg * (uint64_t)st.st_size;
             }
         }
-        if (f) f->is_new_wal = strncmp(wal_name(key), "xlogtemp", 8) == 0;
-        if (f) f->is_control = strcmp(key, BOUGH_CONTROL_NAME) == 0;
-        if (f) f->is_pidfile = strcmp(key, "postmaster.pid") == 0;
+        f->is_new_wal = strncmp(wal_name(key), "xlogtemp", 8) == 0;
+        f->is_control = strcmp(key, BOUGH_CONTROL_NAME) == 0;
+        f->is_pidfile = strcmp(key, "postmaster.pid") == 0;
     }
     bough_leave();
-    return fd;
+    return f ? fd : -1;
 }
 
 static bool is_zero(const char *data, size_t n) {

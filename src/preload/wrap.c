@@ -29,6 +29,10 @@ static int open_dir(const char *key, int flags, mode_t mode) {
     for (;;) {
         uint32_t epoch = bough_gate_epoch(bough.shm);
         if (bough_real_path(real, sizeof real, key) != 0) return -1;
+        if ((flags & O_CREAT) && (flags & O_EXCL)) {
+            errno = EEXIST;
+            return -1;
+        }
         int fd = sys_open(real, flags & ~O_CREAT, mode);
         if (fd >= 0 || !is_moved(epoch)) return fd;
     }
@@ -585,7 +589,13 @@ static const DIR *root_dir; /* PGDATA itself, open for listing: our own files ar
 EXPORT DIR *opendir(const char *path) {
     char key[KEY_MAX], real[2048];
     bough_path_class class = bough_classify(path, key, sizeof key);
-    if (class == BOUGH_PATH_DIR) return (DIR *)(void *)bough_dir_open(key);
+    struct stat st;
+    if (layered(class) && class != BOUGH_PATH_DIR && bough_do_stat(key, &st) != 0) return NULL;
+    if (layered(class) && class != BOUGH_PATH_DIR && !S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return NULL;
+    }
+    if (layered(class)) return (DIR *)(void *)bough_dir_open(key);
     if (class == BOUGH_PATH_MOVED) {
         bough_head_path(real, sizeof real, key);
         path = real;
