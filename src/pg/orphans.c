@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -73,6 +75,19 @@ static int end_all(hunt *h, bough_error *err) {
     return rc;
 }
 
+/* A number may have been given again, after a restart of the machine even to a stranger. */
+static void release_memory(const char *pgdata) {
+    bough_pidfile file;
+    struct shmid_ds found;
+    if (bough_pidfile_read(&file, pgdata) != 0 || file.shm_key == 0) return;
+    if (shmctl(file.shm_id, IPC_STAT, &found) != 0) return;
+    bool is_its = (unsigned)found.shm_perm.__key == (unsigned)file.shm_key &&
+                  found.shm_cpid == file.pid && found.shm_nattch == 0;
+    if (is_its && shmctl(file.shm_id, IPC_RMID, NULL) != 0)
+        bough_log(BOUGH_LOG_WARN, "shared memory of a dead postgres remains", "pgdata", pgdata,
+                  "error", strerror(errno), NULL);
+}
+
 int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     hunt h = {.is_one = bough_pidfile_process_is,
@@ -81,7 +96,9 @@ int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err) {
               .until = bough_now_ms() + timeout_ms};
     int rc = bough_path(path, sizeof path, err, "%s/postmaster.pid", pgdata);
     if (rc || access(path, F_OK) != 0) return rc;
-    return end_all(&h, err);
+    rc = end_all(&h, err);
+    if (!rc) release_memory(pgdata);
+    return rc;
 }
 
 static bool has_mark(pid_t pid, const char *mark) {

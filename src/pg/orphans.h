@@ -9,8 +9,10 @@
 
 /**
  * End every postgres process that works in a PGDATA whose postmaster is gone, and wait until they
- * have ended. A PGDATA without postmaster.pid was left in order and has none: that is all that is
- * looked at then.
+ * have ended. Then its System V shared memory goes, by which a postmaster knows of another's
+ * backends: the kernel has room for 4096 (SHMMNI) and keeps one until somebody removes it. A PGDATA
+ * without postmaster.pid was left in order and has none of both: that is all that is looked at
+ * then.
  *
  * @param pgdata      The caller knows that no compute of ours runs on it.
  * @retval BOUGH_E_TIMEOUT  Some are still there after timeout_ms; nothing may use the PGDATA.

@@ -12,7 +12,7 @@
 
 #include "util/fs.h"
 
-enum { PID_LINE = 1, STATUS_LINE = 8, FILE_MAX = 8192 };
+enum { PID_LINE = 1, SHMEM_LINE = 7, STATUS_LINE = 8, FILE_MAX = 8192 };
 
 /* Copy line `number` (from 1) without its newline; -1 when it is missing or unfinished. */
 static int line_of(char *out, size_t size, const char *data, int number) {
@@ -40,6 +40,9 @@ int bough_pidfile_read(bough_pidfile *file, const char *pgdata) {
     if (file->pid <= 0) rc = -1; /* negative: a standalone backend */
     if (rc == 0 && line_of(line, sizeof line, data, STATUS_LINE) == 0)
         file->ready = strncmp(line, "ready", 5) == 0 || strncmp(line, "standby", 7) == 0;
+    if (rc == 0 && line_of(line, sizeof line, data, SHMEM_LINE) == 0 &&
+        sscanf(line, "%lu %d", &file->shm_key, &file->shm_id) != 2)
+        file->shm_key = 0;
     free(data);
     return rc;
 }

@@ -132,20 +132,22 @@ static void give_slot(server *srv, entry *e) {
     e->has_slot = false;
 }
 
+int computes_clear(const server *srv, const char *home, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    int rc = bough_store_pgdata(pgdata, srv->store, home, err);
+    if (!rc) rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
+    if (!rc) bough_dynshm_end(pgdata, home);
+    return rc;
+}
+
 /* (locked) Drop what belongs to a process that has ended, and what it left. */
 static void let_go(server *srv, entry *e) {
-    char pgdata[BOUGH_PATH_MAX];
     bough_error err;
     const char *home = computes_home(e);
     give_slot(srv, e);
     (void)pools_stop(srv, e->endpoint.id);
-    if (e->compute && bough_store_pgdata(pgdata, srv->store, home, &err) == BOUGH_OK) {
-        if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) == BOUGH_OK)
-            bough_dynshm_end(pgdata, home);
-        else
-            bough_log(BOUGH_LOG_WARN, "backends remain", "branch", home, "error", err.message,
-                      NULL);
-    }
+    if (e->compute && computes_clear(srv, home, &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "backends remain", "branch", home, "error", err.message, NULL);
     pthread_mutex_lock(&srv->computes->mutex);
     e->is_active = e->is_coming = false;
     e->postmaster = 0;

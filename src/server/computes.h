@@ -110,6 +110,13 @@ BOUGH_CHECK int computes_wait(server *srv, const char *home, const char *cause, 
 int computes_explain(server *srv, const char *branch, bough_error *err);
 
 /**
+ * (locked) What a compute that has ended without doing so in order has left: backends, shared
+ * memory. Nothing may use its PGDATA where that fails.
+ * @param err  May be NULL.
+ */
+BOUGH_CHECK int computes_clear(const server *srv, const char *home, bough_error *err);
+
+/**
  * (locked) Stop it, cleanly if that can be; one that does not run is success.
  * @param cause  For people: "it was suspended through the API".
  */

@@ -73,8 +73,10 @@ void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
     int rc = computes_stop(srv, branch, true, "it was deleted", &err);
-    if (!rc && bough_store_has_branch(srv->store, branch))
-        rc = bough_store_delete(srv->store, branch, &err);
+    if (!rc && bough_store_has_branch(srv->store, branch)) {
+        rc = computes_clear(srv, branch, &err); /* of one that ended while no server was there */
+        if (!rc) rc = bough_store_delete(srv->store, branch, &err);
+    }
     /* whatever became of the rest */
     if (endpoint && *endpoint) {
         int last = computes_socket_dir(socket_dir, srv, endpoint, rc ? NULL : &err);

@@ -12,7 +12,6 @@
 #include "model/snapshots.h"
 #include "pg/admin.h"
 #include "pg/compute.h"
-#include "pg/dynshm.h"
 #include "pg/orphans.h"
 #include "pg/spawn.h"
 #include "server/answer.h"
@@ -170,8 +169,7 @@ static bool runs(const server *srv, const char *id) {
         return false;
     bool does = bough_compute_adopt(&compute, pgdata, NULL) == BOUGH_OK;
     bough_compute_free(compute);
-    if (!does && bough_orphans_end(pgdata, COMPUTE_STOP_MS, NULL) == BOUGH_OK)
-        bough_dynshm_end(pgdata, id); /* nobody would know of it any more */
+    if (!does) bough_ignore(computes_clear(srv, id, NULL)); /* nobody would know of it any more */
     return does;
 }
 

@@ -135,15 +135,25 @@ def processes_below(directory):
     return found
 
 
+def segments_of(pids):
+    """Ids of System V shared memory that these processes made."""
+    with open("/proc/sysvipc/shm", encoding="ascii") as f:
+        rows = [line.split() for line in f.readlines()[1:]]
+    return {int(row[1]) for row in rows if int(row[4]) in pids}
+
+
 def kill_below(directory):
-    """End what still works below a directory of ours: postgres servers and their children."""
+    """End what still works below a directory of ours: postgres servers and their children. Their ids."""
+    killed = set()
     def left():
         pids = processes_below(directory)
+        killed.update(pids)
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         return not pids
     wait_for(left, f"processes below {directory} are gone")
+    return killed
 
 
 def is_alive(pid):
@@ -337,7 +347,8 @@ class Bough:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 if self.store.encode() in f.read():
                     os.kill(pid, signal.SIGKILL)
-        kill_below(self.dir)
+        for segment in segments_of(kill_below(self.dir)):  # the kernel keeps 4096, whoever made them is dead
+            subprocess.run(["ipcrm", "-m", str(segment)], check=False, stderr=subprocess.DEVNULL)
 
     def project(self, name="p", *args, major=None, **kw):
         made = self.json("project", "create", name, *args, "--pg-version", str(major or PG), **kw)

@@ -106,6 +106,26 @@ def test_a_server_that_was_killed_is_started_again_and_finds_its_computes(server
     assert not h.processes_below(server.store)
 
 
+@pytest.mark.parametrize("how", ["deleted", "killed", "killed with its server"])
+def test_no_shared_memory_outlives_a_compute(server, how):
+    """The kernel keeps 4096 segments, and those of the dead until somebody removes them."""
+    project = server.project("shop")
+    project.branch("feature")
+    compute = project.postmaster("feature")
+    assert h.segments_of({compute})
+    if how == "deleted":
+        project.purge("feature")
+    elif how == "killed":
+        project.kill_compute("feature")
+    else:
+        server.kill()
+        os.kill(compute, signal.SIGKILL)
+        h.wait_for(lambda: not h.is_alive(compute), "the compute has ended")
+        server.up()
+        project.purge("feature")
+    h.wait_for(lambda: not h.segments_of({compute}), "its shared memory is gone")
+
+
 def test_computes_that_were_left_running_are_taken_over(server):
     project = server.project("shop")
     compute = project.postmaster()

@@ -29,6 +29,7 @@ class Soak:
         self.banks = {"main"}           # branches that have pgbench's tables
         self.protected = set()
         self.count, self.done, self.next_mark = 0, {}, 0
+        self.seen = set()               # processes that worked on branches
 
     # what to work on
 
@@ -307,6 +308,7 @@ class Soak:
         self.note(verb)
         if getattr(self, verb)() is not False:
             self.done[verb] = self.done.get(verb, 0) + 1
+        self.seen.update(h.processes_below(f"{self.p.server.store}/branches"))
         self.check_names()
 
     # what must hold
@@ -356,6 +358,8 @@ class Soak:
         running = {os.readlink(f"/proc/{pid}/cwd").split("/")[-2]
                    for pid in h.processes_below(f"{store}/branches") if h.is_alive(pid)}
         assert running <= live | forks, f"computes of no branch: {running - live}"
+        left = h.segments_of({pid for pid in self.seen if not h.is_alive(pid)})
+        assert not left, f"shared memory of dead computes: {left}"
 
 
 def resources(pid):

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,6 +19,7 @@
 #include "pg/cluster.h"
 #include "pg/conf.h"
 #include "pg/dumpscan.h"
+#include "pg/orphans.h"
 #include "pg/pglog.h"
 #include "pg/spawn.h"
 #include "pg/sql.h"
@@ -348,6 +351,56 @@ static void threads_may_write_one_file_at_once(void **state) {
     free(text);
 }
 
+/* ---- what a killed postmaster leaves ---- */
+
+/* A segment that a process made which has ended; its id, and whose it was. */
+static int segment_of_the_dead(key_t key, pid_t *pid) {
+    *pid = fork();
+    if (*pid == 0) _exit(shmget(key, 56, IPC_CREAT | IPC_EXCL | 0600) < 0);
+    int status;
+    assert_int_equal(waitpid(*pid, &status, 0), *pid);
+    assert_int_equal(status, 0);
+    int id = shmget(key, 56, 0600);
+    assert_true(id >= 0);
+    return id;
+}
+
+/* postmaster.pid as postgres leaves it. */
+static void put_pidfile(pid_t pid, key_t key, int id) {
+    char text[256];
+    (void)snprintf(text, sizeof text, "%d\n/data\n1700000000\n5432\n/run\n\n%9lu %9lu\nready   \n",
+                   (int)pid, (unsigned long)key, (unsigned long)id);
+    put("postmaster.pid", text);
+}
+
+static bool is_there(int id) {
+    struct shmid_ds found;
+    assert_int_equal(bough_orphans_end(dir, 5000, NULL), BOUGH_OK);
+    return shmctl(id, IPC_STAT, &found) == 0;
+}
+
+static void shared_memory_of_the_dead_goes_and_of_nobody_else(void **state) {
+    (void)state;
+    pid_t pid;
+    key_t key = 0x40000000 + getpid();
+    int id = segment_of_the_dead(key, &pid);
+    put_pidfile(pid + 1, key, id);
+    assert_true(is_there(id)); /* another process made it */
+    put_pidfile(pid, key + 1, id);
+    assert_true(is_there(id)); /* it has another key */
+    put_pidfile(pid, key, id);
+    void *memory = shmat(id, NULL, SHM_RDONLY);
+    assert_true(is_there(id)); /* a backend uses it */
+    assert_int_equal(shmdt(memory), 0);
+    assert_int_equal(unlink(in_dir("postmaster.pid")), 0);
+    assert_true(is_there(id)); /* left in order, and then made by somebody */
+    put("postmaster.pid", "77\n");
+    assert_true(is_there(id));
+    put_pidfile(pid, key, id);
+    assert_false(is_there(id));
+    assert_false(is_there(id));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         IN_DIR(source_is_told_by_its_first_bytes),
@@ -363,6 +416,7 @@ int main(void) {
         cmocka_unit_test(a_dump_that_reaches_further_is_refused),
         cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
         IN_DIR(threads_may_write_one_file_at_once),
+        IN_DIR(shared_memory_of_the_dead_goes_and_of_nobody_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
