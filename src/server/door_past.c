@@ -305,6 +305,7 @@ static void *work(void *arg) {
     past *p = arg;
     struct pasts *all = p->all;
     bough_error err = {0};
+    (void)pthread_setname_np(pthread_self(), "past");
     int rc = open_inner(p, &err);
     if (rc)
         tell(p, &err);

@@ -323,14 +323,16 @@ static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
     if (rq->gone_fd >= 0) (void)eventfd_write(rq->gone_fd, 1);
 }
 
-static bool is_authorized(request *rq) {
+/* Whose key it is. BOUGH_E_AUTH: nobody's. */
+static int authorize(request *rq, bough_error *err) {
     const char *header = request_header(rq, "Authorization");
     struct evhttp_connection *connection = evhttp_request_get_connection(rq->http);
     char *from = NULL;
     ev_uint16_t port;
-    if (!header || strncasecmp(header, "Bearer ", 7) != 0) return false;
+    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
+        return bough_fail(err, BOUGH_E_AUTH, "the API key is missing or wrong");
     if (connection) evhttp_connection_get_peer(connection, &from, &port);
-    return keys_find(&rq->key, rq->srv->keys, header + 7, from ? from : "");
+    return keys_find(&rq->key, rq->srv->keys, header + 7, from ? from : "", err);
 }
 
 /* Whether the key has to wait; then the request is answered. */
@@ -389,8 +391,10 @@ static void refuse_route(request *rq, const char *path) {
 static void dispatch(request *rq, const char *path) {
     char why[160] = "";
     enum evhttp_cmd_type method = evhttp_request_get_command(rq->http);
-    if (!is_authorized(rq)) {
-        refuse(rq, 401, BOUGH_E_AUTH, NULL, "the API key is missing or wrong");
+    bough_error err = {0};
+    int rc = authorize(rq, &err);
+    if (rc) {
+        refuse(rq, rc == BOUGH_E_AUTH ? 401 : 500, rc, NULL, err.message);
         return;
     }
     size_t prefix = strlen(PREFIX);
@@ -417,7 +421,6 @@ static void dispatch(request *rq, const char *path) {
         rq->is_stream = accept && strstr(accept, "application/x-ndjson");
         watch_client(rq);
     }
-    bough_error err;
     if (job_pool_add(is_long ? rq->srv->longs : rq->srv->requests, run_handler, rq, &err) !=
         BOUGH_OK)
         finish_error(rq, &err, 503);

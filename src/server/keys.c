@@ -117,11 +117,13 @@ out:
     if (rc) bough_log(BOUGH_LOG_WARN, "could not keep the API keys", "error", err.message, NULL);
 }
 
-bool keys_find(bough_api_key_row *row, struct keys *keys, const char *key, const char *from) {
+int keys_find(bough_api_key_row *row, struct keys *keys, const char *key, const char *from,
+              bough_error *err) {
     char hash[BOUGH_HASH_SIZE];
     clock_moment moment;
     entry *found = NULL;
-    if (bough_secret_hash(hash, key, strlen(key), NULL) != BOUGH_OK) return false;
+    int rc = bough_secret_hash(hash, key, strlen(key), err);
+    if (rc) return rc;
     clock_look(&moment, keys->srv->clock);
     pthread_mutex_lock(&keys->mutex);
     for (size_t i = 0; i < keys->n; i++) /* all of them, so that time tells nothing */
@@ -138,7 +140,7 @@ bool keys_find(bough_api_key_row *row, struct keys *keys, const char *key, const
         row->hash[0] = '\0';
     }
     pthread_mutex_unlock(&keys->mutex);
-    return found != NULL;
+    return found ? BOUGH_OK : bough_fail(err, BOUGH_E_AUTH, "the API key is missing or wrong");
 }
 
 /* Seconds until the bucket has a token; 0 where it has one. */

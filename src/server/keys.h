@@ -24,9 +24,10 @@ void keys_tick(struct keys *keys);
  *
  * @param[out] row  Without its hash.
  * @param from      Address of the client.
- * @return Whether there is one that has not expired.
+ * @retval BOUGH_E_AUTH  There is none, or it has expired.
  */
-bool keys_find(bough_api_key_row *row, struct keys *keys, const char *key, const char *from);
+BOUGH_CHECK int keys_find(bough_api_key_row *row, struct keys *keys, const char *key,
+                          const char *from, bough_error *err);
 
 /**
  * Count a request against the limits of its key.

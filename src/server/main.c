@@ -24,6 +24,7 @@
 #include "server/http.h"
 #include "server/keys.h"
 #include "server/mending.h"
+#include "server/reserve.h"
 #include "server/server.h"
 #include "util/log.h"
 
@@ -85,6 +86,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     if (atomic_load(&srv->stopping)) return;
+    reserve_refill();
     housekeeping_tick(srv);
     mending_tick(srv);
     if (atomic_exchange(&is_suspending, true)) return;
@@ -143,6 +145,7 @@ static int run(const server_options *options, bough_error *err) {
     server *srv = calloc(1, sizeof *srv);
     if (!srv) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = server_become_user(srv, options, err);
+    reserve_begin();
     if (!rc) rc = make_loop(srv, events, err);
     if (!rc) rc = server_open(srv, options, err);
     if (!rc) {

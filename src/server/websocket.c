@@ -109,7 +109,10 @@ static int open_frames(session *s) {
                                                            .on_frame_recv_start_callback = on_frame,
                                                            .on_frame_recv_chunk_callback =
                                                                on_chunk};
-    if (wslay_event_context_server_init(&s->ws, &callbacks, s) != 0) return -1;
+    if (wslay_event_context_server_init(&s->ws, &callbacks, s) != 0) {
+        s->ws = NULL; /* it may have been set, and freed */
+        return -1;
+    }
     wslay_event_config_set_no_buffering(s->ws, 1);
     return 0;
 }
@@ -326,6 +329,7 @@ static void *work(void *arg) {
     struct websockets *all = s->all;
     bough_error err = {0};
     bool is_cancel = false;
+    (void)pthread_setname_np(pthread_self(), "websocket");
     int rc = answer_upgrade(s, &err);
     if (!rc && open_frames(s) != 0) rc = bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = log_in(s, &is_cancel, &err);

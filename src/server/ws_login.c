@@ -213,6 +213,7 @@ typedef struct exchange {
     const ws_limit *limit;
     Gsasl *gsasl;
     Gsasl_session *session;
+    bool is_broken; /* the session: libgsasl may free twice what a step without memory has freed */
 } exchange;
 
 /* A message of type 'p', in one piece: PgBouncer takes no half ones before a session begins. */
@@ -229,7 +230,9 @@ static int send_password(exchange *x, const void *data, size_t size, bough_error
     return rc;
 }
 
-static int fail_scram(int code, bough_error *err) {
+static int fail_scram(exchange *x, int code, bough_error *err) {
+    x->is_broken = true;
+    if (code == GSASL_MALLOC_ERROR) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     return bough_fail(err, BOUGH_E_AUTH, "SCRAM failed: %s", gsasl_strerror(code));
 }
 
@@ -242,6 +245,7 @@ static int begin_scram(exchange *x, const uint8_t *list, size_t size, bough_erro
     if (!offered || x->session)
         return bough_fail(err, BOUGH_E_AUTH, "the server does not offer %s", name);
     int code = gsasl_init(&x->gsasl);
+    if (code != GSASL_OK) x->gsasl = NULL; /* it may have been set, and freed */
     if (code == GSASL_OK) code = gsasl_client_start(x->gsasl, name, &x->session);
     /* PostgreSQL takes the role from the StartupMessage alone */
     if (code == GSASL_OK) code = gsasl_property_set(x->session, GSASL_AUTHID, "bough");
@@ -249,7 +253,7 @@ static int begin_scram(exchange *x, const uint8_t *list, size_t size, bough_erro
     char *first = NULL;
     size_t first_size = 0;
     if (code == GSASL_OK) code = gsasl_step(x->session, NULL, 0, &first, &first_size);
-    if (code != GSASL_OK && code != GSASL_NEEDS_MORE) return fail_scram(code, err);
+    if (code != GSASL_OK && code != GSASL_NEEDS_MORE) return fail_scram(x, code, err);
     ws_bytes message = {0};
     uint8_t length[4];
     put32(length, (uint32_t)first_size);
@@ -266,10 +270,10 @@ static int begin_scram(exchange *x, const uint8_t *list, size_t size, bough_erro
 static int go_on(exchange *x, const uint8_t *data, size_t size, bool is_final, bough_error *err) {
     char *next = NULL;
     size_t next_size = 0;
-    if (!x->session) return fail_scram(GSASL_MECHANISM_CALLED_TOO_MANY_TIMES, err);
+    if (!x->session) return fail_scram(x, GSASL_MECHANISM_CALLED_TOO_MANY_TIMES, err);
     int code = gsasl_step(x->session, (const char *)data, size, &next, &next_size);
     int rc = code == GSASL_OK || (code == GSASL_NEEDS_MORE && !is_final) ? BOUGH_OK
-                                                                         : fail_scram(code, err);
+                                                                         : fail_scram(x, code, err);
     if (!rc && !is_final) rc = send_password(x, next, next_size, err);
     gsasl_free(next);
     return rc;
@@ -325,7 +329,7 @@ int ws_login(ws_bytes *answer, int fd, const ws_bytes *startup, const char *pass
     exchange x = {.fd = fd, .password = password, .limit = limit};
     int rc = write_all(fd, startup->data, startup->size, limit, err);
     if (!rc) rc = run(&x, answer, err);
-    if (x.session) gsasl_finish(x.session);
+    if (x.session && !x.is_broken) gsasl_finish(x.session);
     if (x.gsasl) gsasl_done(x.gsasl);
     return rc;
 }

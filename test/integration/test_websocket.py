@@ -84,10 +84,11 @@ def startup(**parameters):
 class Session:
     """A PostgreSQL client over a WebSocket."""
 
-    def __init__(self, ws, user, password, **more):
+    def __init__(self, ws, user, password, is_refusable=False, **more):
         self.ws, self.data = ws, b""
         ws.send(startup(user=user, database="neondb", **more) + message(b"p", password.encode() + b"\0"))
-        assert self.read(9) == PASSWORD_REQUEST
+        if not is_refusable:
+            assert self.read(9) == PASSWORD_REQUEST
 
     def read(self, n):
         while len(self.data) < n:
