@@ -36,7 +36,7 @@
 #define FAULT_FD 1020
 
 fault_page *fault_control;
-static bool is_attached;
+static bool is_attached, is_over;
 static char program[32]; /* postgres writes over its arguments later */
 static __thread bool is_inside __attribute__((tls_model("initial-exec")));
 
@@ -75,6 +75,33 @@ __attribute__((constructor)) static void begin(void) {
     attach();
 }
 
+/* When main() has returned, and what the program wanted done at its end is done, nothing fails any
+ * more: gcc's coverage, which writes what it counted after that, has no answer to it. */
+static int (*program_main)(int, char **, char **);
+
+static void end(void) {
+    is_over = true;
+}
+
+static int main_with_end(int argc, char **argv, char **environment) {
+    (void)atexit(end); /* the first of main()'s, so the last that is called of them */
+    return program_main(argc, argv, environment);
+}
+
+typedef int (*start_main)(int (*main)(int, char **, char **), int argc, char **argv,
+                          void (*init)(void), void (*fini)(void), void (*rtld_fini)(void),
+                          void *stack_end);
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+EXPORT int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
+                             void (*init)(void), void (*fini)(void), void (*rtld_fini)(void),
+                             void *stack_end) {
+    start_main real;
+    *(void **)&real = dlsym(RTLD_NEXT, "__libc_start_main");
+    program_main = main;
+    return real(main_with_end, argc, argv, init, fini, rtld_fini, stack_end);
+}
+
 /* ---- whether a call is the one ---- */
 
 static const char *path_of(char *out, size_t size, int fd) {
@@ -102,7 +129,7 @@ static bool matches(const fault_page *page, fault_call call, const char *path) {
 /* `path` or `fd` (-1: neither) says which file. True: `mode` is what happens to the call. */
 static bool hits(fault_call call, const char *path, int fd, fault_mode *mode) {
     fault_page *page = fault_control;
-    if (!page || is_inside) return false;
+    if (!page || is_inside || is_over) return false;
     *mode = (fault_mode)atomic_load_explicit(&page->mode, memory_order_acquire);
     if (*mode == FAULT_NONE || !(page->calls & FAULT_CALL(call))) return false;
     char text[512];
