@@ -321,7 +321,7 @@ int bough_cluster_import(const bough_pg *pg, const char *url, const char *workdi
     if (!rc) rc = tidy(im, err);
     if (!rc) rc = finish(im, err);
     if (im->run_dir[0] && bough_rmtree(im->run_dir, NULL)) im->run_dir[0] = '\0';
-    if (rc && begun && bough_rmtree(workdir, NULL))
+    if (rc && begun && bough_cluster_remove(workdir, NULL))
         rc = bough_context(err, "\"%s\" could not be removed after a failure", workdir);
     bough_source_info_free(&im->info);
     free(im);

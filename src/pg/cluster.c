@@ -1,4 +1,4 @@
-/* initdb. */
+/* initdb, and away with what it made. */
 #include "pg/cluster.h"
 
 #include <stdio.h>
@@ -7,9 +7,12 @@
 
 #include "pg/admin.h"
 #include "pg/conf.h"
+#include "pg/orphans.h"
 #include "pg/tool.h"
 #include "util/error.h"
 #include "util/fs.h"
+
+#define END_MS 30000
 
 static void take_line(void *context, const char *line) {
     bough_words_take(context, line);
@@ -49,4 +52,9 @@ int bough_cluster_init(const bough_pg *pg, const char *pgdata, bough_error *err)
         rc = run_initdb(&words, &status, pg, pgdata, "--locale=C", err);
     if (!rc && status != 0) rc = bough_words_fail(&words, BOUGH_E_PG, "initdb", status, err);
     return rc ? rc : bough_admin_install(pg, pgdata, NULL, "template1", NULL, NULL, err);
+}
+
+int bough_cluster_remove(const char *pgdata, bough_error *err) {
+    int rc = bough_orphans_end(pgdata, END_MS, err);
+    return rc ? rc : bough_rmtree(pgdata, err);
 }

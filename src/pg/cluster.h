@@ -18,6 +18,12 @@ typedef int (*bough_pg_progress)(void *context, const char *phase, uint64_t done
  * C.UTF-8, no sync. */
 BOUGH_CHECK int bough_cluster_init(const bough_pg *pg, const char *pgdata, bough_error *err);
 
+/**
+ * Remove a directory that one of these was making, with what a postgres that was killed there has
+ * left to the kernel. A missing one is success.
+ */
+BOUGH_CHECK int bough_cluster_remove(const char *pgdata, bough_error *err);
+
 /** What kind of SOURCE a string names. */
 typedef enum bough_source_kind {
     BOUGH_SOURCE_URL,

@@ -77,13 +77,13 @@ static int end_all(hunt *h, bough_error *err) {
 
 /* A number may have been given again, after a restart of the machine even to a stranger. */
 static void release_memory(const char *pgdata) {
-    bough_pidfile file;
+    bough_pidfile_segment its;
     struct shmid_ds found;
-    if (bough_pidfile_read(&file, pgdata) != 0 || file.shm_key == 0) return;
-    if (shmctl(file.shm_id, IPC_STAT, &found) != 0) return;
-    bool is_its = (unsigned)found.shm_perm.__key == (unsigned)file.shm_key &&
-                  found.shm_cpid == file.pid && found.shm_nattch == 0;
-    if (is_its && shmctl(file.shm_id, IPC_RMID, NULL) != 0)
+    if (bough_pidfile_read_segment(&its, pgdata) != 0) return;
+    if (shmctl(its.id, IPC_STAT, &found) != 0) return;
+    bool is_it = (unsigned)found.shm_perm.__key == (unsigned)its.key && found.shm_cpid == its.pid &&
+                 found.shm_nattch == 0;
+    if (is_it && shmctl(its.id, IPC_RMID, NULL) != 0)
         bough_log(BOUGH_LOG_WARN, "shared memory of a dead postgres remains", "pgdata", pgdata,
                   "error", strerror(errno), NULL);
 }

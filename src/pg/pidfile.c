@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,21 +29,36 @@ static int line_of(char *out, size_t size, const char *data, int number) {
     return 0;
 }
 
-int bough_pidfile_read(bough_pidfile *file, const char *pgdata) {
-    char path[BOUGH_PATH_MAX], line[256];
-    char *data = NULL;
+static int read_text(char **data, const char *pgdata) {
+    char path[BOUGH_PATH_MAX];
     size_t size = 0;
-    memset(file, 0, sizeof *file);
     if (bough_path(path, sizeof path, NULL, "%s/postmaster.pid", pgdata)) return -1;
-    if (bough_read_file(&data, &size, path, FILE_MAX, NULL)) return -1;
+    return bough_read_file(data, &size, path, FILE_MAX, NULL) ? -1 : 0;
+}
+
+int bough_pidfile_read(bough_pidfile *file, const char *pgdata) {
+    char line[256], *data = NULL;
+    memset(file, 0, sizeof *file);
+    if (read_text(&data, pgdata) != 0) return -1;
     int rc = line_of(line, sizeof line, data, PID_LINE);
     if (rc == 0) file->pid = (pid_t)strtol(line, NULL, 10);
     if (file->pid <= 0) rc = -1; /* negative: a standalone backend */
     if (rc == 0 && line_of(line, sizeof line, data, STATUS_LINE) == 0)
         file->ready = strncmp(line, "ready", 5) == 0 || strncmp(line, "standby", 7) == 0;
-    if (rc == 0 && line_of(line, sizeof line, data, SHMEM_LINE) == 0 &&
-        sscanf(line, "%lu %d", &file->shm_key, &file->shm_id) != 2)
-        file->shm_key = 0;
+    free(data);
+    return rc;
+}
+
+int bough_pidfile_read_segment(bough_pidfile_segment *segment, const char *pgdata) {
+    char pid[64], shmem[64], *data = NULL;
+    memset(segment, 0, sizeof *segment);
+    if (read_text(&data, pgdata) != 0) return -1;
+    int rc = line_of(pid, sizeof pid, data, PID_LINE);
+    if (rc == 0) rc = line_of(shmem, sizeof shmem, data, SHMEM_LINE);
+    if (rc == 0 && sscanf(shmem, "%lu %d", &segment->key, &segment->id) != 2) rc = -1;
+    long number = rc == 0 ? strtol(pid, NULL, 10) : 0;
+    if (number < -INT_MAX || number > INT_MAX || number == 0) rc = -1;
+    if (rc == 0) segment->pid = (pid_t)labs(number);
     free(data);
     return rc;
 }

@@ -12,13 +12,21 @@
 /** Its lines (PostgreSQL src/include/utils/pidfile.h) as far as we need them. */
 typedef struct bough_pidfile {
     pid_t pid;
-    bool ready;            /**< the status line says "ready" or "standby" */
-    unsigned long shm_key; /**< of its System V shared memory; 0 where it has none yet */
-    int shm_id;
+    bool ready; /**< the status line says "ready" or "standby" */
 } bough_pidfile;
 
 /** Read PGDATA/postmaster.pid. Returns 0, or -1 when there is none or it is not complete yet. */
 BOUGH_CHECK int bough_pidfile_read(bough_pidfile *file, const char *pgdata);
+
+/** System V shared memory that a postgres notes there. */
+typedef struct bough_pidfile_segment {
+    pid_t pid; /**< who made it: a postmaster, or a standalone backend as initdb starts it */
+    unsigned long key;
+    int id;
+} bough_pidfile_segment;
+
+/** Returns 0, or -1 when there is none. */
+BOUGH_CHECK int bough_pidfile_read_segment(bough_pidfile_segment *segment, const char *pgdata);
 
 /** Whether process `pid` is a postgres whose working directory is `pgdata`. */
 bool bough_pidfile_process_is(pid_t pid, const char *pgdata);

@@ -46,11 +46,11 @@ typedef struct making {
 static int make_template(server *srv, const bough_pg *pg, const char *id, bough_error *err) {
     char workdir[BOUGH_PATH_MAX];
     int rc = bough_path(workdir, sizeof workdir, err, "%s/tmp/%s", srv->store_dir, id);
-    if (!rc) rc = bough_rmtree(workdir, err);
+    if (!rc) rc = bough_cluster_remove(workdir, err);
     if (!rc) rc = bough_cluster_init(pg, workdir, err);
     BOUGH_POINT(rc, "template.initialised");
     if (!rc) rc = bough_store_adopt(srv->store, id, workdir, err);
-    if (rc) (void)(bough_rmtree(workdir, NULL) == BOUGH_OK);
+    if (rc) bough_ignore(bough_cluster_remove(workdir, NULL));
     return rc;
 }
 
@@ -300,7 +300,7 @@ static int make(making *m, bough_error *err) {
 
 static void undo(making *m) {
     if (m->has_files) flow_remove_files(m->srv, m->branch.id, m->endpoint.id);
-    if (m->has_workdir) (void)(bough_rmtree(m->workdir, NULL) == BOUGH_OK);
+    if (m->has_workdir) bough_ignore(bough_cluster_remove(m->workdir, NULL));
 }
 
 static int answer_project_made(request *rq, const bough_project_row *project,

@@ -107,12 +107,14 @@ static int open_secrets(server *srv, bough_error *err) {
 static void stop_stray(const char *pgdata) {
     bough_compute *compute = NULL;
     bough_error err;
-    if (bough_compute_adopt(&compute, pgdata, &err) != BOUGH_OK) return;
-    bough_log(BOUGH_LOG_WARN, "stopping a postgres that nothing knows", "pgdata", pgdata, NULL);
-    if (bough_compute_stop(compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, &err) != BOUGH_OK)
+    if (bough_compute_adopt(&compute, pgdata, NULL) == BOUGH_OK) {
+        bough_log(BOUGH_LOG_WARN, "stopping a postgres that nothing knows", "pgdata", pgdata, NULL);
+        bough_ignore(bough_compute_stop(compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL));
+        bough_compute_free(compute);
+    }
+    if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not stop it", "pgdata", pgdata, "error", err.message,
                   NULL);
-    bough_compute_free(compute);
 }
 
 /* Call for every name in STORE/room that is not in the list of known ids. */

@@ -73,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     char path[64], **settings = NULL;
     bough_error err;
     bough_pidfile pidfile;
+    bough_pidfile_segment segment;
     int fd = fuzz_file(path, data, size);
     try_stack(path, data, size);
     try_log(path);
@@ -87,6 +88,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     put("postmaster.pid", path);
     if (bough_pidfile_read(&pidfile, directory()) == 0 && pidfile.pid <= 0) __builtin_trap();
+    if (bough_pidfile_read_segment(&segment, directory()) == 0 && segment.pid <= 0)
+        __builtin_trap();
     close(fd);
     return 0;
 }

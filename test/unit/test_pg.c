@@ -399,6 +399,9 @@ static void shared_memory_of_the_dead_goes_and_of_nobody_else(void **state) {
     put_pidfile(pid, key, id);
     assert_false(is_there(id));
     assert_false(is_there(id));
+    id = segment_of_the_dead(key, &pid);
+    put_pidfile(-pid, key, id); /* a standalone backend's */
+    assert_false(is_there(id));
 }
 
 int main(void) {
