@@ -19,6 +19,7 @@
 #include "server/computes.h"
 #include "server/history.h"
 #include "server/inside.h"
+#include "server/leftovers.h"
 #include "server/lifecycle.h"
 #include "server/passwords.h"
 #include "util/log.h"
@@ -84,8 +85,9 @@ void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
         if (!rc) rc = last;
     }
     if (rc)
-        bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain until the next start", "branch",
-                  branch, "error", err.message, NULL);
+        bough_log(BOUGH_LOG_WARN, "files of a deleted branch remain", "branch", branch, "until",
+                  leftovers_add(srv, branch, endpoint) ? "the next round" : "the next start",
+                  "error", err.message, NULL);
     flow_purge_later(srv);
 }
 

@@ -15,6 +15,7 @@
 #include "model/rules.h"
 #include "server/computes.h"
 #include "server/flows.h"
+#include "server/leftovers.h"
 #include "util/log.h"
 
 /** Between two rounds. */
@@ -100,6 +101,7 @@ static void round_job(void *arg) {
     /* what the last job made needless: by now no process of a compute is still opening it */
     if (bough_store_collect_all(srv->store, &err) != BOUGH_OK)
         complain("could not collect layers", "", &err);
+    leftovers_try(srv);
     flow_purge_later(srv); /* what was collected, and what could not be removed before */
     while (round_of_all(srv) && !is_cancelled(srv)) continue;
     bool is_test = srv->least_suspend_seconds < BOUGH_SUSPEND_LEAST_SECONDS; /* which cannot wait */

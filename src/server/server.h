@@ -74,6 +74,7 @@ typedef struct server {
     struct computes *computes;
     struct usage_cache *usages;
     struct listed *listed;
+    struct leftovers *leftovers;
     job_pool *requests;    /**< API requests */
     job_pool *longs;       /**< API requests that may take hours */
     job_pool *background;  /**< what nobody waits for */

@@ -24,6 +24,7 @@
 #include "server/http.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
+#include "server/leftovers.h"
 #include "server/lifecycle.h"
 #include "server/listed.h"
 #include "server/pools.h"
@@ -389,6 +390,7 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = computes_new(&srv->computes, err);
     if (!rc) rc = usage_cache_new(&srv->usages, err);
     if (!rc) rc = listed_new(&srv->listed, err);
+    if (!rc) rc = leftovers_new(&srv->leftovers, err);
     if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
     if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
@@ -439,6 +441,7 @@ void server_close(server *srv) {
     door_close(srv->door);
     tls_close(srv);
     computes_free(srv->computes);
+    leftovers_free(srv->leftovers);
     listed_free(srv->listed);
     usage_cache_free(srv->usages);
     lock_table_free(srv->locks);

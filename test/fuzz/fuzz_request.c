@@ -26,6 +26,7 @@
 #include "server/door.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
+#include "server/leftovers.h"
 #include "server/lifecycle.h"
 #include "server/listed.h"
 #include "server/usages.h"
@@ -91,6 +92,7 @@ static void set_up(void) {
     need(computes_new(&srv.computes, &err));
     need(usage_cache_new(&srv.usages, &err));
     need(listed_new(&srv.listed, &err));
+    need(leftovers_new(&srv.leftovers, &err));
     need(job_pool_new(&srv.background, "background", 1, &err));
     fill_catalogue(&err);
 }
