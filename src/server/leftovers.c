@@ -63,14 +63,16 @@ void leftovers_try(server *srv) {
     bough_branch_row row;
     for (leftover *one = take_all(srv->leftovers), *next; one; one = next) {
         next = one->next;
-        if (lock_take(srv->locks, one->branch, 0, NULL) != BOUGH_OK) {
-            push(srv->leftovers, one); /* the next round */
-            continue;
+        int rc = lock_take(srv->locks, one->branch, 0, NULL);
+        if (!rc) {
+            /* an id is given once; to be sure all the same */
+            rc = bough_branches_get_any(&row, srv->cat, one->branch, NULL);
+            if (rc == BOUGH_E_NOTFOUND) flow_remove_files(srv, one->branch, one->endpoint);
+            lock_drop(srv->locks, one->branch);
         }
-        /* an id is given once; to be sure all the same */
-        if (bough_branches_get_any(&row, srv->cat, one->branch, NULL) == BOUGH_E_NOTFOUND)
-            flow_remove_files(srv, one->branch, one->endpoint);
-        lock_drop(srv->locks, one->branch);
-        free(one);
+        if (rc && rc != BOUGH_E_NOTFOUND)
+            push(srv->leftovers, one); /* the next round */
+        else
+            free(one);
     }
 }
