@@ -76,8 +76,9 @@ static int inherited(const char *name) {
     return fd;
 }
 
-/* postgres overwrites its environment block later, so all of it is read here. */
-__attribute__((constructor)) static void start(void) {
+/* postgres overwrites its environment block later, so all of it is read here. glibc hands over what
+ * main() gets. */
+__attribute__((constructor)) static void start(int argc, char **argv) {
     const char *wanted = getenv("BOUGH_SHM_FD");
     const char *pool = getenv(BOUGH_POOL_ENV);
     if (pool) {
@@ -90,6 +91,7 @@ __attribute__((constructor)) static void start(void) {
     bough.shm = fd >= 0 ? bough_table_map(fd) : NULL;
     if (!bough.shm) refuse("the shared memory of the branch is missing; start it with bough");
     bough.ready_fd = inherited("BOUGH_READY_FD");
+    bough.title = argc > 0 ? argv[0] : "";
     const char *handoff_dir = getenv(BOUGH_HANDOFF_DIR_ENV);
     if (handoff_dir) bough_handoff_init(handoff_dir);
     unsetenv(BOUGH_HANDOFF_DIR_ENV);

@@ -38,6 +38,7 @@ typedef struct bough_file {
     bool is_pidfile;
     bool is_control; /* pg_control */
     bool is_wal;
+    bool is_replayed; /* WAL, open for reading */
     unsigned wal_tli;
     bool is_new_wal;    /* a segment in the making: pg_wal/xlogtemp.N */
     uint64_t wal_start; /* LSN of the segment's first byte */
@@ -53,6 +54,7 @@ typedef struct bough_lib {
     bool active;
     bool at_pgdata; /* the working directory is PGDATA */
     int ready_fd;
+    const char *title; /* what ps shows: postgres writes over its first argument */
     size_t pgdata_length;
     bough_header *shm;
     bough_slot *slot;
@@ -135,6 +137,9 @@ int bough_do_stat(const char *key, struct stat *st);
 int bough_real_path(char *out, size_t size, const char *key);
 
 /* ---- wal.c ---- */
+/* Read WAL: all that is asked for, where it is there. Does not return to recovery where the disk
+ * refuses, since postgres would take that for the end of the WAL, and go on without the rest. */
+ssize_t bough_wal_read(const bough_file *f, void *buf, size_t n, off_t at);
 /* After a write to a real file: take note of WAL, give the segment its next blocks. Inside
  * bough_enter(). */
 void bough_wal_written(bough_file *f, off_t at, ssize_t put);

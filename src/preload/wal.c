@@ -58,8 +58,13 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
     }
     if ((flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC))) {
         unsigned t, l, s;
-        if (bough_parse_wal_name(wal_name(key), &t, &l, &s)) bough_memory_take();
-        return sys_open(path, flags, mode);
+        bool is_segment = bough_parse_wal_name(wal_name(key), &t, &l, &s);
+        if (is_segment) bough_memory_take();
+        int fd = sys_open(path, flags, mode);
+        if (fd < 0 || !is_segment) return fd;
+        bough_file *f = bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
+        if (f) f->is_replayed = true;
+        return f ? fd : -1;
     }
     if (bough_enter() != 0) return -1;
     int fd = sys_open(path, flags, mode);
@@ -82,6 +87,42 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
     }
     bough_leave();
     return f ? fd : -1;
+}
+
+/* Whether it is recovery that reads: of a standby, which asks again or elsewhere, it is not. */
+static bool is_recovering(void) {
+    static const char lead[] = "postgres: ";
+    return bough.title && strncmp(bough.title, lead, sizeof lead - 1) == 0 &&
+           strstr(bough.title, "startup") && sys_access("standby.signal", F_OK) != 0;
+}
+
+/* As postgres would say it. */
+_Noreturn static void end_recovery(const bough_file *f, int error) {
+    char text[512];
+    int n =
+        snprintf(text, sizeof text,
+                 "FATAL:  could not read WAL segment \"%s\": %s\n"
+                 "HINT:  Recovery cannot go on without it. Nothing is lost: start again when it "
+                 "can be read.\n",
+                 f->path, strerror(error));
+    (void)!sys_write(STDERR_FILENO, text, (size_t)n);
+    _exit(1);
+}
+
+ssize_t bough_wal_read(const bough_file *f, void *buf, size_t n, off_t at) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t got = sys_pread(f->fd, (char *)buf + done, n - done, at + (off_t)done);
+        if (got < 0) {
+            int error = errno;
+            if (is_recovering()) end_recovery(f, error);
+            errno = error;
+            return -1;
+        }
+        if (got == 0) break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
 }
 
 static bool is_zero(const char *data, size_t n) {

@@ -163,6 +163,7 @@ FILE *fopen64(const char *path, const char *mode) ALIAS(fopen);
 
 EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t at) {
     bough_file *f = bough_file_of(fd);
+    if (f && f->is_replayed) return bough_wal_read(f, buf, n, at);
     if (!f || f->kind != BOUGH_FILE_PAGES) return sys_pread(fd, buf, n, at);
     struct iovec iov = {buf, n};
     return bough_pages_read(f, &iov, 1, at);

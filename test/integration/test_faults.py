@@ -263,6 +263,44 @@ def test_wal_that_cannot_be_read_does_not_end_there(pair, place, call):
     p.purge("told")
 
 
+@pytest.mark.parametrize("error", ["EIO", "SHORT"])
+@pytest.mark.parametrize("how", ["a moment", "the present", "after a crash"])
+def test_recovery_that_cannot_read_wal_does_not_end_there(pair, how, error):
+    """postgres takes a failed read for the end of the WAL, and goes on without what is behind."""
+    fault, _, _, p = pair
+    p.branch("told")
+    with p.connect("told") as c:
+        c.run("CREATE TABLE w AS SELECT 1 AS id")
+        for _ in range(50):  # the rows are on other pages of WAL than where recovery begins
+            c.run("INSERT INTO w SELECT generate_series(1, 100)")
+        at = c.one("SELECT pg_current_wal_flush_lsn()")
+    command = ["branch", "create", "then", "--parent", "told"] + (["--at", at] if how == "a moment" else [])
+    if how == "after a crash":
+        p.kill_compute("told")
+        command = ["endpoint", "restart", "told"]
+    name = "told" if how == "after a crash" else "then"
+    fired = 0
+    for nth in (1, 2, 3, 5, 8):
+        with fault.failing("read", error, nth, path="*/pgdata/pg_wal/0*", program="postgres"):
+            done = p.bough(*command, check=False)
+            fired += fault.fired
+        if done.returncode == 0:
+            assert p.one(name, "SELECT count(*) FROM w") == 5001, f"it shows an earlier moment, after the {nth}th read"
+            assert error == "SHORT" or not fault.fired, "a failure was not told"
+        else:
+            assert error == "EIO" and "Input/output error" in done.stderr, done.stderr
+        if name == "told":
+            if done.returncode == 0:
+                p.kill_compute("told")
+        elif done.returncode == 0:
+            p.purge("then")
+    assert fired, "no WAL was read"
+    if name == "told":
+        p.start("told")
+        assert p.one("told", "SELECT count(*) FROM w") == 5001
+    p.purge("told")
+
+
 def test_after_all_that_every_page_of_the_branch_is_right(pair):
     _, _, _, p = pair
     h.assert_clean(p, "child")
