@@ -46,8 +46,15 @@ static int run(const cli_args *args, bough_error *err) {
     return args->command->run(args, err);
 }
 
+/* Where stdio finds no memory for a buffer it goes on without, and glibc then loses a byte. */
+static void buffer_output(void) {
+    static char buffer[65536];
+    (void)setvbuf(stdout, buffer, cli_is_terminal() ? _IOLBF : _IOFBF, sizeof buffer);
+}
+
 int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_interrupt};
+    buffer_output();
     (void)setlocale(LC_ALL, "");
     (void)setlocale(LC_NUMERIC, "C");
     (void)sigaction(SIGINT, &action, NULL);

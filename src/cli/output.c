@@ -21,7 +21,7 @@ int cli_print_json(json_t *value, bough_error *err) {
 }
 
 json_t *cli_json(const char *text) {
-    return json_loads(text, 0, NULL);
+    return bough_json_load(text, strlen(text), 0, NULL);
 }
 
 int cli_read_json(json_t **value, const char *text, bough_error *err) {

@@ -14,6 +14,7 @@
 #include "client/box.h"
 #include "client/request.h"
 #include "util/fs.h"
+#include "util/jsontext.h"
 
 #define SERVER_FILE_MAX ((size_t)64 * 1024)
 #define KEY_FILE_MAX ((size_t)4096)
@@ -37,8 +38,11 @@ int bough_server_find(bough_server **server, const char *store, bough_error *err
     int rc = bough_path(path, sizeof path, err, "%s/run/server.json", store);
     if (!rc) rc = bough_read_file(&text, &size, path, SERVER_FILE_MAX, err);
     if (rc) return rc;
-    json_t *root = json_loadb(text, size, 0, NULL);
+    json_error_t error;
+    json_t *root = bough_json_load(text, size, 0, &error);
     free(text);
+    if (!root && bough_json_lacked_memory(&error))
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_server *s = json_is_object(root) ? bough_box_new(sizeof *s, root) : NULL;
     if (!s) {
         rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" makes no sense", path);

@@ -27,17 +27,11 @@ typedef struct incoming {
     json_t *last; /* the final line of a stream: {"status", "body"} */
 } incoming;
 
-/* What is wrong with a text has a code; jansson has none for most of its allocations. */
-static bool is_of_memory(const json_error_t *error) {
-    enum json_error_code code = json_error_code(error);
-    return code == json_error_unknown || code == json_error_out_of_memory;
-}
-
 /* {"progress": ...} is told to the user; anything else is the final line. */
 static void take_line(incoming *in, const char *line, size_t size) {
     json_error_t error = {0};
-    json_t *object = json_loadb(line, size, 0, &error);
-    if (!object && is_of_memory(&error)) in->no_memory = true;
+    json_t *object = bough_json_load(line, size, 0, &error);
+    if (!object && bough_json_lacked_memory(&error)) in->no_memory = true;
     if (!object) in->is_garbled = true;
     const json_t *p = json_object_get(object, "progress");
     if (json_is_object(p)) {
@@ -192,8 +186,8 @@ static int judge(json_t **answer, incoming *in, long http_status, bough_error *e
         *answer = json_incref(json_object_get(in->last, "body"));
     } else if (in->size) {
         json_error_t error = {0};
-        *answer = json_loadb(in->data, in->size, 0, &error);
-        if (!*answer && is_of_memory(&error))
+        *answer = bough_json_load(in->data, in->size, 0, &error);
+        if (!*answer && bough_json_lacked_memory(&error))
             return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     }
     if (http_status < 200 || http_status > 299) {
@@ -246,6 +240,9 @@ static bool prepare(bough_client *client, const bough_request *request, const ch
     bool ok = true;
     curl_easy_reset(curl);
     ok &= curl_easy_setopt(curl, CURLOPT_URL, url) == CURLE_OK;
+    /* where memory runs out, libcurl (7.88, url.c) asks without the query that is in the URL */
+    const char *host = strstr(url, "://"), *target = host ? strchr(host + 3, '/') : NULL;
+    if (target) ok &= curl_easy_setopt(curl, CURLOPT_REQUEST_TARGET, target) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers) == CURLE_OK;
     ok &= curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;

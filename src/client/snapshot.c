@@ -183,7 +183,10 @@ int bough_snapshot_set_schedule(bough_client *client, const char *project, const
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/branches/%s/backup_schedule",
                                 project, branch);
     if (rc) return rc;
-    json_t *body = json_loads(json, 0, NULL);
+    json_error_t error;
+    json_t *body = bough_json_load(json, strlen(json), 0, &error);
+    if (!body && bough_json_lacked_memory(&error))
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!body) return bough_fail(err, BOUGH_E_INVALID, "the schedule is not valid JSON");
     return exchange(NULL, client, "PUT", path, body, err);
 }

@@ -34,11 +34,11 @@ static int annotations_of(json_t **map, const request *rq, const char *project, 
     for (size_t i = 0; i < n; i++) {
         if (!access_sees_branch(rq, rows[i].branch_id)) continue;
         answer_time(when, sizeof when, rows[i].created_ms);
-        json_t *value = json_loads(rows[i].value, 0, NULL);
+        json_t *value = bough_json_load(rows[i].value, strlen(rows[i].value), 0, NULL);
         answer_set(*map, rows[i].branch_id,
-                   json_pack("{s:o,s:{s:s,s:s},s:s,s:s}", "value", value ? value : json_object(),
-                             "object", "type", "console/branch", "id", rows[i].branch_id,
-                             "created_at", when, "updated_at", when));
+                   json_pack("{s:o,s:{s:s,s:s},s:s,s:s}", "value", value, "object", "type",
+                             "console/branch", "id", rows[i].branch_id, "created_at", when,
+                             "updated_at", when));
     }
     free(rows);
     return BOUGH_OK;

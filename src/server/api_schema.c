@@ -21,6 +21,7 @@
 #include "server/history.h"
 #include "server/inside.h"
 #include "server/lifecycle.h"
+#include "util/jsontext.h"
 #include "util/log.h"
 
 #define LOOK_SECONDS 3600 /* then a branch of a moment expires, if it is still there */
@@ -167,7 +168,7 @@ int api_branch_schema(request *rq, bough_error *err) {
         return bough_fail(err, BOUGH_E_INVALID, "\"format\" must be sql or json");
     int rc = read_schema(&text, &v, rq, &s, as_json, err);
     if (!rc && as_json) {
-        json_t *tables = json_loads(text, 0, NULL);
+        json_t *tables = bough_json_load(text, strlen(text), 0, NULL);
         rq->answer = tables ? json_pack("{s:o}", "json", tables) : NULL;
     } else if (!rc) {
         rq->answer = json_pack("{s:s}", "sql", text);

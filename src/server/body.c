@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "util/error.h"
+#include "util/jsontext.h"
 
 int body_check(const json_t *object, const char *where, const char *const *known,
                bough_error *err) {
-    json_t *copy = json_deep_copy(object); /* the iterator wants one that is not const */
+    json_t *copy = bough_json_copy(object); /* the iterator wants one that is not const */
     int rc = copy ? BOUGH_OK : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (void *at = json_object_iter(copy); at && !rc; at = json_object_iter_next(copy, at)) {
         const char *key = json_object_iter_key(at);

@@ -362,8 +362,12 @@ static int read_body(request *rq, char *why, size_t room) {
     }
     json_error_t error;
     const char *text = (const char *)evbuffer_pullup(input, -1);
-    rq->body = text ? json_loadb(text, size, JSON_REJECT_DUPLICATES, &error) : NULL;
+    rq->body = text ? bough_json_load(text, size, JSON_REJECT_DUPLICATES, &error) : NULL;
     if (rq->body && json_is_object(rq->body)) return 0;
+    if (!text || (!rq->body && bough_json_lacked_memory(&error))) {
+        (void)snprintf(why, room, "out of memory");
+        return 500;
+    }
     (void)snprintf(why, room, "the body is not a JSON object%s%.100s", rq->body ? "" : ": ",
                    rq->body ? "" : error.text);
     return 400;
@@ -407,7 +411,7 @@ static void dispatch(request *rq, const char *path) {
     }
     int status = read_body(rq, why, sizeof why);
     if (status) {
-        refuse(rq, status, BOUGH_E_INVALID, NULL, why);
+        refuse(rq, status, status == 500 ? BOUGH_E_NOMEM : BOUGH_E_INVALID, NULL, why);
         return;
     }
     if (atomic_load(&rq->srv->stopping)) {

@@ -136,7 +136,9 @@ int sql_body_read(sql_body *body, const char *text, size_t size, const sql_shape
                   bough_error *err) {
     json_error_t error;
     *body = (sql_body){0};
-    json_t *root = json_loadb(text, size, JSON_ALLOW_NUL, &error);
+    json_t *root = bough_json_load(text, size, JSON_ALLOW_NUL, &error);
+    if (!root && bough_json_lacked_memory(&error))
+        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!json_is_object(root)) {
         json_decref(root);
         return bough_fail(err, BOUGH_E_INVALID, "the body is not a JSON object%s%.100s",

@@ -1,9 +1,11 @@
 /**
- * JSON as text.
+ * JSON as text, and back.
  *
- * jansson's json_dumps() does not look whether a member's name found room (2.14, dump.c): where
- * memory runs out at that moment, the text lacks it, and what is sent asks for something else. This
- * gives the whole text or none. Any thread.
+ * Where memory runs out at the wrong moment, jansson (2.14) goes on without what it found no room
+ * for: json_dumps() without a member's name (dump.c), json_loadb() without a byte of a string
+ * (load.c, lex_save()), json_deep_copy() without a member (value.c). What is sent then asks for
+ * something else, and what is read says something else. These give all of it, or nothing. Any
+ * thread.
  */
 #ifndef BOUGH_UTIL_JSONTEXT_H
 #define BOUGH_UTIL_JSONTEXT_H
@@ -17,6 +19,18 @@
  * @return The text, malloc'ed; NULL where memory ran out, the value is NULL or cannot be written.
  */
 char *bough_json_text_of(const json_t *value, size_t flags);
+
+/**
+ * json_loadb().
+ * @param error  May be NULL.
+ */
+json_t *bough_json_load(const char *text, size_t size, size_t flags, json_error_t *error);
+
+/** Whether it was memory that was missing, and not the text that is wrong. */
+bool bough_json_lacked_memory(const json_error_t *error);
+
+/** json_deep_copy(). */
+json_t *bough_json_copy(const json_t *value);
 
 /** Text that grows. {0} is empty; it is wiped as it grows, and when it is dropped. */
 typedef struct bough_json_buffer {

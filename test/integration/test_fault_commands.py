@@ -94,3 +94,16 @@ def test_a_command_prints_all_or_fails(world, command, kind, counted):
     counted("allocations and file calls that failed in commands", fired)
     # the server was not harmed by half a request
     assert set(world.p.branches()) == {"main", "other"}
+
+
+@pytest.mark.parametrize("command", ["cs other", "project get --json"])
+def test_nothing_is_lost_of_what_is_asked_and_answered(world, command):
+    """Every allocation from the last request on: libcurl lost a query, and jansson a byte, and both went on."""
+    world.fault.arm(COUNT, mask("malloc"), program="bough")
+    plain = world.run(command)
+    seen = world.fault.seen
+    for n in range(max(1, seen - 120), seen + 1):
+        world.fault.arm(ONCE, mask("malloc"), errno.ENOMEM, n, program="bough")
+        done = world.run(command)
+        world.fault.disarm()
+        assert done.returncode or done.stdout == plain.stdout, f"allocation {n} of {seen}: {done.stdout}"
