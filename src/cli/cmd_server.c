@@ -150,7 +150,7 @@ int cmd_up(const cli_args *args, bough_error *err) {
     passed_options options;
     bough_client *client = NULL;
     bough_status *status = NULL;
-    bool already = true;
+    bool already = true, has_started = false;
     int rc = cli_store(store, sizeof store, args, err);
     if (!rc) rc = pass_options(&options, args, err);
     if (rc) return rc;
@@ -164,10 +164,14 @@ int cmd_up(const cli_args *args, bough_error *err) {
             already = wait_for_other(&client, &status, store) == BOUGH_OK;
             if (already) rc = BOUGH_OK;
         } else if (!rc) {
+            has_started = true;
             rc = ask(&client, &status, store, err);
         }
     }
     if (!rc) rc = print_up(args, status, store, already, err);
+    if (rc && has_started)
+        (void)bough_hint(err, "The server has been started all the same; see `bough status%s`.",
+                         cli_store_hint(args));
     bough_status_free(status);
     bough_client_close(client);
     return rc;

@@ -107,3 +107,38 @@ def test_nothing_is_lost_of_what_is_asked_and_answered(world, command):
         done = world.run(command)
         world.fault.disarm()
         assert done.returncode or done.stdout == plain.stdout, f"allocation {n} of {seen}: {done.stdout}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_up_starts_a_server_or_says_why(make_server, directory, kind, counted):
+    """What fails leaves no server behind, or says that it does, and the next `bough up` starts one."""
+    fault, server = Faults(directory), make_server("up", up=False)
+    server.up()  # the store is there
+    calls, error = KINDS[kind]
+    def up():
+        server.env |= fault.env()
+        try:
+            return server.bough("up", "--port", str(server.port), "--listen", f"127.0.0.1:{server.door}", check=False,
+                                timeout=60)
+        finally:
+            for name in fault.env():
+                del server.env[name]
+    server.down()
+    fault.arm(COUNT, mask(*calls), program="bough")
+    assert up().returncode == 0
+    seen, fired = fault.seen, 0
+    for n in sorted(random.Random(f"{SEED} up {kind}").sample(range(1, seen + 1), min(SOME, seen))):
+        server.down()
+        fault.arm(ONCE, mask(*calls), error, n, program="bough")
+        done = up()
+        fault.disarm()
+        what = f"bough up, {kind}, {n} of {seen}, seed {SEED}: {done.returncode} {done.stdout} {done.stderr}"
+        fired += fault.fired
+        assert 0 <= done.returncode < 128, what
+        runs = server.bough("status", check=False).returncode == 0
+        assert runs == (done.returncode == 0 or "has been started" in done.stderr), what
+        if done.returncode:
+            assert fault.fired and done.stderr.startswith("bough: error: "), what
+            server.up()
+    assert fired, "nothing failed"
+    counted("allocations and file calls that failed in commands", fired)

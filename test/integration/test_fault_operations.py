@@ -46,7 +46,18 @@ class World:
             h.Ledger.prepare(c)
         self.p.branch("other")
         self.p.sql("other", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+        self.stock, self.dump = None, os.path.join(directory, "dump")
         self.number = 0
+
+    def source(self):
+        """A server that is no branch, and a dump of it."""
+        if not self.stock:
+            self.stock = h.Stock(os.path.join(self.server.dir, "stock")).init().start()
+            with self.stock.connect() as c:
+                c.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+            h.run([h.tool("pg_dump"), "-Fc", "-f", self.dump, self.stock.url()])
+            os.chmod(self.dump, 0o644)
+        return self.stock.url()
 
     def name(self):
         self.number += 1
@@ -100,6 +111,8 @@ def fixture_world(session_dir, pg18):
     world = World(directory, pg18)
     yield world
     world.fault.disarm()
+    if world.stock:
+        world.stock.stop()
     world.server.destroy()
 
 
@@ -275,6 +288,38 @@ class Project(Operation):
         self.w.server.bough("project", "delete", made[0]["id"])
 
 
+class Import(Project):
+    """pg_basebackup, a recovery and a session of one's own."""
+
+    def prepare(self):
+        self.source = self.w.source()
+
+    def command(self):
+        return super().command() + ["--from", self.source]
+
+    def look(self, done):
+        made = [p for p in self.w.server.projects() if p["name"] == self.name]
+        assert made or not done
+        if made:
+            with h.Project(self.w.server, made[0]["id"], self.name, None, h.PG).admin(database="postgres") as c:
+                assert c.one("SELECT count(*) FROM t") == 1000
+            self.w.server.bough("project", "delete", made[0]["id"])
+
+
+class RestoreDump(Import):
+    def prepare(self):
+        self.w.source()
+        self.source = self.w.dump
+
+    def look(self, done):
+        made = [p for p in self.w.server.projects() if p["name"] == self.name]
+        assert made or not done
+        if made:
+            project = h.Project(self.w.server, made[0]["id"], self.name, None, h.PG)
+            assert project.one("main", "SELECT count(*) FROM t") == 1000, "half a dump"
+            self.w.server.bough("project", "delete", made[0]["id"])
+
+
 class Merge(Operation):
     """The server's own: many small layers become one. Whatever fails is tried again."""
     about = {"EIO": 8000, "ENOSPC": 5000, "full": 2500, "EMFILE": 1500, "EINTR": 4000, "part": 1500}
@@ -302,7 +347,8 @@ class Merge(Operation):
 
 OPERATIONS = {"branch": Create, "branch-of-sleeping": CreateOfSleeping, "branch-of-past": CreateOfPast,
               "schema": CreateSchema, "delete": Delete, "snapshot": Snapshot, "restore": Restore, "start": Start,
-              "suspend": Suspend, "export": Export, "project": Project, "merge": Merge}
+              "suspend": Suspend, "export": Export, "project": Project, "merge": Merge, "import": Import,
+              "dump": RestoreDump}
 
 
 def samples(operation):
@@ -321,7 +367,7 @@ def judge(done, fault, pid, kind, what):
         return
     assert done.returncode > 0, f"{what}: the command died of signal {-done.returncode}"
     assert fault.fired, f"{what}: it failed by itself: {done.stderr}"
-    lines = [line for line in done.stderr.strip().split("\n") if not re.match(r"\w+: +(\d+%|\.\.\.)", line)]
+    lines = [line for line in done.stderr.strip().split("\n") if not re.match(r"[\w ]+: +(\d+%|\.\.\.)", line)]
     is_right = len(lines) in (1, 2) and lines[0].startswith("bough: error: ")
     is_right = is_right and all(line.startswith("bough: hint: ") for line in lines[1:])
     assert is_right, f"{what}: beside progress, not one line of error and at most a hint:\n{done.stderr}"
