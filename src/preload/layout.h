@@ -43,7 +43,7 @@
 /* ---- shared memory of a compute ---------------------------------------------------------------
  */
 
-#define BOUGH_SHM_MAGIC UINT64_C(0x34304d4853474f42) /* "BOGSHM04", little-endian */
+#define BOUGH_SHM_MAGIC UINT64_C(0x35304d4853474f42) /* "BOGSHM05", little-endian */
 #define BOUGH_SHM_BYTES                                                                            \
     (UINT64_C(4) << 30) /* address space reserved; memory is used as it is touched */
 #ifndef BOUGH_SLOTS     /* a test has fewer */
@@ -136,6 +136,7 @@ typedef struct bough_header {
     _Atomic uint32_t defers_sync;  /* boughd makes files of pages durable, and nothing relies on
                                       their being so before: an fsync of one does nothing */
     _Atomic uint64_t replay_bytes; /* WAL that is about to be replayed, until somebody reads it */
+    _Atomic uint64_t replay_end;   /* recovery must come as far, to an LSN; 0: not known */
     _Atomic uint32_t wal_fills;    /* how often blocks were given ahead of the WAL, since the last
                                       quiet checkpoint */
     _Atomic uint32_t stripes[1024];

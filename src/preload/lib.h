@@ -140,6 +140,9 @@ int bough_real_path(char *out, size_t size, const char *key);
 /* Read WAL: all that is asked for, where it is there. Does not return to recovery where the disk
  * refuses, since postgres would take that for the end of the WAL, and go on without the rest. */
 ssize_t bough_wal_read(const bough_file *f, void *buf, size_t n, off_t at);
+/* Before a write to a segment: where recovery has not come to the moment that the branch is of, the
+ * compute ends, and nothing is written. */
+void bough_wal_check_end(const bough_file *f, off_t at);
 /* After a write to a real file: take note of WAL, give the segment its next blocks. Inside
  * bough_enter(). */
 void bough_wal_written(bough_file *f, off_t at, ssize_t put);

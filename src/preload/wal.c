@@ -15,6 +15,7 @@
  * checkpoint, or a small change would cost its pages twice: in the WAL and in the head.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,6 +124,21 @@ ssize_t bough_wal_read(const bough_file *f, void *buf, size_t n, off_t at) {
         done += (size_t)got;
     }
     return (ssize_t)done;
+}
+
+/* PostgreSQL's own recovery to a moment ends so, too ("recovery ended before configured recovery
+ * target was reached"). The first WAL that is written begins with the page in which recovery ended.
+ */
+void bough_wal_check_end(const bough_file *f, off_t at) {
+    static const char text[] =
+        "FATAL:  recovery ended before the moment of this branch was reached\n"
+        "HINT:  WAL of the history that it was made of is damaged or cut off.\n";
+    uint64_t end = atomic_load(&bough.shm->replay_end);
+    if (end == 0 || f->wal_start + (uint64_t)at >= (end & ~(uint64_t)(WAL_PAGE - 1))) return;
+    (void)!sys_write(STDERR_FILENO, text, sizeof text - 1);
+    int32_t postmaster = atomic_load(&bough.shm->postmaster);
+    if (postmaster > 0) (void)kill(postmaster, SIGQUIT); /* or it would begin again */
+    _exit(1);
 }
 
 static bool is_zero(const char *data, size_t n) {

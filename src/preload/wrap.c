@@ -249,6 +249,7 @@ static ssize_t iov_bytes(const struct iovec *iov, int n) {
 
 /* A write to a real file at a place. */
 static ssize_t write_real(bough_file *f, const struct iovec *iov, int n, off_t at) {
+    if (f->is_wal) bough_wal_check_end(f, at);
     if (begin_write(f) != 0) return -1;
     ssize_t put;
     if (bough_wal_skip_zeros(f, iov, n, at))

@@ -207,6 +207,7 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     if (!rc) rc = bough_head_scan(shm, fd, store, branch, pgdata, &layers, err);
     bough_layers_free(&layers);
     if (!rc) bough_pending_tell((*shm)->header, store, branch);
+    if (!rc) bough_point_tell_end((*shm)->header, store, branch);
     return rc;
 }
 

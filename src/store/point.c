@@ -234,12 +234,16 @@ int bough_store_points(bough_point **points, size_t *n, const bough_store *store
 
 /* ---- branching from a moment of the past ---- */
 
+/* So near the end of what a running compute has written, a record may be there in part. */
+#define BEING_WRITTEN ((uint64_t)64 << 10)
+
 typedef struct at {
     bough_store *store;
     const char *branch, *child;
     bough_point point;
     bough_moment moment;
     bough_wal_found found;
+    bool is_whole; /* all records before the cut are, so that recovery must come to it */
     char temp[BOUGH_PATH_MAX], dest[BOUGH_PATH_MAX];
 } at;
 
@@ -342,7 +346,31 @@ static int find_cut(at *a, const bough_target *target, const bough_header *live,
                           "the branch has not come to LSN %s yet: it is at %s",
                           BOUGH_LSN_TEXT(target->lsn), BOUGH_LSN_TEXT(a->found.cut));
     a->moment.wal_end = a->found.cut;
+    a->is_whole =
+        a->found.is_stopped && (wish.end == 0 || wish.end - a->found.cut >= BEING_WRITTEN);
     return BOUGH_OK;
+}
+
+/* In the branch's directory: the LSN to which its first recovery must come. It stays: no later one
+ * ends before. */
+#define REPLAYS_TO "replays-to"
+
+static int write_end(const at *a, bough_error *err) {
+    char path[BOUGH_PATH_MAX], text[BOUGH_LSN_SIZE];
+    bough_lsn_write(text, a->found.cut);
+    int rc = bough_path(path, sizeof path, err, "%s/" REPLAYS_TO, a->temp);
+    return rc || !a->is_whole ? rc : bough_write_file(path, text, strlen(text), 0600, err);
+}
+
+void bough_point_tell_end(bough_header *live, const bough_store *store, const char *branch) {
+    char path[BOUGH_PATH_MAX], *text = NULL;
+    size_t n;
+    uint64_t end = 0;
+    if (bough_branch_path(path, store, branch, "/" REPLAYS_TO, NULL) != BOUGH_OK ||
+        bough_read_file(&text, &n, path, 64, NULL) != BOUGH_OK)
+        return;
+    if (bough_lsn_read(&end, text)) atomic_store(&live->replay_end, end);
+    free(text);
 }
 
 static int make_child(at *a, bough_error *err) {
@@ -360,6 +388,7 @@ static int make_child(at *a, bough_error *err) {
     if (!rc) rc = bough_layers_read(&layers, a->store, point, err);
     if (!rc) rc = bough_child_settle(a->store, suffixed, &a->moment, &layers, replay, err);
     bough_layers_free(&layers);
+    if (!rc) rc = write_end(a, err);
     return rc ? rc : bough_child_name(a->store, a->temp, a->child, err);
 }
 

@@ -333,3 +333,30 @@ def test_an_lsn_right_behind_a_fork_is_the_branchs_own(project):
     project.sql("c", "INSERT INTO m VALUES (11)")
     project.bough("branch", "create", "then", "--parent", "c", "--at", lsn)
     assert project.rows("then", "SELECT n FROM m") == [(10,)]
+
+
+def test_a_moment_behind_damaged_wal_is_refused(project):
+    """Recovery ends where a record is damaged, and would show an earlier moment; PostgreSQL's own refuses that, too."""
+    with project.connect() as c:
+        c.run("CREATE TABLE w (id int, fill text)")
+        c.run("ALTER TABLE w ALTER fill SET STORAGE PLAIN")
+        begin = c.one("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        for i in range(100):
+            c.run("INSERT INTO w VALUES (%s, repeat('damage', 1000))", i)
+        at = c.one("SELECT pg_current_wal_insert_lsn()")
+        for i in range(100):
+            c.run("INSERT INTO w VALUES (%s, repeat('later', 1000))", i)
+    segment = os.path.join(project.pgdata(), "pg_wal", begin)
+    with open(segment, "r+b") as f:
+        data = f.read()
+        place = data.index(b"damage" * 500, data.index(b"damage" * 500) + 300000)
+        f.seek(place)
+        f.write(b"Damage")
+    project.refused("branch", "create", "then", "--at", at, says="before the moment of this branch was reached",
+                    hint="history")
+    assert "then" not in project.branches()
+    with open(segment, "r+b") as f:
+        f.seek(place)
+        f.write(b"damage")
+    project.branch("then", at=at)
+    assert project.one("then", "SELECT count(*) FROM w") == 100
