@@ -360,6 +360,16 @@ static void changed_xattr(int fd, const char *path, const char *name, const void
     put(&r, name, NULL, &iov, value ? 1 : 0, size);
 }
 
+/* PostgreSQL goes on changing a page of an SLRU while it is written: the kernel and the record get
+ * the same bytes. */
+static void hold_still(struct iovec *iov, int fd) {
+    static __thread char copy[65536];
+    struct stat st;
+    if (iov->iov_len > sizeof copy || !is_ours(fd, &st)) return;
+    memcpy(copy, iov->iov_base, iov->iov_len);
+    iov->iov_base = copy;
+}
+
 /* What libbough_pg.so lets through, and whoever else calls syscall(). */
 EXPORT long syscall(long number, ...) {
     va_list ap;
@@ -376,7 +386,8 @@ EXPORT long syscall(long number, ...) {
         return do_open((int)v[0], first, (int)v[2], v[3]);
     case SYS_write:
     case SYS_pwrite64:
-        rc = raw(number, v[0], v[1], v[2], v[3], 0, 0);
+        hold_still(&iov, (int)v[0]);
+        rc = raw(number, v[0], P(iov.iov_base), v[2], v[3], 0, 0);
         wrote((int)v[0], &iov, 1, number == SYS_write ? -1 : v[3], rc);
         return rc;
     case SYS_pwritev:
