@@ -76,14 +76,22 @@ static int end_all(hunt *h, bough_error *err) {
 }
 
 /* A number may have been given again, after a restart of the machine even to a stranger. */
+static bool find_memory(bough_pidfile_segment *its, struct shmid_ds *found, const char *pgdata) {
+    return bough_pidfile_read_segment(its, pgdata) == 0 && shmctl(its->id, IPC_STAT, found) == 0 &&
+           (unsigned)found->shm_perm.__key == (unsigned)its->key && found->shm_cpid == its->pid;
+}
+
+bool bough_orphans_have_memory(const char *pgdata) {
+    bough_pidfile_segment its;
+    struct shmid_ds found;
+    return find_memory(&its, &found, pgdata);
+}
+
 static void release_memory(const char *pgdata) {
     bough_pidfile_segment its;
     struct shmid_ds found;
-    if (bough_pidfile_read_segment(&its, pgdata) != 0) return;
-    if (shmctl(its.id, IPC_STAT, &found) != 0) return;
-    bool is_it = (unsigned)found.shm_perm.__key == (unsigned)its.key && found.shm_cpid == its.pid &&
-                 found.shm_nattch == 0;
-    if (is_it && shmctl(its.id, IPC_RMID, NULL) != 0)
+    if (find_memory(&its, &found, pgdata) && found.shm_nattch == 0 &&
+        shmctl(its.id, IPC_RMID, NULL) != 0)
         bough_log(BOUGH_LOG_WARN, "shared memory of a dead postgres remains", "pgdata", pgdata,
                   "error", strerror(errno), NULL);
 }

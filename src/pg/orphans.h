@@ -5,6 +5,8 @@
 #ifndef BOUGH_PG_ORPHANS_H
 #define BOUGH_PG_ORPHANS_H
 
+#include <stdbool.h>
+
 #include "bough/error.h"
 
 /**
@@ -18,6 +20,12 @@
  * @retval BOUGH_E_TIMEOUT  Some are still there after timeout_ms; nothing may use the PGDATA.
  */
 BOUGH_CHECK int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err);
+
+/**
+ * Whether the kernel still has the shared memory of a postgres that has ended: after a restart of
+ * the machine it has not, and no backends either. Costs next to nothing, unlike the above.
+ */
+bool bough_orphans_have_memory(const char *pgdata);
 
 /**
  * End the tools that a killed server left running, with all that they started: every process whose

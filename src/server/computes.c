@@ -519,7 +519,9 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     rc = bough_compute_adopt(&e->compute, pgdata, err);
     if (rc == BOUGH_E_NOTFOUND) {
-        (void)pools_stop(srv, endpoint->id); /* it cannot wake what it is in front of */
+        (void)pools_stop(srv, endpoint->id);   /* it cannot wake what it is in front of */
+        if (bough_orphans_have_memory(pgdata)) /* it ended while no server was there */
+            bough_ignore(computes_clear(srv, bough_endpoint_home(endpoint), NULL));
         bough_error_clear(err);
         return BOUGH_OK;
     }

@@ -5,6 +5,8 @@ import mmap
 import os
 import struct
 
+import pytest
+
 import harness as h
 
 CALLS = ("open", "read", "write", "sync", "rename", "link", "unlink", "mkdir", "truncate", "allocate", "mmap", "xattr",
@@ -25,6 +27,8 @@ class Faults:
     """The page, its library, and what it did."""
 
     def __init__(self, directory):
+        if os.environ.get("BOUGH_TEST_PRELOAD"):
+            pytest.skip("a sanitizer's library must come first (dev/sanitized)")
         self.file = os.path.join(directory, "faults")
         self.library = os.path.join(directory, "libbough_fault.so")
         with open(self.file, "wb") as f:

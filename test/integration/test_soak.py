@@ -358,8 +358,8 @@ class Soak:
         running = {os.readlink(f"/proc/{pid}/cwd").split("/")[-2]
                    for pid in h.processes_below(f"{store}/branches") if h.is_alive(pid)}
         assert running <= live | forks, f"computes of no branch: {running - live}"
-        left = h.segments_of({pid for pid in self.seen if not h.is_alive(pid)})
-        assert not left, f"shared memory of dead computes: {left}"
+        h.wait_for(lambda: not h.segments_of({pid for pid in self.seen if not h.is_alive(pid)}),
+                   "the shared memory of dead computes is gone")
 
 
 def resources(pid):
