@@ -92,7 +92,7 @@ static void repair(const char *path, const char *pgdata) {
         char text[FILE_MAX + 64];
         int n = snprintf(text, sizeof text, "%d%s", (int)getpid(), data + strcspn(data, "\n"));
         if (n > 0 && (size_t)n < sizeof text) {
-            int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+            int fd = bough_open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0);
             if (fd >= 0) {
                 (void)!bough_write_full(fd, text, (size_t)n);
                 close(fd);

@@ -117,7 +117,7 @@ static void raise_file_limit(void) {
 /* Before exec, so that all it ever uses counts. It starts without a limit rather than not at all.
  */
 static void enter_group(const bough_spawn_spec *spec) {
-    int fd = open(spec->group, O_WRONLY | O_CLOEXEC);
+    int fd = bough_open(spec->group, O_WRONLY | O_CLOEXEC, 0);
     if ((fd < 0 || write(fd, "0", 1) != 1) && spec->group_errno) *spec->group_errno = errno;
     if (fd >= 0) close(fd);
 }
@@ -192,7 +192,7 @@ int bough_spawn(pid_t *pid, int *pidfd, const bough_spawn_spec *spec, bough_erro
     int report[2] = {-1, -1}, null = -1, why = 0, rc = BOUGH_OK;
     pid_t made = -1;
     if (pipe2(report, O_CLOEXEC) != 0) return bough_fail_sys(err, errno, "could not make a pipe");
-    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    null = bough_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
     if (null < 0) {
         rc = bough_fail_sys(err, errno, "could not open \"/dev/null\"");
         goto out;

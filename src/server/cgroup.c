@@ -113,7 +113,7 @@ static char *get(const char *dir, const char *name) {
 static int put(const char *dir, const char *name, const char *text, int flags) {
     char path[BOUGH_PATH_MAX];
     if (bough_path(path, sizeof path, NULL, "%s/%s", dir, name) != BOUGH_OK) return ENAMETOOLONG;
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
+    int fd = bough_open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
     if (fd < 0) return errno;
     size_t n = strlen(text);
     int failed = n && write(fd, text, n) != (ssize_t)n ? errno : 0;

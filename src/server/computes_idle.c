@@ -15,6 +15,7 @@
 #include "server/flows.h"
 #include "server/inside.h"
 #include "server/pools.h"
+#include "util/fs.h"
 #include "util/log.h"
 
 enum { ROOM_WAIT_MS = 2000 };
@@ -59,7 +60,7 @@ bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const c
 static pid_t parent_of(pid_t pid) {
     char path[64], text[512];
     (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
     if (fd >= 0) close(fd);
     if (n <= 0) return -1;

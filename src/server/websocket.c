@@ -32,6 +32,7 @@
 #include "server/hello.h"
 #include "server/http.h"
 #include "server/ws_login.h"
+#include "util/fs.h"
 #include "util/log.h"
 
 enum {
@@ -368,7 +369,8 @@ static int take_socket(struct evhttp_connection *connection) {
     struct bufferevent *bev = evhttp_connection_get_bufferevent(connection);
     int fd = bufferevent_getfd(bev), one = 1;
     if (fd < 0 || evbuffer_get_length(bufferevent_get_input(bev)) > 0) return -1; /* too early */
-    int mine = fcntl(fd, F_DUPFD_CLOEXEC, 3), decoy = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int mine = fcntl(fd, F_DUPFD_CLOEXEC, 3),
+        decoy = bough_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
     if (mine >= 0 && decoy >= 0 && bufferevent_disable(bev, EV_READ | EV_WRITE) == 0 &&
         dup3(decoy, fd, O_CLOEXEC) == fd) {
         (void)setsockopt(mine, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

@@ -228,7 +228,9 @@ int bough_shm_attach(bough_shm **out, pid_t postmaster, const char *pgdata, boug
         if (n <= 0) continue;
         target[n] = '\0';
         if (strncmp(target, "/memfd:bough", 12) != 0) continue;
-        int fd = openat(dirfd(dir), d->d_name, O_RDWR | O_CLOEXEC);
+        int fd;
+        do fd = openat(dirfd(dir), d->d_name, O_RDWR | O_CLOEXEC);
+        while (fd < 0 && errno == EINTR);
         if (fd < 0) continue;
         header = bough_table_map(fd);
         close(fd);
