@@ -12,6 +12,7 @@
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pg/pidfile.h"
@@ -21,6 +22,7 @@
 #include "util/log.h"
 
 #define ENVIRON_MAX ((size_t)1 << 20)
+#define DETACH_MS 1000
 
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434
@@ -87,13 +89,20 @@ bool bough_orphans_have_memory(const char *pgdata) {
     return find_memory(&its, &found, pgdata);
 }
 
+/* Who is ending has no name any more in /proc before the kernel takes its memory away. */
 static void release_memory(const char *pgdata) {
+    const struct timespec pause = {.tv_nsec = 2000000};
     bough_pidfile_segment its;
     struct shmid_ds found;
-    if (find_memory(&its, &found, pgdata) && found.shm_nattch == 0 &&
-        shmctl(its.id, IPC_RMID, NULL) != 0)
+    double until = bough_now_ms() + DETACH_MS;
+    bool is_there = find_memory(&its, &found, pgdata);
+    while (is_there && found.shm_nattch != 0 && bough_now_ms() < until) {
+        (void)nanosleep(&pause, NULL);
+        is_there = find_memory(&its, &found, pgdata);
+    }
+    if (is_there && (found.shm_nattch != 0 || shmctl(its.id, IPC_RMID, NULL) != 0))
         bough_log(BOUGH_LOG_WARN, "shared memory of a dead postgres remains", "pgdata", pgdata,
-                  "error", strerror(errno), NULL);
+                  NULL);
 }
 
 int bough_orphans_end(const char *pgdata, int timeout_ms, bough_error *err) {

@@ -38,7 +38,7 @@ typedef struct bough_file {
     bool is_pidfile;
     bool is_control; /* pg_control */
     bool is_wal;
-    bool is_replayed; /* WAL, open for reading */
+    bool reads_wal; /* a segment, open for reading alone */
     unsigned wal_tli;
     bool is_new_wal;    /* a segment in the making: pg_wal/xlogtemp.N */
     uint64_t wal_start; /* LSN of the segment's first byte */

@@ -64,7 +64,7 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
         int fd = sys_open(path, flags, mode);
         if (fd < 0 || !is_segment) return fd;
         bough_file *f = bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
-        if (f) f->is_replayed = true;
+        if (f) f->reads_wal = true;
         return f ? fd : -1;
     }
     if (bough_enter() != 0) return -1;

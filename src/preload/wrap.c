@@ -163,7 +163,7 @@ FILE *fopen64(const char *path, const char *mode) ALIAS(fopen);
 
 EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t at) {
     bough_file *f = bough_file_of(fd);
-    if (f && f->is_replayed) return bough_wal_read(f, buf, n, at);
+    if (f && f->reads_wal) return bough_wal_read(f, buf, n, at);
     if (!f || f->kind != BOUGH_FILE_PAGES) return sys_pread(fd, buf, n, at);
     struct iovec iov = {buf, n};
     return bough_pages_read(f, &iov, 1, at);
@@ -592,10 +592,12 @@ EXPORT DIR *opendir(const char *path) {
     char key[KEY_MAX], real[2048];
     bough_path_class class = bough_classify(path, key, sizeof key);
     struct stat st;
-    if (layered(class) && class != BOUGH_PATH_DIR && bough_do_stat(key, &st) != 0) return NULL;
-    if (layered(class) && class != BOUGH_PATH_DIR && !S_ISDIR(st.st_mode)) {
-        errno = ENOTDIR;
-        return NULL;
+    if (layered(class) && class != BOUGH_PATH_DIR) {
+        if (bough_do_stat(key, &st) != 0) return NULL;
+        if (!S_ISDIR(st.st_mode)) {
+            errno = ENOTDIR;
+            return NULL;
+        }
     }
     if (layered(class)) return (DIR *)(void *)bough_dir_open(key);
     if (class == BOUGH_PATH_MOVED) {

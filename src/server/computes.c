@@ -140,6 +140,12 @@ int computes_clear(const server *srv, const char *home, bough_error *err) {
     return rc;
 }
 
+int computes_clear_rest(const server *srv, const char *home, bough_error *err) {
+    char pgdata[BOUGH_PATH_MAX];
+    int rc = bough_store_pgdata(pgdata, srv->store, home, err);
+    return rc || !bough_orphans_have_memory(pgdata) ? rc : computes_clear(srv, home, err);
+}
+
 /* (locked) Drop what belongs to a process that has ended, and what it left. */
 static void let_go(server *srv, entry *e) {
     bough_error err;
@@ -519,9 +525,8 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     if (!e) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     rc = bough_compute_adopt(&e->compute, pgdata, err);
     if (rc == BOUGH_E_NOTFOUND) {
-        (void)pools_stop(srv, endpoint->id);   /* it cannot wake what it is in front of */
-        if (bough_orphans_have_memory(pgdata)) /* it ended while no server was there */
-            bough_ignore(computes_clear(srv, bough_endpoint_home(endpoint), NULL));
+        (void)pools_stop(srv, endpoint->id); /* it cannot wake what it is in front of */
+        bough_ignore(computes_clear_rest(srv, bough_endpoint_home(endpoint), NULL));
         bough_error_clear(err);
         return BOUGH_OK;
     }

@@ -116,6 +116,10 @@ int computes_explain(server *srv, const char *branch, bough_error *err);
  */
 BOUGH_CHECK int computes_clear(const server *srv, const char *home, bough_error *err);
 
+/** The same, at no cost where nothing is left: of one that ended while no server was there, or
+ * whose end could not be cleared up. */
+BOUGH_CHECK int computes_clear_rest(const server *srv, const char *home, bough_error *err);
+
 /**
  * (locked) Stop it, cleanly if that can be; one that does not run is success.
  * @param cause  For people: "it was suspended through the API".

@@ -75,7 +75,7 @@ void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     bough_error err = {0};
     int rc = computes_stop(srv, branch, true, "it was deleted", &err);
     if (!rc && bough_store_has_branch(srv->store, branch)) {
-        rc = computes_clear(srv, branch, &err); /* of one that ended while no server was there */
+        rc = computes_clear_rest(srv, branch, &err);
         if (!rc) rc = bough_store_delete(srv->store, branch, &err);
     }
     /* whatever became of the rest */

@@ -329,10 +329,9 @@ static int authorize(request *rq, bough_error *err) {
     struct evhttp_connection *connection = evhttp_request_get_connection(rq->http);
     char *from = NULL;
     ev_uint16_t port;
-    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
-        return bough_fail(err, BOUGH_E_AUTH, "the API key is missing or wrong");
+    bool has_key = header && strncasecmp(header, "Bearer ", 7) == 0;
     if (connection) evhttp_connection_get_peer(connection, &from, &port);
-    return keys_find(&rq->key, rq->srv->keys, header + 7, from ? from : "", err);
+    return keys_find(&rq->key, rq->srv->keys, has_key ? header + 7 : "", from ? from : "", err);
 }
 
 /* Whether the key has to wait; then the request is answered. */

@@ -199,7 +199,9 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     bough_layers layers;
     *shm = NULL;
     *fd = -1;
+    uint64_t replay_end = 0;
     int rc = bough_store_settle(store, branch, err);
+    if (!rc) rc = bough_point_read_end(&replay_end, store, branch, err);
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
@@ -207,7 +209,7 @@ int bough_store_prepare(bough_shm **shm, int *fd, bough_store *store, const char
     if (!rc) rc = bough_head_scan(shm, fd, store, branch, pgdata, &layers, err);
     bough_layers_free(&layers);
     if (!rc) bough_pending_tell((*shm)->header, store, branch);
-    if (!rc) bough_point_tell_end((*shm)->header, store, branch);
+    if (!rc) atomic_store(&(*shm)->header->replay_end, replay_end);
     return rc;
 }
 

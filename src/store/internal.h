@@ -257,8 +257,9 @@ int bough_child_settle(bough_store *store, const char *dir, const bough_moment *
  */
 int bough_child_name(bough_store *store, const char *temp, const char *branch, bough_error *err);
 
-/* Tell a compute that is about to start how far its recovery must come. */
-void bough_point_tell_end(bough_header *live, const bough_store *store, const char *branch);
+/* How far the recovery of a branch must come, to an LSN; 0: not known. */
+int bough_point_read_end(uint64_t *end, const bough_store *store, const char *branch,
+                         bough_error *err);
 
 /* ---- pending.c ---- */
 bool bough_layers_are_durable(const bough_store *store, const bough_layers *layers);

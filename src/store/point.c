@@ -362,15 +362,18 @@ static int write_end(const at *a, bough_error *err) {
     return rc || !a->is_whole ? rc : bough_write_file(path, text, strlen(text), 0600, err);
 }
 
-void bough_point_tell_end(bough_header *live, const bough_store *store, const char *branch) {
+int bough_point_read_end(uint64_t *end, const bough_store *store, const char *branch,
+                         bough_error *err) {
     char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n;
-    uint64_t end = 0;
-    if (bough_branch_path(path, store, branch, "/" REPLAYS_TO, NULL) != BOUGH_OK ||
-        bough_read_file(&text, &n, path, 64, NULL) != BOUGH_OK)
-        return;
-    if (bough_lsn_read(&end, text)) atomic_store(&live->replay_end, end);
+    *end = 0;
+    int rc = bough_branch_path(path, store, branch, "/" REPLAYS_TO, err);
+    if (rc || access(path, F_OK) != 0) return rc;
+    rc = bough_read_file(&text, &n, path, 64, err);
+    if (!rc && !bough_lsn_read(end, text))
+        rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
     free(text);
+    return rc;
 }
 
 static int make_child(at *a, bough_error *err) {

@@ -89,3 +89,37 @@ class Faults:
             yield self
         finally:
             self.disarm()
+
+
+class Served:
+    """A server in which calls can fail, and a project on it."""
+
+    def __init__(self, directory, pg18):
+        self.fault = Faults(directory)
+        self.server = h.Bough(os.path.join(directory, "s"), pg18)
+        os.makedirs(self.server.dir, mode=0o755)
+        self.start()
+        self.pid = self.server.pid()
+        self.p = self.server.project("p")
+
+    def start(self):
+        self.fault.up(self.server)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def end(self):
+        self.fault.disarm()
+        self.server.destroy()
+
+
+@contextlib.contextmanager
+def served(world, session_dir, name, pg18):
+    """A world, which is a Served, in a directory of that name."""
+    directory = os.path.join(session_dir, name)
+    os.makedirs(directory, mode=0o755)
+    found = world(directory, pg18)
+    try:
+        yield found
+    finally:
+        found.end()

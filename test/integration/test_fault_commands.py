@@ -9,7 +9,7 @@ import re
 
 import harness as h
 import pytest
-from faults import COUNT, ONCE, Faults, mask
+from faults import COUNT, ONCE, Faults, Served, mask, served
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
 SOME = h.times(8, 80)  # failures of each kind in each command
@@ -29,15 +29,14 @@ OF_NO_STORE = ("help", "completion", "version")
 KINDS = {"memory": (("malloc",), errno.ENOMEM), "files": (("open", "read", "write"), errno.EIO)}
 
 
-class World:
+class World(Served):
     def __init__(self, directory, pg18):
-        self.fault = Faults(directory)
-        self.server = h.Bough(os.path.join(directory, "s"), pg18)
-        os.makedirs(self.server.dir, mode=0o755)
-        self.server.up()
-        self.p = self.server.project("p")
+        super().__init__(directory, pg18)
         self.p.branch("other")
         self.p.bough("snapshot", "create", "other", "--name", "snap")
+
+    def start(self):
+        self.server.up()  # what fails is the command
 
     def run(self, command):
         """With the fault's library in the command alone."""
@@ -53,12 +52,8 @@ class World:
 
 @pytest.fixture(name="world", scope="module")
 def fixture_world(session_dir, pg18):
-    directory = os.path.join(session_dir, "fault-commands")
-    os.makedirs(directory, mode=0o755)
-    world = World(directory, pg18)
-    yield world
-    world.fault.disarm()
-    world.server.destroy()
+    with served(World, session_dir, "fault-commands", pg18) as world:
+        yield world
 
 
 def shape(text):

@@ -9,21 +9,16 @@ import random
 
 import harness as h
 import pytest
-from faults import COUNT, ONCE, Faults, mask
+from faults import COUNT, ONCE, Served, mask, served
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
 SOME = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(12, 200))  # allocations of each slow request; 0: all
 
 
-class World:
+class World(Served):
     def __init__(self, directory, pg18):
-        self.fault = Faults(directory)
-        self.server = h.Bough(os.path.join(directory, "s"), pg18)
-        os.makedirs(self.server.dir, mode=0o755)
-        self.fault.up(self.server)
-        self.pid = self.server.pid()
+        super().__init__(directory, pg18)
         self.key = self.server.key()
-        self.p = self.server.project("p")
         self.p.branch("other")
         self.p.bough("snapshot", "create", "other", "--name", "snap")
         self.uri = self.p.uri("other")
@@ -39,9 +34,6 @@ class World:
 
     def endpoint(self):
         return self.p.json("endpoint", "list")[0]["id"]
-
-    def descriptors(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def ask(self, method, path, body):
         """Status and JSON of one answer; there must be one."""
@@ -60,12 +52,8 @@ class World:
 
 @pytest.fixture(name="world", scope="module")
 def fixture_world(session_dir, pg18):
-    directory = os.path.join(session_dir, "fault-memory")
-    os.makedirs(directory, mode=0o755)
-    world = World(directory, pg18)
-    yield world
-    world.fault.disarm()
-    world.server.destroy()
+    with served(World, session_dir, "fault-memory", pg18) as world:
+        yield world
 
 
 # a quarter of them in ./check

@@ -13,7 +13,7 @@ import sqlite3
 import harness as h
 import psycopg2
 import pytest
-from faults import COUNT, ON, ONCE, SHORT, Faults, mask, number_of
+from faults import COUNT, ON, ONCE, SHORT, Served, mask, number_of, served
 from test_kill import assert_nothing_left, layers_of_nobody
 
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
@@ -31,16 +31,11 @@ KINDS = {  # mode, calls, error, whether nobody may see it
 SAID = "disk I/O error|database or disk is full|unable to open database|disk image|could not|cannot|postgres ended"
 
 
-class World:
+class World(Served):
     """One server for all operations, a loaded branch and a quiet one."""
 
     def __init__(self, directory, pg18):
-        self.fault = Faults(directory)
-        self.server = h.Bough(os.path.join(directory, "s"), pg18)
-        os.makedirs(self.server.dir, mode=0o755)
-        self.fault.up(self.server)
-        self.pid = self.server.pid()
-        self.p = self.server.project("p")
+        super().__init__(directory, pg18)
         self.bank = h.Bank(self.p).init()
         with self.p.connect() as c:
             h.Ledger.prepare(c)
@@ -58,6 +53,11 @@ class World:
             h.run([h.tool("pg_dump"), "-Fc", "-f", self.dump, self.stock.url()])
             os.chmod(self.dump, 0o644)
         return self.stock.url()
+
+    def end(self):
+        if self.stock:
+            self.stock.stop()
+        super().end()
 
     def name(self):
         self.number += 1
@@ -106,14 +106,8 @@ class World:
 
 @pytest.fixture(name="world", scope="module")
 def fixture_world(session_dir, pg18):
-    directory = os.path.join(session_dir, "fault-operations")
-    os.makedirs(directory, mode=0o755)
-    world = World(directory, pg18)
-    yield world
-    world.fault.disarm()
-    if world.stock:
-        world.stock.stop()
-    world.server.destroy()
+    with served(World, session_dir, "fault-operations", pg18) as world:
+        yield world
 
 
 # ---- the operations: what they need, what is run, and what must be so ----
