@@ -27,7 +27,7 @@
 #include "server/mending.h"
 #include "server/pools.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /* How long a postmaster may take to read its configuration. */
 enum { OPEN_MS = 30000 };

@@ -17,16 +17,15 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "server/door_internal.h"
 #include "server/history.h"
+#include "server/sessions.h"
 #include "server/tls.h"
 #include "server/ws_login.h"
 #include "util/log.h"
@@ -34,16 +33,12 @@
 enum {
     CONNECT_MS = 15000, /* to a look that runs already */
     LAST_WORDS_MS = 2000,
-    CHUNK = 16384, /* a record of TLS */
-    STACK_BYTES = 256 * 1024
+    CHUNK = 16384 /* a record of TLS */
 };
 
 struct pasts {
+    sessions sessions;
     SSL_CTX *tls; /* of the inner connections */
-    int stop_fd;
-    pthread_mutex_t mutex;
-    pthread_cond_t ended;
-    int n;
 };
 
 typedef struct past {
@@ -246,8 +241,9 @@ static void carry_both(past *p) {
     ways[1] =
         (way){.from = p->compute, .to = p->client, .from_fd = p->compute_fd, .to_fd = p->client_fd};
     for (carried up = CARRIED_SOME;;) {
-        struct pollfd fds[] = {
-            {.fd = p->client_fd}, {.fd = p->compute_fd}, {.fd = p->all->stop_fd, .events = POLLIN}};
+        struct pollfd fds[] = {{.fd = p->client_fd},
+                               {.fd = p->compute_fd},
+                               {.fd = p->all->sessions.stop_fd, .events = POLLIN}};
         if (up == CARRIED_SOME) up = carry(&ways[0], fds);
         if (up == CARRIED_ALL || carry(&ways[1], fds) != CARRIED_SOME) break;
         for (int i = 0; i < 2; i++) /* the end of one that nothing is waited for of would wake us */
@@ -261,7 +257,7 @@ static void carry_both(past *p) {
 }
 
 static int open_inner(past *p, bough_error *err) {
-    const ws_limit limit = {bough_now_ms() + CONNECT_MS, p->all->stop_fd};
+    const ws_limit limit = {bough_now_ms() + CONNECT_MS, p->all->sessions.stop_fd};
     int rc = ws_connect(&p->compute_fd, p->door->srv, true, &limit, err);
     if (!rc && p->is_cancel) {
         (void)!send(p->compute_fd, p->packet, p->size, MSG_NOSIGNAL);
@@ -294,13 +290,6 @@ static void past_free(past *p) {
     free(p);
 }
 
-static void leave(struct pasts *all) {
-    pthread_mutex_lock(&all->mutex);
-    all->n--;
-    pthread_cond_signal(&all->ended);
-    pthread_mutex_unlock(&all->mutex);
-}
-
 static void *work(void *arg) {
     past *p = arg;
     struct pasts *all = p->all;
@@ -313,37 +302,15 @@ static void *work(void *arg) {
         carry_both(p);
     computes_release(p->door->srv, p->hold.home);
     past_free(p);
-    leave(all);
+    sessions_leave(&all->sessions);
     return NULL;
 }
 
 /* ---- beginning ---- */
 
-static bool enter(struct pasts *all) {
-    pthread_mutex_lock(&all->mutex);
-    bool ok = all->n < PASTS_MAX;
-    if (ok) all->n++;
-    pthread_mutex_unlock(&all->mutex);
-    return ok;
-}
-
-static bool start(past *p) {
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t every, before;
-    sigfillset(&every);
-    pthread_attr_init(&attr);
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    (void)pthread_sigmask(SIG_SETMASK, &every, &before);
-    int failed = pthread_create(&thread, &attr, work, p);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return failed == 0;
-}
-
 void guest_past_hand(guest *g, bool is_cancel) {
     struct door *d = g->door;
+    bough_error err;
     int one = 1;
     g->is_held = true;
     if (!g->hold.has_tls) {
@@ -351,10 +318,10 @@ void guest_past_hand(guest *g, bool is_cancel) {
                      "Use sslmode=disable, and options=endpoint=ID.");
         return;
     }
-    bool is_entered = enter(d->pasts);
+    bool is_entered = sessions_enter(&d->pasts->sessions);
     past *p = is_entered ? calloc(1, sizeof *p) : NULL;
     if (!p) {
-        if (is_entered) leave(d->pasts);
+        if (is_entered) sessions_leave(&d->pasts->sessions);
         guest_refuse(g, "53300", "too many sessions look at the past", "Try again later.");
         return;
     }
@@ -377,48 +344,31 @@ void guest_past_hand(guest *g, bool is_cancel) {
     g->bytes = NULL;
     g->is_held = false;
     guest_end(g);
-    if (start(p)) return;
-    bough_log(BOUGH_LOG_WARN, "could not start a thread", NULL);
+    if (sessions_run(work, p, &err) == BOUGH_OK) return;
+    bough_log(BOUGH_LOG_WARN, "could not start a session with the past", "error", err.message,
+              NULL);
     computes_release(d->srv, p->hold.home);
     past_free(p);
-    leave(d->pasts);
+    sessions_leave(&d->pasts->sessions);
 }
 
 /* ---- all of them ---- */
 
 int pasts_new(struct pasts **out, bough_error *err) {
-    pthread_condattr_t attr;
     struct pasts *all = *out = calloc(1, sizeof *all);
     if (!all) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    pthread_mutex_init(&all->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&all->ended, &attr);
-    pthread_condattr_destroy(&attr);
-    all->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int rc = sessions_begin(&all->sessions, PASTS_MAX, err);
+    if (rc) return rc;
     all->tls = SSL_CTX_new(TLS_client_method());
-    if (all->stop_fd < 0 || !all->tls ||
-        SSL_CTX_set_min_proto_version(all->tls, TLS1_2_VERSION) != 1)
+    if (!all->tls || SSL_CTX_set_min_proto_version(all->tls, TLS1_2_VERSION) != 1)
         return bough_fail(err, BOUGH_E_NOMEM, "could not prepare TLS");
     return BOUGH_OK;
 }
 
 int pasts_end(struct pasts *all, int timeout_ms) {
-    struct timespec until;
-    if (!all) return 0;
-    if (all->stop_fd >= 0) (void)eventfd_write(all->stop_fd, 1);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    pthread_mutex_lock(&all->mutex);
-    while (all->n > 0)
-        if (pthread_cond_timedwait(&all->ended, &all->mutex, &until) == ETIMEDOUT) break;
-    int left = all->n;
-    pthread_mutex_unlock(&all->mutex);
-    if (left) return left;
-    if (all->stop_fd >= 0) (void)close(all->stop_fd);
+    int left = all ? sessions_end(&all->sessions, timeout_ms) : 0;
+    if (!all || left) return left;
     if (all->tls) SSL_CTX_free(all->tls);
-    pthread_cond_destroy(&all->ended);
-    pthread_mutex_destroy(&all->mutex);
     free(all);
     return 0;
 }

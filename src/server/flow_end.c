@@ -16,7 +16,7 @@
 #include "server/lifecycle.h"
 #include "server/standbys.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /* Why a branch ends. */
 typedef struct ending {

@@ -18,7 +18,7 @@
 #include "server/inside.h"
 #include "server/standbys.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /** How long one waits for another project of that name: an empty one is made meanwhile, or a
  * cancelled one undone. */

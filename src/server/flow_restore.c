@@ -28,7 +28,7 @@
 #include "server/standbys.h"
 #include "util/log.h"
 #include "util/lsn.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 typedef struct restoring {
     request *rq;

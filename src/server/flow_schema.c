@@ -21,7 +21,7 @@
 #include "server/inside.h"
 #include "server/lifecycle.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 typedef struct making {
     request *rq;

@@ -23,7 +23,7 @@
 #include "server/standbys.h"
 #include "util/log.h"
 #include "util/lsn.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /** A scheduled snapshot that failed is tried again after so long. */
 #define AGAIN_MS 60000

@@ -24,7 +24,7 @@
 #include "server/passwords.h"
 #include "util/log.h"
 #include "util/lsn.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /** A parent with more WAL than this since its last checkpoint makes one before it is branched. */
 #define REDO_MAX_BYTES ((uint64_t)8 << 20)

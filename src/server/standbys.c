@@ -12,7 +12,7 @@
 #include "server/flows.h"
 #include "server/inside.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 enum { CHECK_MS = 10000, TEST_CHECK_MS = 1000, STALLS_MOST = 3 };
 

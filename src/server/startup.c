@@ -434,7 +434,12 @@ void server_close(server *srv) {
         job_pool_end(srv->housekeeper, BACKGROUND_END_MS);
     if (srv->clock && srv->lifecycle && srv->cat) save_clock(srv);
     if (srv->keys) keys_tick(srv->keys);
-    if (left) return; /* threads still use the rest, and the process ends */
+    if (left) { /* threads still use the rest, and the process ends */
+        char number[16];
+        (void)snprintf(number, sizeof number, "%d", left);
+        bough_log(BOUGH_LOG_WARN, "threads still ran at the end", "number", number, NULL);
+        return;
+    }
     keys_free(srv->keys);
     lifecycle_free(srv->lifecycle);
     clock_free(srv->clock);

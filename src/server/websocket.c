@@ -17,12 +17,10 @@
 #include <openssl/evp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +29,7 @@
 #include "server/door.h"
 #include "server/hello.h"
 #include "server/http.h"
+#include "server/sessions.h"
 #include "server/ws_login.h"
 #include "util/fs.h"
 #include "util/log.h"
@@ -40,17 +39,13 @@ enum {
     LOGIN_MS = 120000,    /* with waking */
     FLUSH_MS = 2000,      /* for the last words */
     CHUNK = 32768,
-    STACK_BYTES = 256 * 1024,
     KEY_LENGTH = 24 /* of Sec-WebSocket-Key: 16 bytes in base64 */
 };
 #define PENDING_MAX ((size_t)2 * CHUNK) /* from a client, before they are sent on */
 
 struct websockets {
+    sessions sessions;
     server *srv;
-    int stop_fd;
-    pthread_mutex_t mutex;
-    pthread_cond_t ended;
-    int n;
 };
 
 typedef struct session {
@@ -220,7 +215,7 @@ static int read_password(session *s, char **password, const ws_limit *limit, bou
 }
 
 static int log_in(session *s, bool *is_cancel, bough_error *err) {
-    ws_limit limit = {bough_now_ms() + HANDSHAKE_MS, s->all->stop_fd};
+    ws_limit limit = {bough_now_ms() + HANDSHAKE_MS, s->all->sessions.stop_fd};
     ws_bytes packet = {0}, answer = {0};
     char *password = NULL;
     *is_cancel = false;
@@ -265,7 +260,7 @@ static void carry(session *s) {
         struct pollfd fds[] = {
             {.fd = s->client, .events = (short)((s->up.size ? 0 : POLLIN) | (owes ? POLLOUT : 0))},
             {.fd = s->compute, .events = (short)((s->up.size ? POLLOUT : 0) | (owes ? 0 : POLLIN))},
-            {.fd = s->all->stop_fd, .events = POLLIN}};
+            {.fd = s->all->sessions.stop_fd, .events = POLLIN}};
         if (poll(fds, 3, -1) < 0 && errno != EINTR) break;
         goes_on = !fds[2].revents;
         if (goes_on && fds[0].revents & POLLOUT) goes_on = write_frames(s);
@@ -278,7 +273,7 @@ static void carry(session *s) {
 }
 
 static int answer_upgrade(session *s, bough_error *err) {
-    const ws_limit limit = {bough_now_ms() + HANDSHAKE_MS, s->all->stop_fd};
+    const ws_limit limit = {bough_now_ms() + HANDSHAKE_MS, s->all->sessions.stop_fd};
     char head[256];
     int n = snprintf(head, sizeof head,
                      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
@@ -318,13 +313,6 @@ static void session_free(session *s) {
     free(s);
 }
 
-static void leave(struct websockets *all) {
-    pthread_mutex_lock(&all->mutex);
-    all->n--;
-    pthread_cond_signal(&all->ended);
-    pthread_mutex_unlock(&all->mutex);
-}
-
 static void *work(void *arg) {
     session *s = arg;
     struct websockets *all = s->all;
@@ -337,7 +325,7 @@ static void *work(void *arg) {
     if (!rc && !is_cancel) carry(s);
     if (s->ws) end(s, rc, &err);
     session_free(s);
-    leave(all);
+    sessions_leave(&all->sessions);
     return NULL;
 }
 
@@ -389,29 +377,6 @@ static void on_free(evutil_socket_t fd, short what, void *connection) {
     evhttp_connection_free(connection);
 }
 
-static int start(session *s, bough_error *err) {
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t every, before;
-    sigfillset(&every);
-    pthread_attr_init(&attr);
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    (void)pthread_sigmask(SIG_SETMASK, &every, &before);
-    int failed = pthread_create(&thread, &attr, work, s);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return failed ? bough_fail_sys(err, failed, "could not start a thread") : BOUGH_OK;
-}
-
-static bool enter(struct websockets *all) {
-    pthread_mutex_lock(&all->mutex);
-    bool ok = all->n < WEBSOCKETS_MAX && !atomic_load(&all->srv->stopping);
-    if (ok) all->n++;
-    pthread_mutex_unlock(&all->mutex);
-    return ok;
-}
-
 /* Which endpoint the address names: "?address=HOST:PORT", as proxies of Neon's driver have it, or
  * the header Host. */
 static void read_endpoint(char *endpoint, struct evhttp_request *http) {
@@ -443,8 +408,10 @@ bool websocket_take(struct websockets *all, struct evhttp_request *http) {
         evhttp_send_error(http, HTTP_BADREQUEST, NULL);
         return true;
     }
-    session *s = enter(all) ? calloc(1, sizeof *s) : NULL;
+    bool is_entered = !atomic_load(&all->srv->stopping) && sessions_enter(&all->sessions);
+    session *s = is_entered ? calloc(1, sizeof *s) : NULL;
     if (!s) {
+        if (is_entered) sessions_leave(&all->sessions);
         evhttp_send_error(http, HTTP_SERVUNAVAIL, NULL);
         return true;
     }
@@ -453,10 +420,10 @@ bool websocket_take(struct websockets *all, struct evhttp_request *http) {
     read_endpoint(s->endpoint, http);
     http_client_address(s->from, all->srv, http);
     if (make_accept(s->accept, key)) s->client = take_socket(connection);
-    if (s->client < 0 || start(s, &err) != BOUGH_OK) {
+    if (s->client < 0 || sessions_run(work, s, &err) != BOUGH_OK) {
         bough_log(BOUGH_LOG_WARN, "a WebSocket could not be opened", NULL);
         session_free(s);
-        leave(all);
+        sessions_leave(&all->sessions);
     }
     /* not at once: evhttp is still inside of this connection */
     if (event_base_once(all->srv->loop, -1, EV_TIMEOUT, on_free, connection, &at_once) != 0)
@@ -467,35 +434,14 @@ bool websocket_take(struct websockets *all, struct evhttp_request *http) {
 /* ---- all sessions ---- */
 
 int websockets_new(struct websockets **out, server *srv, bough_error *err) {
-    pthread_condattr_t attr;
     struct websockets *all = *out = calloc(1, sizeof *all);
     if (!all) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     all->srv = srv;
-    pthread_mutex_init(&all->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&all->ended, &attr);
-    pthread_condattr_destroy(&attr);
-    all->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (all->stop_fd < 0) return bough_fail_sys(err, errno, "could not make an eventfd");
-    return BOUGH_OK;
+    return sessions_begin(&all->sessions, WEBSOCKETS_MAX, err);
 }
 
 int websockets_end(struct websockets *all, int timeout_ms) {
-    struct timespec until;
-    if (!all) return 0;
-    if (all->stop_fd >= 0) (void)eventfd_write(all->stop_fd, 1);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    pthread_mutex_lock(&all->mutex);
-    while (all->n > 0)
-        if (pthread_cond_timedwait(&all->ended, &all->mutex, &until) == ETIMEDOUT) break;
-    int left = all->n;
-    pthread_mutex_unlock(&all->mutex);
-    if (left) return left;
-    if (all->stop_fd >= 0) (void)close(all->stop_fd);
-    pthread_cond_destroy(&all->ended);
-    pthread_mutex_destroy(&all->mutex);
-    free(all);
-    return 0;
+    int left = all ? sessions_end(&all->sessions, timeout_ms) : 0;
+    if (!left) free(all);
+    return left;
 }

@@ -11,7 +11,7 @@
 
 #include "preload/path.h"
 #include "store/internal.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 #define UNFINISHED "global/pg_control.unfinished"
 

@@ -10,7 +10,7 @@
 #include "store/internal.h"
 #include "store/point.h"
 #include "store/seal.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 int bough_child_check(const bough_store *store, const char *branch, bough_error *err) {
     char path[BOUGH_PATH_MAX];

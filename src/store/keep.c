@@ -11,7 +11,7 @@
 #include "preload/path.h"
 #include "store/internal.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /* Rename something into the trash, where it is nobody's any more. Missing is success. */
 int bough_store_discard(const bough_store *store, const char *kind, const char *name,

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "store/internal.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /* What is read and written at once. */
 enum { PIECE = 1 << 20 };

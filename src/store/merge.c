@@ -29,7 +29,7 @@
 
 #include "preload/path.h"
 #include "store/internal.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 #ifndef BOUGH_MOST_LAYERS /* tests have other numbers */
 /** A stack that is deeper is shortened at any price, */

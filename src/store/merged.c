@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "store/internal.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 #define GATE_TIMEOUT_MS 2000
 

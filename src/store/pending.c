@@ -16,7 +16,7 @@
 
 #include "store/internal.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 /* In "pending": the id of the boot, and HEAD with the bytes of WAL to replay where the branch's own
  * files may not be durable either; or MARK, for it goes back in any case. */

@@ -29,7 +29,7 @@
 #include "store/seal.h"
 #include "store/walscan.h"
 #include "util/lsn.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 #define META_MAX 4096
 #define XLOG_PAGE UINT64_C(8192)

@@ -22,7 +22,7 @@
 #include "store/internal.h"
 #include "store/seal.h"
 #include "util/log.h"
-#include "util/point.h"
+#include "util/crashpoint.h"
 
 int bough_layer_next(char *dir, size_t size, const bough_store *store, const char *group,
                      bough_error *err) {

@@ -111,6 +111,8 @@ class Served:
     def end(self):
         self.fault.disarm()
         self.server.destroy()
+        # what a failure left counted is waited for, in vain
+        assert "threads still ran at the end" not in self.server.log(), "not all that had ended had said so"
 
 
 @contextlib.contextmanager

@@ -328,6 +328,10 @@ class Bough:
     def pid(self):
         return self.status()["pid"]
 
+    def log(self):
+        with open(os.path.join(self.store, "boughd.log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
     def kill(self):
         """kill -9 of the server alone; computes go on."""
         pid = self.pid()

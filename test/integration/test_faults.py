@@ -122,11 +122,6 @@ def await_settled(p, branch):
     h.wait_for(lambda: not os.path.exists(waits), f"{branch} has gone back to its first control")
 
 
-def log_of(server):
-    with open(f"{server.store}/boughd.log", encoding="utf-8", errors="replace") as f:
-        return f.read()
-
-
 @pytest.mark.parametrize("statement,call,error,path", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, path, counted):
     counted("faults beside a plain cluster")
@@ -187,7 +182,7 @@ def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
         p.branch("made", "parent")
         p.branch("sibling", "parent")
         h.wait_for(lambda: refused(p.server), "the layer is refused")
-        h.wait_for(lambda: "cannot be mended yet" in log_of(p.server), "mending it was tried")
+        h.wait_for(lambda: "cannot be mended yet" in p.server.log(), "mending it was tried")
         for branch in ("made", "sibling"):
             await_settled(p, branch)
             assert p.one(branch, "SELECT count(*) FROM r") == 1000
@@ -197,7 +192,7 @@ def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
         assert done.returncode and "the disk has refused" in done.stderr and "retry then" in done.stderr
         assert refused(p.server), "it was mended by a disk that does not work"
     h.wait_for(lambda: not refused(p.server), "the layer is mended")
-    assert "is durable now" in log_of(p.server)
+    assert "is durable now" in p.server.log()
     p.bough(*back)
     p.branch("after", "parent")
     for branch in ("parent", "after"):

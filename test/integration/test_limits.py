@@ -42,11 +42,6 @@ class Group:
         return self.get(f"{endpoint}/cpu.max"), self.get(f"{endpoint}/memory.max"), self.get(f"{endpoint}/cgroup.procs")
 
 
-def log_of(server):
-    with open(os.path.join(server.store, "boughd.log"), encoding="utf-8") as f:
-        return f.read()
-
-
 @pytest.fixture(name="group")
 def fixture_group(directory):
     return Group(directory)
@@ -94,7 +89,7 @@ def test_a_compute_whose_group_cannot_be_made_starts_without(limited, group):
     with open(os.path.join(group.path, endpoint), "w", encoding="ascii"):
         pass
     assert project.one("main", "SELECT 1") == 1
-    assert re.search(f"a compute runs without a limit.*{endpoint}", log_of(limited))
+    assert re.search(f"a compute runs without a limit.*{endpoint}", limited.log())
 
 
 @pytest.mark.parametrize("controllers, limits, why", [
@@ -107,7 +102,7 @@ def test_what_the_kernel_does_not_have_is_said_and_left_out(make_server, directo
     server.up()
     status = server.status()["limits"]
     assert (status["cpu"], status["memory"]) == limits and why in status["why"]
-    assert why in server.bough("status").stdout and log_of(server).count(why) == 1
+    assert why in server.bough("status").stdout and server.log().count(why) == 1
     project = server.project("p")
     endpoint = project.json("endpoint", "get", "main")["id"]
     assert os.path.exists(os.path.join(group.path, endpoint, "cpu.max")) == limits[0]

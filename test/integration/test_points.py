@@ -1,4 +1,4 @@
-"""kill -9 of the server at every named point (src/util/point.h), and what must be so after a new start.
+"""kill -9 of the server at every named point (src/util/crashpoint.h), and what must be so after a new start.
 
 A point is killed at once or more; then the operation is wholly there or wholly not, as the table says, what
 else there was is untouched, nothing is left over, and the operation can be done (again).

@@ -1,5 +1,5 @@
-/* Points at which tests kill or delay the process. See point.h. */
-#include "util/point.h"
+/* Points at which tests kill or delay the process. See crashpoint.h. */
+#include "util/crashpoint.h"
 
 #include <pthread.h>
 #include <signal.h>

@@ -8,8 +8,8 @@
  * BOUGH_DELAY_AT=NAME[:MS][,NAME...] holds each thread that comes to NAME for less than MS
  * milliseconds (default 100), each time another: windows that are short in life become wide.
  */
-#ifndef BOUGH_UTIL_POINT_H
-#define BOUGH_UTIL_POINT_H
+#ifndef BOUGH_UTIL_CRASHPOINT_H
+#define BOUGH_UTIL_CRASHPOINT_H
 
 #ifdef BOUGH_CRASH_POINTS
 /** Any thread. Reads the environment at its first call. */
