@@ -24,6 +24,23 @@ def pytest_collection_modifyitems(items):
         pytest.exit("no PostgreSQL from 13 to 18 below /usr/lib/postgresql", 2)
 
 
+class SayAtOnce:
+    """What fails is named when it does: the end of a long run may be hours away."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def pytest_runtest_logreport(self, report):
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if report.failed and terminal:
+            terminal.write_line(f"\n{report.when} of {report.nodeid} failed")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # of pytest-xdist
+        config.pluginmanager.register(SayAtOnce(config))
+
+
 def pytest_report_header():
     return f"PostgreSQL {h.PG} in {h.PG_BIN}"
 
