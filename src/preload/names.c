@@ -340,8 +340,8 @@ int bough_do_rename(const char *from, const char *to) {
 }
 
 /* Remove a real directory that holds nothing but whiteouts, and what was being made when something
- * failed; it was, or is, `key`. */
-static int remove_whiteouts(const char *path, const char *key) {
+ * failed. */
+static int remove_whiteouts(const char *path) {
     DIR *dir = real_opendir(path);
     if (!dir) return -1;
     struct dirent *d;
@@ -350,14 +350,6 @@ static int remove_whiteouts(const char *path, const char *key) {
         if (d->d_type != DT_LNK && !strstr(d->d_name, BOUGH_TEMP_MARK)) continue;
         (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
         sys_unlink(name);
-        (void)snprintf(name, sizeof name, "%s/%s", key, d->d_name);
-        size_t length = strlen(name);
-        uint32_t gen = atomic_load(&bough.shm->gen), hash = bough_path_hash(name, length);
-        if (!bough_entry_find(bough.shm, gen, name, length, hash)) continue;
-        bough_entry *e = bough_entry_get(bough.shm, name, length, 0, false);
-        if (!e) continue;
-        atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
-        bough_entry_put(bough.shm, e);
     }
     real_closedir(dir);
     return sys_rmdir(path);
@@ -372,7 +364,7 @@ int bough_do_mkdir(const char *key, mode_t mode) {
     int rc = -1;
     bough_head_path(path, sizeof path, key);
     /* an rmdir() that could not finish may have left one of this name */
-    if (hidden && bough_temp_path(temp, sizeof temp, key) == 0) (void)remove_whiteouts(temp, key);
+    if (hidden && bough_temp_path(temp, sizeof temp, key) == 0) (void)remove_whiteouts(temp);
     if (found.exists) {
         errno = EEXIST;
     } else if (announce(key, NULL) != 0) {
@@ -420,10 +412,11 @@ int bough_do_rmdir(const char *key) {
     int rc = announce(key, NULL);
     if (rc == 0 && hides) {
         rc = whiteout(key, real);
-        if (rc == 0 && real) (void)remove_whiteouts(temp, key);
+        if (rc == 0 && real) (void)remove_whiteouts(temp);
     } else if (rc == 0 && real) {
-        rc = remove_whiteouts(path, key);
+        rc = remove_whiteouts(path);
     }
+    if (real) bough_entries_unmark(bough.shm, atomic_load(&bough.shm->gen), key);
     if (rc == 0) rc = enter_gone(key, hides);
     leave();
     return rc;

@@ -245,6 +245,30 @@ void bough_entry_forget(bough_header *shm, bough_entry *entry) {
     bough_unlock(stripe(shm, entry->hash));
 }
 
+void bough_entries_unmark(bough_header *shm, uint32_t gen, const char *dir) {
+    char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2];
+    struct stat st;
+    size_t n = strlen(dir);
+    int saved = errno;
+    for (uint32_t b = 0; b < BOUGH_BUCKETS; b++) {
+        if (!atomic_load(&shm->buckets[b])) continue;
+        bough_lock(stripe(shm, b)); /* that of all hashes of this bucket */
+        for (uint64_t at = atomic_load(&shm->buckets[b]); at;) {
+            bough_entry *e = bough_at(shm, at);
+            at = atomic_load(&e->next);
+            if (e->gen != gen || !(atomic_load(&e->flags) & BOUGH_FLAG_WHITEOUT) ||
+                strncmp(e->path, dir, n) != 0 || e->path[n] != '/')
+                continue;
+            (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
+            if (sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode)) continue;
+            atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+            if (atomic_load(&e->refs) == 0) drop(shm, e);
+        }
+        bough_unlock(stripe(shm, b));
+    }
+    errno = saved;
+}
+
 /* ---- presence ---------------------------------------------------------------------------------
  */
 
@@ -346,8 +370,11 @@ void bough_entry_grow(bough_entry *entry, uint64_t to) {
  */
 static void mend_entry(bough_header *shm, bough_entry *e) {
     char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2], text[32];
+    char key[BOUGH_LAYERED_PATH_MAX * 2];
     struct stat st;
     (void)snprintf(path, sizeof path, "%s/%s", shm->pgdata, e->path);
+    bough_path_class class = bough_path_classify(e->path, key, sizeof key);
+    if (class == BOUGH_PATH_DIR) bough_entries_unmark(shm, e->gen, e->path);
     if (sys_stat(path, &st, AT_SYMLINK_NOFOLLOW) != 0) {
         /* what the levels below show, if anything */
         if (atomic_load(&e->state) == BOUGH_ENTRY_HEAD) bough_entry_forget(shm, e);
@@ -365,12 +392,11 @@ static void mend_entry(bough_header *shm, bough_entry *e) {
         limit = strtoull(text, NULL, 10);
     }
     uint32_t flags = BOUGH_FLAG_NEW_NAME;
-    char key[BOUGH_LAYERED_PATH_MAX * 2];
     if (S_ISDIR(st.st_mode))
         flags =
             BOUGH_FLAG_DIR |
             (lgetxattr(path, BOUGH_XATTR_OPAQUE, text, sizeof text) > 0 ? BOUGH_FLAG_OPAQUE : 0U);
-    else if (bough_path_classify(e->path, key, sizeof key) != BOUGH_PATH_PAGES)
+    else if (class != BOUGH_PATH_PAGES)
         flags |= BOUGH_FLAG_WHOLE;
     int fd =
         flags == BOUGH_FLAG_NEW_NAME ? sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;

@@ -39,6 +39,9 @@ bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length,
 /* The head has nothing under the path of this entry any more, not even a whiteout: descriptors keep
  * the entry, the path gets a new one at the next look. */
 void bough_entry_forget(bough_header *shm, bough_entry *entry);
+/* A directory is gone, or hides all below it: its whiteouts, which went with it, say nothing any
+ * more. Those of generation `gen` below `dir` that the disk does not have lose their mark. */
+void bough_entries_unmark(bough_header *shm, uint32_t gen, const char *dir);
 /* Drop a reference; an unlinked entry that nothing needs is freed. */
 void bough_entry_put(bough_header *shm, bough_entry *entry);
 

@@ -54,17 +54,6 @@ static int check_extents(const bough_header *shm, const bough_entry *e, int fd, 
     return rc;
 }
 
-/* A whiteout went with its directory, which hides all that it hid: one killed in the middle of an
- * rmdir() leaves it so. */
-static bool parent_hides(const char *path) {
-    char parent[BOUGH_PATH_MAX], value[2];
-    struct stat st;
-    (void)snprintf(parent, sizeof parent, "%s", path);
-    *strrchr(parent, '/') = '\0';
-    if (lstat(parent, &st) != 0 || !S_ISDIR(st.st_mode)) return true;
-    return lgetxattr(parent, BOUGH_XATTR_OPAQUE, value, sizeof value) > 0;
-}
-
 static int check_entry(const bough_header *shm, const bough_entry *e, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     uint32_t state = atomic_load(&e->state), flags = atomic_load(&e->flags);
@@ -77,9 +66,8 @@ static int check_entry(const bough_header *shm, const bough_entry *e, bough_erro
                                             : BOUGH_OK;
     if (state == BOUGH_ENTRY_GONE) {
         bool link = there && S_ISLNK(st.st_mode);
-        return (flags & BOUGH_FLAG_WHITEOUT) && !link && !parent_hides(path)
-                   ? differs(e, "a whiteout is missing", 0, err)
-                   : BOUGH_OK;
+        return (flags & BOUGH_FLAG_WHITEOUT) && !link ? differs(e, "a whiteout is missing", 0, err)
+                                                      : BOUGH_OK;
     }
     if (!there) return differs(e, "a head file is missing", 0, err);
     if (flags & (BOUGH_FLAG_DIR | BOUGH_FLAG_WHOLE)) return BOUGH_OK;

@@ -169,7 +169,11 @@ static void show(shown *s, const merging *m, const char *path) {
     s->n = 0;
     for (size_t i = 0; i < m->run.n && !closed; i++) {
         const bough_record *r = bough_index_find(&m->indexes[i], path, length, hash);
+        const bough_record *dir =
+            parent ? bough_index_find(&m->indexes[i], path, parent, parent_hash) : NULL;
         bool is_first = !s->is_dir && !s->is_file;
+        /* nothing is in a directory that is gone, whatever the index says */
+        if (dir && dir->kind == BOUGH_RECORD_WHITEOUT) r = NULL;
         if (r && r->kind == BOUGH_RECORD_WHITEOUT) {
             s->is_whiteout = is_first;
             s->is_opaque = s->is_dir;
@@ -188,8 +192,7 @@ static void show(shown *s, const merging *m, const char *path) {
             if (r->limit < visible) visible = r->limit;
             closed = r->kind == BOUGH_RECORD_WHOLE || visible == 0;
         }
-        if (parent && hides(bough_index_find(&m->indexes[i], path, parent, parent_hash)))
-            closed = true;
+        if (hides(dir)) closed = true;
         if (closed) visible = 0;
     }
     s->limit = visible;
