@@ -34,7 +34,7 @@ def fixture_p(server, major, pg18):
 
 def bindir(p, pg18):
     """Of a stock PostgreSQL of the project's version; None: the installed one."""
-    return {PG: None, 17: harness.PG17}.get(p.major, pg18)
+    return {17: harness.PG17, PG: None}.get(p.major, pg18)
 
 
 @pytest.mark.every_version
