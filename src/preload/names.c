@@ -190,10 +190,32 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
 /* ---- unlink, rename, directories ----------------------------------------------------------------
  */
 
+/* Remove a real directory that holds nothing but whiteouts, and what was being made when something
+ * failed. */
+static int remove_whiteouts(const char *path) {
+    DIR *dir = real_opendir(path);
+    if (!dir) return -1;
+    struct dirent *d;
+    char name[2048 + 256];
+    while ((d = real_readdir(dir)) != NULL) {
+        if (d->d_type != DT_LNK && !strstr(d->d_name, BOUGH_TEMP_MARK)) continue;
+        (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
+        sys_unlink(name);
+    }
+    real_closedir(dir);
+    return sys_rmdir(path);
+}
+
+/* What is being made beside a name gets this one: nothing may be there. An rmdir() that could not
+ * finish may have left its directory. */
+static void clear_temp(const char *temp) {
+    if (sys_unlink(temp) != 0 && errno == EISDIR) (void)remove_whiteouts(temp);
+}
+
 /* A whiteout beside a name, ready to be put over it. Inside the gate. */
 static int make_whiteout(char *temp, size_t size, const char *key) {
     if (bough_temp_path(temp, size, key) != 0 || bough_make_parent(key) != 0) return -1;
-    sys_unlink(temp);
+    clear_temp(temp);
     return sys_symlink(BOUGH_WHITEOUT, temp);
 }
 
@@ -339,22 +361,6 @@ int bough_do_rename(const char *from, const char *to) {
     return rc;
 }
 
-/* Remove a real directory that holds nothing but whiteouts, and what was being made when something
- * failed. */
-static int remove_whiteouts(const char *path) {
-    DIR *dir = real_opendir(path);
-    if (!dir) return -1;
-    struct dirent *d;
-    char name[2048 + 256];
-    while ((d = real_readdir(dir)) != NULL) {
-        if (d->d_type != DT_LNK && !strstr(d->d_name, BOUGH_TEMP_MARK)) continue;
-        (void)snprintf(name, sizeof name, "%s/%s", path, d->d_name);
-        sys_unlink(name);
-    }
-    real_closedir(dir);
-    return sys_rmdir(path);
-}
-
 int bough_do_mkdir(const char *key, mode_t mode) {
     char path[2048], temp[2048];
     if (bough_enter() != 0) return -1;
@@ -363,8 +369,7 @@ int bough_do_mkdir(const char *key, mode_t mode) {
     bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
     int rc = -1;
     bough_head_path(path, sizeof path, key);
-    /* an rmdir() that could not finish may have left one of this name */
-    if (hidden && bough_temp_path(temp, sizeof temp, key) == 0) (void)remove_whiteouts(temp);
+    if (hidden && bough_temp_path(temp, sizeof temp, key) == 0) clear_temp(temp);
     if (found.exists) {
         errno = EEXIST;
     } else if (announce(key, NULL) != 0) {

@@ -107,12 +107,29 @@ static range choose(const bough_survey *survey, const bough_layers *stack, const
     return (range){0, 0};
 }
 
+/* Whether every layer has its index. The branch's lock is not held: one that is being sealed gets
+ * it after its place in the stack, one may have been collected since. The next round looks again.
+ */
+static bool is_settled(const bough_store *store, const bough_layers *stack) {
+    char path[BOUGH_PATH_MAX];
+    for (size_t i = 0; i < stack->n; i++)
+        if (bough_path(path, sizeof path, NULL, "%s/layers/%s/index", store->dir, stack->dir[i]) ==
+                BOUGH_OK &&
+            access(path, F_OK) != 0 && errno == ENOENT)
+            return false;
+    return true;
+}
+
 /* The run, and what is below it; both empty where there is nothing to do. */
 static int find_run(bough_layers *run, bough_layers *below, const bough_store *store,
                     const bough_survey *survey, const char *branch, bough_error *err) {
     bough_layers stack;
     int rc = bough_layers_read(&stack, store, branch, err);
     if (rc) return rc;
+    if (!is_settled(store, &stack)) {
+        bough_layers_free(&stack);
+        return BOUGH_OK;
+    }
     uint64_t *bytes = calloc(stack.n + 1, sizeof *bytes);
     if (!bytes) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (size_t i = 0; !rc && i < stack.n; i++)
