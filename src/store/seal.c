@@ -180,7 +180,9 @@ void bough_seal_end(bough_seal *seal, const bough_store *store) {
     if (!seal->done && seal->layer[0] &&
         bough_path(path, sizeof path, NULL, "%s/layers/%s", store->dir, seal->layer) == 0)
         bough_ignore(bough_rmtree(path, NULL));
-    if (seal->next[0]) bough_ignore(bough_rmtree(seal->next, NULL));
+    if (seal->next[0] && bough_rmtree(seal->next, NULL) != BOUGH_OK &&
+        bough_path(path, sizeof path, NULL, "%s/next", seal->branch) == BOUGH_OK)
+        bough_ignore(bough_store_discard(store, "branches", path, NULL)); /* to try again there */
     if (!seal->done && bough_path(path, sizeof path, NULL, "%s/branches/%s/stack.next", store->dir,
                                   seal->branch) == 0)
         unlink(path);

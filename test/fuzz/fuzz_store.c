@@ -80,7 +80,8 @@ static void try_points(const bough_store *store) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const char *const names[] = {"format", "branches/br-a/pgdata/" BOUGH_CONTROL_NAME,
+    static const char control[] = "branches/br-a/pgdata/" BOUGH_CONTROL_NAME;
+    static const char *const names[] = {"format", control,
                                         "branches/br-a/points/0000000001000000/meta",
                                         "layers/br-a/.last", "layers/br-a/00000001/merged"};
     bough_store store = {.lock_fd = -1};

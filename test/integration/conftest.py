@@ -64,7 +64,8 @@ def session_dir():
     yield path
     h.kill_below(path)
     h.forget_memory(path)
-    shutil.rmtree(path, ignore_errors=True)
+    if os.environ.get("BOUGH_TEST_KEEP") != "1":
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def readable(bindir, session_dir, name):

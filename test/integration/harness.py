@@ -135,11 +135,16 @@ def processes_below(directory):
     return found
 
 
-def segments_of(pids):
-    """Ids of System V shared memory that these processes made."""
+def segments():
+    """{id of System V shared memory: the process that made it}"""
     with open("/proc/sysvipc/shm", encoding="ascii") as f:
         rows = [line.split() for line in f.readlines()[1:]]
-    return {int(row[1]) for row in rows if int(row[4]) in pids}
+    return {int(row[1]): int(row[4]) for row in rows}
+
+
+def segments_of(pids):
+    """Ids of System V shared memory that these processes made."""
+    return {segment for segment, pid in segments().items() if pid in pids}
 
 
 def kill_below(directory):

@@ -336,8 +336,9 @@ class Merge(Operation):
                         if done.returncode:
                             return done
                 return done
-        except psycopg2.Error as error:  # it hit PostgreSQL, which says so as it does on plain files
-            return subprocess.CompletedProcess([], 1, "", f"bough: error: {str(error).splitlines()[0]}")
+        except psycopg2.Error as error:  # PostgreSQL says so as it does on plain files; it may have had to recover
+            said = str(error).splitlines()[0]
+            return subprocess.CompletedProcess([], 1, "", f"bough: error: postgres could not: {said}")
 
     def look(self, done):
         h.wait_for(lambda: self.w.accepts(self.project), "the branch has recovered", 60)

@@ -47,7 +47,7 @@ void *__wrap_realloc(void *p, size_t n) {
 char *__wrap_strdup(const char *s) {
     return refused() ? NULL : __real_strdup(s);
 }
-int __wrap_asprintf(char **out, const char *fmt, ...) {
+__attribute__((format(printf, 2, 3))) int __wrap_asprintf(char **out, const char *fmt, ...) {
     va_list ap;
     if (refused()) return -1;
     va_start(ap, fmt);
