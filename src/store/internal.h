@@ -198,6 +198,7 @@ typedef struct bough_moment {
     char control[8192];
     size_t control_bytes;
     bool clean;             /* shut down: nothing to replay */
+    bool is_at_checkpoint;  /* the control's checkpoint is the last record: wal_end is behind it */
     uint64_t redo, wal_end; /* wal_end 0: not known */
     uint32_t tli;
     uint64_t segment_bytes;

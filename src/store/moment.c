@@ -95,8 +95,8 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
      * shutdown checkpoint */
     bool untouched = live && atomic_load(&live->wal_end) == 0 && field64(m->control, 32) == m->redo;
     /* a shutdown checkpoint is the last record there is, and shorter than a page */
-    if (!m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched))
-        m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
+    m->is_at_checkpoint = !m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched);
+    if (m->is_at_checkpoint) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
     return segment_bytes(&m->segment_bytes, pgdata, err);
 }
 
@@ -109,7 +109,7 @@ int bough_moment_load(bough_moment *m, const char *control_path, const char *pgd
 
 uint64_t bough_moment_lsn(const bough_moment *m) {
     uint64_t checkpoint = field64(m->control, 32);
-    return m->wal_end && !m->clean ? m->wal_end : checkpoint;
+    return m->wal_end && !m->clean && !m->is_at_checkpoint ? m->wal_end : checkpoint;
 }
 
 /* The CRC of pg_control follows its last field, whose place depends on the version: it is where the

@@ -335,6 +335,21 @@ def test_an_lsn_right_behind_a_fork_is_the_branchs_own(project):
     assert project.rows("then", "SELECT n FROM m") == [(10,)]
 
 
+@pytest.mark.parametrize("is_awake", [False, True])
+def test_the_first_wal_of_a_branch_is_its_own_where_its_parent_has_written_none_since_its_start(project, is_awake):
+    project.sql("main", "CREATE TABLE m (n int)")
+    project.suspend("main")
+    if is_awake:
+        project.start("main")
+    project.branch("b")
+    project.sql("b", "INSERT INTO m VALUES (1)")
+    lsn = project.one("b", "SELECT pg_current_wal_flush_lsn()::text")
+    project.sql("b", "INSERT INTO m VALUES (2)")
+    assert int(points(project, "b")[0], 16) <= int(lsn.split("/")[1], 16), "its history begins behind that"
+    project.bough("branch", "create", "then", "--parent", "b", "--at", lsn)
+    assert project.rows("then", "SELECT n FROM m") == [(1,)]
+
+
 def test_a_moment_behind_damaged_wal_is_refused(project):
     """Recovery ends where a record is damaged, and would show an earlier moment; PostgreSQL's own refuses that, too."""
     with project.connect() as c:
