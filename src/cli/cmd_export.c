@@ -72,20 +72,20 @@ static int empty_out(const char *directory, bough_error *err) {
 }
 
 /* Remove what was written. A cancelled server may write a moment longer: look until it stays quiet.
+ * It also removes files itself, so only what is there at the end tells whether something is left.
  */
 static int undo(const char *directory, bool is_made) {
     double until = bough_now_ms() + REMOVE_MS, quiet_since = bough_now_ms();
-    int rc = BOUGH_OK;
     while (bough_now_ms() < until && bough_now_ms() - quiet_since < QUIET_MS) {
         if (count_entries(directory) > 0) {
-            rc = empty_out(directory, NULL);
+            bough_ignore(empty_out(directory, NULL));
             quiet_since = bough_now_ms();
         }
         struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
         (void)nanosleep(&pause, NULL);
     }
-    if (is_made && rmdir(directory) != 0 && errno != ENOENT) rc = BOUGH_E_SYS;
-    return rc;
+    if (!is_made) return count_entries(directory) > 0 ? BOUGH_E_SYS : BOUGH_OK;
+    return rmdir(directory) != 0 && errno != ENOENT ? BOUGH_E_SYS : BOUGH_OK;
 }
 
 /* Absolute, without the need that the last part exists. Free *out. */
