@@ -109,7 +109,7 @@ int bough_moment_load(bough_moment *m, const char *control_path, const char *pgd
 
 uint64_t bough_moment_lsn(const bough_moment *m) {
     uint64_t checkpoint = field64(m->control, 32);
-    return m->wal_end && !m->clean && !m->is_at_checkpoint ? m->wal_end : checkpoint;
+    return m->wal_end && !m->is_at_checkpoint ? m->wal_end : checkpoint;
 }
 
 /* The CRC of pg_control follows its last field, whose place depends on the version: it is where the

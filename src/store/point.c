@@ -120,8 +120,7 @@ int bough_point_write_first(const bough_store *store, const char *dir, const bou
     bough_wal_source source = {
         .tli = m->tli, .segment_bytes = m->segment_bytes, .open = open_first, .context = &f};
     uint64_t lsn = bough_moment_lsn(m);
-    bool is_known = m->clean || m->is_at_checkpoint;
-    int rc = is_known ? BOUGH_OK : bough_wal_last_end(&lsn, &source, lsn, err);
+    int rc = m->is_at_checkpoint ? BOUGH_OK : bough_wal_last_end(&lsn, &source, lsn, err);
     return rc ? rc : write_point(store, dir, m, lsn, pgdata, err);
 }
 
