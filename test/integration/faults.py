@@ -27,7 +27,7 @@ class Faults:
     """The page, its library, and what it did."""
 
     def __init__(self, directory):
-        if os.environ.get("BOUGH_TEST_PRELOAD"):
+        if h.IS_SANITIZED:
             pytest.skip("a sanitizer's library must come first (dev/sanitized)")
         self.file = os.path.join(directory, "faults")
         self.library = os.path.join(directory, "libbough_fault.so")

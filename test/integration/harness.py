@@ -26,6 +26,9 @@ LONG = os.environ.get("BOUGH_LONG") == "1"
 IS_ROOT = os.geteuid() == 0
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("BOUGH_TEST_BUILD", os.path.join(ROOT, "build-check"))
+# dev/sanitized: BUILD's programs have a sanitizer; this is for processes that have none, as postgres
+PLAIN_BUILD = os.environ.get("BOUGH_TEST_PLAIN_BUILD", BUILD)
+IS_SANITIZED = PLAIN_BUILD != BUILD
 BOUGH = os.path.join(BUILD, "src/cli/bough")
 ADMIN = "bough_admin"
 OS_USER = pwd.getpwnam("postgres") if IS_ROOT else pwd.getpwuid(os.geteuid())

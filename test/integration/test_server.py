@@ -294,7 +294,7 @@ def test_a_directory_without_postgresql_in_the_path_changes_nothing(make_server,
 # ---- users ----
 
 @as_root
-@pytest.mark.skipif("BOUGH_TEST_PRELOAD" in os.environ, reason="its copy of the library has a sanitizer")
+@pytest.mark.skipif(h.IS_SANITIZED, reason="its copy of the library has a sanitizer")
 def test_an_ordinary_user_can_do_everything(directory, pg18):
     user = pwd.getpwnam("nobody")
     home, programs = f"{directory}/home", f"{directory}/programs"
