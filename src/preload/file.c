@@ -16,6 +16,9 @@
 
 enum { OWNER_HEAD = -1, OWNER_ZERO = -2 };
 
+/* Beside -1: another process has given the head this file meanwhile, so look again. */
+enum { LOOK_AGAIN = -2 };
+
 bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path) {
     bough_file *f = fd < BOUGH_MAX_FDS ? calloc(1, sizeof *f) : NULL;
     if (!f) {
@@ -42,11 +45,35 @@ static void close_levels(bough_file *f) {
         }
 }
 
-void bough_file_free(bough_file *f) {
+/* Levels are read without the gate, so what they point at stays as long as they do. */
+static void hold_levels(const bough_file *f) {
+    for (unsigned i = 0; i < f->n_levels; i++) {
+        f->levels[i].layer->uses++;
+        if (f->levels[i].entry) bough_entry_hold(f->levels[i].entry);
+    }
+}
+
+static void drop_levels(bough_file *f) {
     close_levels(f);
+    for (unsigned i = 0; i < f->n_levels; i++) {
+        f->levels[i].layer->uses--;
+        if (f->levels[i].entry) bough_entry_put(bough.shm, f->levels[i].entry);
+    }
+    free(f->levels);
+    f->levels = NULL;
+    f->n_levels = 0;
+}
+
+void bough_file_forked(const bough_file *f) {
+    if (f->entry) bough_entry_hold(f->entry);
+    for (unsigned i = 0; i < f->n_levels; i++)
+        if (f->levels[i].entry) bough_entry_hold(f->levels[i].entry);
+}
+
+void bough_file_free(bough_file *f) {
+    drop_levels(f);
     if (f->entry) bough_entry_put(bough.shm, f->entry);
     bough.files[f->fd] = NULL;
-    free(f->levels);
     free(f);
 }
 
@@ -56,6 +83,10 @@ static void shed_levels(const bough_file *keep) {
         bough_file *f = bough.files[fd];
         if (f && f != keep) close_levels(f);
     }
+}
+
+void bough_levels_shed(void) {
+    shed_levels(NULL);
 }
 
 static int level_fd(bough_file *f, unsigned i) {
@@ -97,17 +128,17 @@ static int resolve(bough_file *f) {
         memcpy(levels, scratch, n * sizeof *levels);
     }
     bough_entry *entry =
-        bough_entry_get(bough.shm, f->path, strlen(f->path), n ? scratch[0].size : 0, false);
+        bough_entry_get(bough.shm, f->path, strlen(f->path), n ? scratch[0].size : 0);
     if (!entry) {
         free(levels);
         return -1;
     }
-    close_levels(f);
-    free(f->levels);
+    drop_levels(f);
     if (f->entry) bough_entry_put(bough.shm, f->entry);
     f->levels = levels;
     f->n_levels = n;
     f->entry = entry;
+    hold_levels(f);
     f->fd_is_head = false;
     f->epoch = bough.view.epoch;
     return 0;
@@ -243,13 +274,9 @@ static int ensure_head(bough_file *f) {
 
 /* Enter a file that was just made. Inside the gate. */
 static int enter_made(const char *key) {
-    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0, true);
-    if (!e) return -1;
-    atomic_store(&e->limit, 0);
-    atomic_store(&e->flags, BOUGH_FLAG_NEW_NAME);
-    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
-    bough_entry_put(bough.shm, e);
-    return 0;
+    bough_entry *e = bough_entry_make(bough.shm, key, strlen(key), 0, BOUGH_FLAG_NEW_NAME, -1);
+    if (e) bough_entry_put(bough.shm, e);
+    return e ? 0 : -1;
 }
 
 int bough_open_pages(const char *key, int flags, mode_t mode) {
@@ -257,14 +284,18 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
     if (bough_enter() != 0) return -1;
     bough_find(&found, key);
     int fd = -1;
-    bool made = false;
+    bool made = false, is_locked = !found.exists && (flags & O_CREAT);
+    if (is_locked) { /* of processes that make it at once, one does */
+        bough_name_lock(key);
+        bough_find(&found, key);
+    }
     if (!found.exists) {
         if (!(flags & O_CREAT)) {
             errno = ENOENT;
             goto out;
         }
         bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
-        bough_entry *path = bough_entry_get(bough.shm, key, strlen(key), 0, false);
+        bough_entry *path = bough_entry_get(bough.shm, key, strlen(key), 0);
         if (!path) goto out;
         bough_changing(path, NULL);
         fd = make_head(key, 0, hidden, mode);
@@ -301,6 +332,7 @@ int bough_open_pages(const char *key, int flags, mode_t mode) {
     }
     f->fd_is_head = made || found.state == BOUGH_ENTRY_HEAD;
 out:
+    if (is_locked) bough_name_unlock(key);
     bough_leave();
     if (fd >= 0 && (flags & O_TRUNC) && !made && bough_pages_truncate(bough.files[fd], 0) != 0) {
         int saved = errno;
@@ -332,7 +364,7 @@ static int owner_of(const bough_file *f, uint64_t block) {
     return OWNER_ZERO;
 }
 
-/* Read a run that one level owns. Past that level's end there are zeros. */
+/* Read a run that one level owns. Past that level's end there are zeros. 0, -1, or LOOK_AGAIN. */
 static int read_run(bough_file *f, int owner, char *buf, size_t bytes, off_t at) {
     if (owner == OWNER_ZERO) {
         memset(buf, 0, bytes);
@@ -340,8 +372,8 @@ static int read_run(bough_file *f, int owner, char *buf, size_t bytes, off_t at)
     }
     int fd = owner == OWNER_HEAD ? f->fd : level_fd(f, (unsigned)owner);
     if (owner == OWNER_HEAD && !f->fd_is_head) {
-        errno = EIO; /* unlinked, and another process had written it */
-        return -1;
+        errno = EIO; /* where it is unlinked, and another process had written it */
+        return atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD ? LOOK_AGAIN : -1;
     }
     if (fd < 0) {
         /* unlinked, and its layer has been merged since: nobody has a name for it any more */
@@ -371,12 +403,13 @@ static size_t run_length(const bough_file *f, int owner, off_t at, size_t bytes)
     return run < bytes ? run : bytes;
 }
 
-/* Fill `bytes` that all lie before the end of the file. */
+/* Fill `bytes` that all lie before the end of the file. 0, -1, or LOOK_AGAIN. */
 static int read_span(bough_file *f, char *buf, size_t bytes, off_t at) {
     while (bytes) {
         int owner = owner_of(f, (uint64_t)at >> BOUGH_BLOCK_SHIFT);
         size_t run = run_length(f, owner, at, bytes);
-        if (read_run(f, owner, buf, run, at) != 0) return -1;
+        int rc = read_run(f, owner, buf, run, at);
+        if (rc != 0) return rc;
         buf += run;
         at += (off_t)run;
         bytes -= run;
@@ -390,7 +423,7 @@ static size_t iov_bytes(const struct iovec *iov, int n) {
     return total;
 }
 
-/* One attempt at the present epoch. */
+/* One attempt at the present epoch. Bytes, -1, or LOOK_AGAIN. */
 static ssize_t read_once(bough_file *f, const struct iovec *iov, int n, off_t at) {
     if (!f->fd_is_head && atomic_load(&f->entry->state) == BOUGH_ENTRY_HEAD && refresh(f) != 0)
         return -1;
@@ -414,7 +447,8 @@ static ssize_t read_once(bough_file *f, const struct iovec *iov, int n, off_t at
     size_t left = bytes;
     for (int i = 0; i < n && left; i++) {
         size_t part = iov[i].iov_len < left ? iov[i].iov_len : left;
-        if (read_span(f, iov[i].iov_base, part, at) != 0) return -1;
+        int rc = read_span(f, iov[i].iov_base, part, at);
+        if (rc != 0) return rc;
         at += (off_t)part;
         left -= part;
     }
@@ -429,7 +463,7 @@ ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at
     for (;;) {
         if (f->epoch != atomic_load(&bough.shm->epoch) && refresh(f) != 0) return -1;
         ssize_t got = read_once(f, iov, n, at);
-        if (f->epoch == atomic_load(&bough.shm->epoch)) return got;
+        if (got != LOOK_AGAIN && f->epoch == atomic_load(&bough.shm->epoch)) return got;
     }
 }
 
@@ -542,8 +576,9 @@ static int truncate_locked(bough_file *f, uint64_t to) {
         errno = saved;
         return -1;
     }
-    atomic_store(&e->size, to);
+    /* the size last: who dies in between leaves a file that is shorter than its entry says */
     if (shrink) bough_entry_clear_from(bough.shm, e, (to + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
+    atomic_store(&e->size, to);
     atomic_fetch_add(&bough.shm->changes, 1);
     return 0;
 }
@@ -606,6 +641,8 @@ int bough_pages_materialise(bough_file *f) {
  * fsync reaches the head's file and, below it, layers sealed from this branch that are not known to
  * be durable: what postgres asks to be safe may have been written before the seal.
  */
+enum { DISK_REFUSED = -2 }; /* beside -1, which may be due to a stack that has changed meanwhile */
+
 static int sync_once(bough_file *f, bool data_only) {
     if (atomic_load(&bough.shm->defers_sync)) return 0;
     if ((f->epoch != atomic_load(&bough.shm->epoch) ||
@@ -614,7 +651,7 @@ static int sync_once(bough_file *f, bool data_only) {
         return -1;
     bough_entry *e = f->entry;
     if (f->fd_is_head) {
-        if ((data_only ? sys_fdatasync(f->fd) : sys_fsync(f->fd)) != 0) return -1;
+        if ((data_only ? sys_fdatasync(f->fd) : sys_fsync(f->fd)) != 0) return DISK_REFUSED;
         /* an unlinked file has no name to keep, and perhaps no directory */
         if ((atomic_load(&e->flags) & BOUGH_FLAG_NEW_NAME) &&
             atomic_load(&e->state) == BOUGH_ENTRY_HEAD) {
@@ -622,12 +659,14 @@ static int sync_once(bough_file *f, bool data_only) {
             bough_head_path(path, sizeof path, f->path);
             *strrchr(path, '/') = '\0';
             int fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-            int rc = fd < 0 ? -1 : sys_fsync(fd);
+            int rc = fd < 0 ? -1 : sys_fsync(fd) != 0 ? DISK_REFUSED : 0;
+            int saved = errno;
             if (fd >= 0) sys_close(fd);
+            errno = saved;
             if (rc == 0) atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_NEW_NAME);
             /* the directory may have been renamed by a seal: then boughd makes the layer durable */
-            else if (f->epoch == atomic_load(&bough.shm->epoch))
-                return -1;
+            else if (rc == DISK_REFUSED || f->epoch == atomic_load(&bough.shm->epoch))
+                return rc;
         }
     }
     /* without a name there is nothing that has to be found again */
@@ -638,21 +677,24 @@ static int sync_once(bough_file *f, bool data_only) {
         uint32_t refused = BOUGH_SYNC_REFUSED;
         if (atomic_compare_exchange_strong(needs, &refused, BOUGH_SYNC_DONE)) {
             errno = EIO;
-            return -1;
+            return DISK_REFUSED;
         }
         if (atomic_load(needs) == BOUGH_SYNC_DONE) continue;
         int fd = level_fd(f, i);
-        if (fd < 0 || sys_fsync(fd) != 0) return -1;
+        if (fd < 0) return -1;
+        if (sys_fsync(fd) != 0) return DISK_REFUSED;
     }
     return 0;
 }
 
 /* Not gated, since it can take long: where the stack changed meanwhile, what was looked up may have
- * been of another level, and all is done again. */
+ * been of another level, and all is done again. What the disk refused is told in any case: the
+ * kernel tells it once, and a second attempt would succeed without the pages. */
 int bough_pages_sync(bough_file *f, bool data_only) {
     for (;;) {
         uint32_t epoch = atomic_load(&bough.shm->epoch);
         int rc = sync_once(f, data_only);
+        if (rc == DISK_REFUSED) return -1;
         if (atomic_load(&bough.shm->epoch) == epoch) return rc;
     }
 }

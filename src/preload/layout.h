@@ -43,7 +43,7 @@
 /* ---- shared memory of a compute ---------------------------------------------------------------
  */
 
-#define BOUGH_SHM_MAGIC UINT64_C(0x35304d4853474f42) /* "BOGSHM05", little-endian */
+#define BOUGH_SHM_MAGIC UINT64_C(0x36304d4853474f42) /* "BOGSHM06", little-endian */
 #define BOUGH_SHM_BYTES                                                                            \
     (UINT64_C(4) << 30) /* address space reserved; memory is used as it is touched */
 #ifndef BOUGH_SLOTS     /* a test has fewer */
@@ -51,6 +51,7 @@
 #define BOUGH_BUCKETS 65536U
 #endif
 #define BOUGH_MAX_DEPTH 1024U
+#define BOUGH_NAME_LOCKS 256U
 #define BOUGH_NO_GEN UINT32_MAX
 
 #define BOUGH_CHUNK_BLOCKS 8192U /* blocks per presence chunk: 1 KiB of bits, 32 MiB of file */
@@ -60,7 +61,7 @@
 /* A process that may write. `busy` spans a write-class call; the rest tells what it was doing if it
  * dies. */
 typedef struct bough_slot {
-    _Alignas(64) _Atomic int32_t pid;
+    _Alignas(64) _Atomic int32_t pid; /* negative: of the process that mends what the owner left */
     _Atomic uint32_t busy;
     _Atomic uint64_t entry; /* offset of the path being changed, 0 for none; */
     _Atomic uint64_t other; /* and of a second one (rename) */
@@ -92,7 +93,8 @@ enum {
     BOUGH_FLAG_WHITEOUT = 2, /* GONE, and a whiteout is in the head */
     BOUGH_FLAG_OPAQUE = 4,   /* directory: levels below are hidden */
     BOUGH_FLAG_DIR = 8,
-    BOUGH_FLAG_WHOLE = 16 /* not divided into pages */
+    BOUGH_FLAG_WHOLE = 16,  /* not divided into pages */
+    BOUGH_FLAG_RETIRED = 32 /* its generation is over: freed when nobody holds it */
 };
 
 /* A path of one generation. Fixed size, so that a freed one can serve any other path. */
@@ -103,7 +105,7 @@ typedef struct bough_entry {
     _Atomic uint32_t lock;  /* pid of the holder; guards changes of state */
     _Atomic uint32_t state; /* bough_entry_state */
     _Atomic uint32_t flags;
-    _Atomic uint32_t refs;  /* open descriptors */
+    _Atomic uint32_t refs;  /* open descriptors, and files that read through it as a level */
     _Atomic uint64_t size;  /* as stat() shows it; for LOWER copied from below at insertion */
     _Atomic uint64_t limit; /* the levels below are visible up to here */
     _Atomic uint32_t chunks[BOUGH_CHUNKS]; /* presence: index of a chunk, 0 for all absent */
@@ -139,8 +141,10 @@ typedef struct bough_header {
     _Atomic uint64_t replay_end;   /* recovery must come as far, to an LSN; 0: not known */
     _Atomic uint32_t wal_fills;    /* how often blocks were given ahead of the WAL, since the last
                                       quiet checkpoint */
+    _Atomic uint32_t is_ready;     /* postgres has said so, since this memory was made */
     _Atomic uint32_t stripes[1024];
-    bough_stack_item stack[BOUGH_MAX_DEPTH]; /* oldest first */
+    _Atomic uint32_t names[BOUGH_NAME_LOCKS]; /* by hash: who makes, unlinks or renames */
+    bough_stack_item stack[BOUGH_MAX_DEPTH];  /* oldest first */
     bough_slot slots[BOUGH_SLOTS];
     _Atomic uint64_t buckets[BOUGH_BUCKETS];
 } bough_header;

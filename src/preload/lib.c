@@ -48,14 +48,37 @@ void bough_changing(const bough_entry *entry, const bough_entry *other) {
     bough_slot_name(bough.shm, bough.slot, entry, other);
 }
 
+static _Atomic uint32_t *name_lock(const char *key) {
+    return &bough.shm->names[bough_path_hash(key, strlen(key)) % BOUGH_NAME_LOCKS];
+}
+
+void bough_name_lock(const char *key) {
+    bough_lock(name_lock(key));
+}
+
+void bough_name_unlock(const char *key) {
+    bough_unlock(name_lock(key));
+}
+
+void bough_names_lock(const char *a, const char *b) {
+    _Atomic uint32_t *first = name_lock(a), *second = name_lock(b);
+    bough_lock(first < second ? first : second);
+    if (first != second) bough_lock(first < second ? second : first);
+}
+
+void bough_names_unlock(const char *a, const char *b) {
+    _Atomic uint32_t *first = name_lock(a), *second = name_lock(b);
+    bough_unlock(first);
+    if (first != second) bough_unlock(second);
+}
+
 /* A forked process has its parent's descriptors, so it holds references of its own, and no slot
  * yet. */
 static void forked(void) {
     bough_table_forked();
     bough.slot = NULL;
     for (int fd = 0; fd < bough.files_end; fd++)
-        if (bough.files[fd] && bough.files[fd]->entry)
-            atomic_fetch_add(&bough.files[fd]->entry->refs, 1);
+        if (bough.files[fd]) bough_file_forked(bough.files[fd]);
 }
 
 static void refuse(const char *why) {
@@ -110,6 +133,7 @@ int bough_begin(bough_header *shm) {
     bough.at_pgdata = getcwd(cwd, sizeof cwd) && strcmp(cwd, shm->pgdata) == 0;
     bough.view.shm = shm;
     bough.view.epoch = 1;
+    bough.view.shed = bough_levels_shed;
     bough.level_fds_max = 256;
     /* postgres uses at most max_files_per_process (1,000 by default) and some */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
@@ -121,8 +145,11 @@ int bough_begin(bough_header *shm) {
     return 0;
 }
 
-/* Runs at exit(). */
+/* Runs at exit(). The kernel closes what is open, and nobody but us takes back its references. */
 __attribute__((destructor)) void bough_end(void) {
+    for (int fd = 0; fd < bough.files_end; fd++)
+        if (bough.files[fd]) bough_file_free(bough.files[fd]);
+    bough.files_end = 0;
     if (bough.slot && atomic_load(&bough.slot->pid) == bough_table_pid()) {
         bough_gate_leave(bough.slot);
         atomic_store(&bough.slot->pid, 0);

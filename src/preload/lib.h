@@ -88,12 +88,25 @@ int bough_enter(void);
 void bough_leave(void);
 /* Within it: which paths are about to change (bough_slot_name()). */
 void bough_changing(const bough_entry *entry, const bough_entry *other);
+/*
+ * Within it: nobody else makes, unlinks or renames what has this name. Between looking at a name
+ * and changing it, since the gate holds back seals and not other processes. Taken before any lock
+ * of an entry, at most once; both of a rename by bough_names_lock(), in an order that all have.
+ */
+void bough_name_lock(const char *key);
+void bough_name_unlock(const char *key);
+void bough_names_lock(const char *a, const char *b);
+void bough_names_unlock(const char *a, const char *b);
 
 /* ---- file.c: pages of an open file ---- */
 /* What is known of an open descriptor. NULL with errno, and then it is closed: a file that is not
  * known would be written past the gate, and on into a layer. */
 bough_file *bough_file_new(bough_file_kind kind, int fd, int flags, const char *path);
 void bough_file_free(bough_file *f);
+/* In a child that has this file from its parent: what it refers to has one more who does. */
+void bough_file_forked(const bough_file *f);
+/* Close the descriptors of all levels; they are opened again when they are read. */
+void bough_levels_shed(void);
 int bough_open_pages(const char *key, int flags, mode_t mode);
 ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at);
 ssize_t bough_pages_write(bough_file *f, const struct iovec *iov, int n, off_t at);

@@ -73,7 +73,7 @@ static bough_entry *entry_of(const char *key) {
     bough_found found;
     bough_find(&found, key);
     return bough_entry_get(bough.shm, key, strlen(key),
-                           found.below == BOUGH_BELOW_FILE ? found.top.size : 0, false);
+                           found.below == BOUGH_BELOW_FILE ? found.top.size : 0);
 }
 
 /* Name the paths that are about to change, should this process die within the call. Inside the
@@ -99,14 +99,12 @@ static void leave(void) {
     bough_leave();
 }
 
-/* Give a path a new entry in state HEAD. Inside the gate. */
-static int enter_head(const char *key, uint32_t flags, uint64_t size) {
-    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), size, true);
+/* A path has a file or directory of the head now; `fd` as bough_entry_make() has it. Inside the
+ * gate. */
+static int enter_head(const char *key, uint32_t flags, uint64_t size, int fd) {
+    bough_entry *e =
+        bough_entry_make(bough.shm, key, strlen(key), size, flags | BOUGH_FLAG_NEW_NAME, fd);
     if (!e) return -1;
-    atomic_store(&e->limit, 0);
-    atomic_store(&e->size, size);
-    atomic_store(&e->flags, flags | BOUGH_FLAG_NEW_NAME);
-    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
     bough_entry_put(bough.shm, e);
     atomic_fetch_add(&bough.shm->changes, 1);
     return 0;
@@ -144,7 +142,7 @@ static int copy_up(const char *key, const char *from, mode_t mode) {
     if (out >= 0) sys_close(out);
     if (rc != 0) sys_unlink(temp);
     errno = saved;
-    return rc == 0 ? enter_head(key, BOUGH_FLAG_WHOLE, size) : -1;
+    return rc == 0 ? enter_head(key, BOUGH_FLAG_WHOLE, size, -1) : -1;
 }
 
 int bough_open_whole(const char *key, int flags, mode_t mode) {
@@ -157,6 +155,7 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
     }
     if (bough_enter() != 0) return -1;
     bough_found found;
+    if (writes) bough_name_lock(key);
     bough_find(&found, key);
     if (!found.exists && !(flags & O_CREAT)) {
         errno = ENOENT;
@@ -183,6 +182,7 @@ int bough_open_whole(const char *key, int flags, mode_t mode) {
                 fd = -1;
         }
     }
+    if (writes) bough_name_unlock(key);
     leave();
     return fd;
 }
@@ -237,7 +237,7 @@ static int whiteout(const char *key, bool exchange) {
 
 /* Say that a path is unlinked. Inside the gate. */
 static int enter_gone(const char *key, bool hides) {
-    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0, false);
+    bough_entry *e = bough_entry_get(bough.shm, key, strlen(key), 0);
     if (!e) return -1;
     if (hides) atomic_fetch_or(&e->flags, BOUGH_FLAG_WHITEOUT);
     atomic_store(&e->state, BOUGH_ENTRY_GONE);
@@ -263,7 +263,9 @@ static int unlink_locked(const char *key) {
 
 int bough_do_unlink(const char *key) {
     if (bough_enter() != 0) return -1;
+    bough_name_lock(key);
     int rc = unlink_locked(key);
+    bough_name_unlock(key);
     leave();
     return rc;
 }
@@ -285,23 +287,20 @@ static int detach(const char *key) {
 /* Tell the memory what a file that was renamed to `to` has: `fd` is it where it has pages, else -1.
  * Inside the gate. */
 static int enter_renamed(const char *to, int fd, uint64_t size) {
-    if (enter_head(to, fd >= 0 ? 0 : BOUGH_FLAG_WHOLE, size) != 0) return -1;
-    size_t length = strlen(to);
-    bough_entry *e = bough_entry_find(bough.shm, atomic_load(&bough.shm->gen), to, length,
-                                      bough_path_hash(to, length));
-    return fd < 0 ? 0 : e ? bough_entry_scan(bough.shm, e, fd) : -1;
+    if (fd < 0) return enter_head(to, BOUGH_FLAG_WHOLE, size, -1);
+    int64_t real = sys_size(fd); /* of a whole file the entry may not have it */
+    return real < 0 ? -1 : enter_head(to, 0, (uint64_t)real, fd);
 }
 
 /* `f` is the source where it is divided into pages. */
 static int rename_locked(bough_file *f, const char *from, const char *to, bool to_pages) {
     char from_path[2048], to_path[2048], temp[2048];
-    bough_found source, target;
+    bough_found source;
     if ((f ? bough_pages_materialise(f) : detach(from)) != 0) return -1;
     bough_head_path(from_path, sizeof from_path, from);
     bough_head_path(to_path, sizeof to_path, to);
     if (bough_make_parent(to) != 0) return -1;
     bough_find(&source, from);
-    bough_find(&target, to);
     /* a whole file has no limit yet; under its new name nothing below may show through it */
     if (!f && to_pages && setxattr(from_path, BOUGH_XATTR_LIMIT, "0", 1, 0) != 0) return -1;
     bool hides = source.below == BOUGH_BELOW_FILE;
@@ -316,7 +315,6 @@ static int rename_locked(bough_file *f, const char *from, const char *to, bool t
         errno = saved;
     }
     if (rc == 0) {
-        if (target.entry) (void)enter_gone(to, false); /* who has it open keeps what it was */
         rc = enter_renamed(to, fd, source.entry ? atomic_load(&source.entry->size) : 0);
         if (hides && put_whiteout(temp, from, false) != 0) {
             int saved = errno;
@@ -349,7 +347,9 @@ int bough_do_rename(const char *from, const char *to) {
     }
     int rc = bough_enter();
     if (rc == 0) {
+        bough_names_lock(from, to);
         rc = rename_locked(f, from, to, to_pages);
+        bough_names_unlock(from, to);
         leave();
     }
     if (f) {
@@ -365,6 +365,7 @@ int bough_do_mkdir(const char *key, mode_t mode) {
     char path[2048], temp[2048];
     if (bough_enter() != 0) return -1;
     bough_found found;
+    bough_name_lock(key);
     bough_find(&found, key);
     bool hidden = found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_WHITEOUT);
     int rc = -1;
@@ -386,7 +387,8 @@ int bough_do_mkdir(const char *key, mode_t mode) {
             sys_rmdir(temp);
         errno = saved;
     }
-    if (rc == 0) rc = enter_head(key, BOUGH_FLAG_DIR | (hidden ? BOUGH_FLAG_OPAQUE : 0U), 0);
+    if (rc == 0) rc = enter_head(key, BOUGH_FLAG_DIR | (hidden ? BOUGH_FLAG_OPAQUE : 0U), 0, -1);
+    bough_name_unlock(key);
     leave();
     return rc;
 }
@@ -408,6 +410,7 @@ int bough_do_rmdir(const char *key) {
     if (bough_temp_path(temp, sizeof temp, key) != 0 || bough_enter() != 0) return -1;
     bough_head_path(path, sizeof path, key);
     bough_found found;
+    bough_name_lock(key);
     bough_find(&found, key);
     bool hides = found.below == BOUGH_BELOW_DIR &&
                  !(found.entry && (atomic_load(&found.entry->flags) & BOUGH_FLAG_OPAQUE));
@@ -423,6 +426,7 @@ int bough_do_rmdir(const char *key) {
     }
     if (real) bough_entries_unmark(bough.shm, atomic_load(&bough.shm->gen), key);
     if (rc == 0) rc = enter_gone(key, hides);
+    bough_name_unlock(key);
     leave();
     return rc;
 }

@@ -28,7 +28,12 @@ static bough_layer *layer_get(bough_view *view, const bough_stack_item *item) {
     if (gen == BOUGH_NO_GEN) {
         char path[2048];
         (void)snprintf(path, sizeof path, "%s/%s/index", view->shm->layers, l->dir);
-        if (bough_index_map(&l->index, path, false) != 0) {
+        int rc = bough_index_map(&l->index, path, false);
+        if (rc != 0 && (errno == EMFILE || errno == ENFILE) && view->shed) {
+            view->shed();
+            rc = bough_index_map(&l->index, path, false);
+        }
+        if (rc != 0) {
             free(l);
             return NULL;
         }
@@ -36,6 +41,32 @@ static bough_layer *layer_get(bough_view *view, const bough_stack_item *item) {
     l->next = view->known;
     view->known = l;
     return l;
+}
+
+static void layer_free(bough_layer *layer) {
+    bough_index_unmap(&layer->index);
+    free(layer);
+}
+
+/* Layers come and go for as long as a branch runs, and so must what is known of them. */
+static void forget_layers(bough_view *view) {
+    for (bough_layer **at = &view->known; *at;) {
+        bough_layer *l = *at;
+        if (l->epoch == view->epoch || l->uses) {
+            at = &l->next;
+            continue;
+        }
+        *at = l->next;
+        layer_free(l);
+    }
+}
+
+void bough_view_clear(bough_view *view) {
+    while (view->known) {
+        bough_layer *next = view->known->next;
+        layer_free(view->known);
+        view->known = next;
+    }
 }
 
 int bough_view_refresh(bough_view *view) {
@@ -46,12 +77,14 @@ int bough_view_refresh(bough_view *view) {
         for (; i < depth; i++) {
             view->layers[i] = layer_get(view, &view->shm->stack[depth - 1 - i]);
             if (!view->layers[i]) break;
+            view->layers[i]->epoch = epoch;
         }
         /* what is being changed may read as nonsense: look again */
         if (i < depth && atomic_load(&view->shm->epoch) == epoch) return -1;
         view->depth = i;
         if (atomic_load(&view->shm->epoch) == epoch) {
             view->epoch = epoch;
+            forget_layers(view);
             return 0;
         }
     }
@@ -84,7 +117,7 @@ static here at_layer(bough_view *view, bough_layer *layer, const char *path, siz
         level->full = r->full;
         return HERE_FILE;
     }
-    const bough_entry *e = bough_entry_find(view->shm, layer->gen, path, length, hash);
+    bough_entry *e = bough_entry_find(view->shm, layer->gen, path, length, hash);
     if (!e) return HERE_NOTHING;
     uint32_t state = atomic_load(&e->state), flags = atomic_load(&e->flags);
     if (state == BOUGH_ENTRY_LOWER) return HERE_NOTHING;

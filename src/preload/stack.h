@@ -8,10 +8,12 @@
 #include "preload/index.h"
 #include "preload/layout.h"
 
-/* A layer as this process sees it. Never freed while the view lives: levels point at it. */
+/* A layer as this process sees it. Freed when it has left the stack and no level points at it. */
 typedef struct bough_layer {
     char dir[100];
-    uint32_t gen; /* BOUGH_NO_GEN: `index` is mapped */
+    uint32_t gen;   /* BOUGH_NO_GEN: `index` is mapped */
+    uint32_t epoch; /* the last in which the stack had it */
+    uint32_t uses;  /* levels of open files */
     bough_index index;
     const bough_stack_item *item;
     struct bough_layer *next;
@@ -23,13 +25,15 @@ typedef struct bough_view {
     unsigned depth;
     bough_layer *layers[BOUGH_MAX_DEPTH]; /* newest first */
     bough_layer *known;
+    void (*shed)(
+        void); /* close descriptors that can be opened again, for want of one; may be NULL */
 } bough_view;
 
 /* One level of one file. */
 typedef struct bough_level {
     bough_layer *layer;
     const bough_record *record; /* one of the two is set */
-    const bough_entry *entry;
+    bough_entry *entry;
     uint64_t size;
     uint64_t limit;
     int fd; /* -1: not opened */
@@ -44,6 +48,8 @@ typedef enum bough_below_kind {
 
 /* Follow the epoch: read the stack from shared memory. 0, or -1 with errno. */
 int bough_view_refresh(bough_view *view);
+/* Free all that is known of layers. No level may point at one any more. */
+void bough_view_clear(bough_view *view);
 
 /*
  * What the levels below the head show for a path.

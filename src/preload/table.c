@@ -94,6 +94,28 @@ static bool dead(int32_t pid) {
     return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
+/* From /proc: the state letter of a process and its parent. False where it is not there, or not to
+ * be seen. */
+static bool read_stat(int32_t pid, char *state, int *ppid) {
+    char path[64], text[512];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return false;
+    ssize_t n = sys_read(fd, text, sizeof text - 1);
+    sys_close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    const char *p = strrchr(text, ')');
+    return p && sscanf(p + 1, " %c %d", state, ppid) == 2;
+}
+
+/* Dead, and its parent has not asked yet: it may be the parent who waits for its lock. */
+static bool is_zombie(int32_t pid) {
+    char state;
+    int ppid;
+    return read_stat(pid, &state, &ppid) && state == 'Z';
+}
+
 void bough_lock(_Atomic uint32_t *word) {
     int saved = errno;
     uint32_t me = (uint32_t)bough_table_pid();
@@ -105,7 +127,9 @@ void bough_lock(_Atomic uint32_t *word) {
             continue;
         }
         futex_wait(word, free_word, 2);
-        if (dead((int32_t)free_word) && atomic_compare_exchange_strong(word, &free_word, me)) break;
+        if ((dead((int32_t)free_word) || (tries % 64 == 0 && is_zombie((int32_t)free_word))) &&
+            atomic_compare_exchange_strong(word, &free_word, me))
+            break;
     }
     errno = saved;
 }
@@ -195,46 +219,111 @@ static void drop(bough_header *shm, bough_entry *entry) {
     give(shm, &shm->free_entries, bough_offset(shm, entry));
 }
 
-bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
-                             bool fresh) {
+/* A new entry, which nobody can find yet, with a reference. NULL with errno ENOSPC. */
+static bough_entry *entry_new(bough_header *shm, const char *path, size_t length, uint64_t size,
+                              uint64_t limit) {
+    uint64_t at = take(shm, &shm->free_entries, ENTRY_BYTES);
+    if (!at) return NULL;
+    bough_entry *e = bough_at(shm, at);
+    memset(e, 0, sizeof *e);
+    e->hash = bough_path_hash(path, length);
+    e->gen = atomic_load(&shm->gen);
+    atomic_store(&e->size, size);
+    atomic_store(&e->limit, limit);
+    atomic_store(&e->refs, 1);
+    memcpy(e->path, path, length);
+    return e;
+}
+
+/* As the newest of its path. With its stripe's lock. */
+static void chain(bough_header *shm, bough_entry *entry) {
+    _Atomic uint64_t *bucket = &shm->buckets[entry->hash % BOUGH_BUCKETS];
+    atomic_store(&entry->next, atomic_load(bucket));
+    atomic_store(bucket, bough_offset(shm, entry));
+}
+
+bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size) {
     if (length >= BOUGH_LAYERED_PATH_MAX) {
         errno = ENAMETOOLONG;
         return NULL;
     }
     uint32_t hash = bough_path_hash(path, length);
-    uint32_t gen = atomic_load(&shm->gen);
     bough_lock(stripe(shm, hash));
-    bough_entry *e = chain_find(shm, gen, path, length, hash), *old = e;
-    if (!e || (fresh && atomic_load(&e->state) == BOUGH_ENTRY_GONE)) {
-        uint64_t at = take(shm, &shm->free_entries, ENTRY_BYTES);
-        e = at ? bough_at(shm, at) : NULL;
-        if (e) {
-            memset(e, 0, sizeof *e);
-            e->hash = hash;
-            e->gen = gen;
-            atomic_store(&e->size, size);
-            atomic_store(&e->limit, size);
-            memcpy(e->path, path, length);
-            _Atomic uint64_t *bucket = &shm->buckets[hash % BOUGH_BUCKETS];
-            atomic_store(&e->next, atomic_load(bucket));
-            atomic_store(bucket, at);
-            /* the old one serves descriptors of the unlinked file, and says nothing of the name */
-            if (old) atomic_fetch_and(&old->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
-            if (old && atomic_load(&old->refs) == 0) drop(shm, old);
-        }
-    }
-    if (e) atomic_fetch_add(&e->refs, 1);
+    bough_entry *e = chain_find(shm, atomic_load(&shm->gen), path, length, hash);
+    if (e)
+        atomic_fetch_add(&e->refs, 1);
+    else if ((e = entry_new(shm, path, length, size, size)) != NULL)
+        chain(shm, e);
     bough_unlock(stripe(shm, hash));
     return e;
+}
+
+bough_entry *bough_entry_make(bough_header *shm, const char *path, size_t length, uint64_t size,
+                              uint32_t flags, int fd) {
+    if (length >= BOUGH_LAYERED_PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    bough_entry *e = entry_new(shm, path, length, size, 0);
+    if (!e) return NULL;
+    atomic_store(&e->flags, flags);
+    atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+    if (fd >= 0 && bough_entry_scan(shm, e, fd) != 0) {
+        free_chunks(shm, e, 0);
+        give(shm, &shm->free_entries, bough_offset(shm, e));
+        return NULL;
+    }
+    bough_lock(stripe(shm, e->hash));
+    bough_entry *old = chain_find(shm, e->gen, path, length, e->hash);
+    chain(shm, e);
+    if (old) { /* it serves who has open what had the name, and says nothing of the name */
+        atomic_store(&old->state, BOUGH_ENTRY_GONE);
+        atomic_fetch_and(&old->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+        if (atomic_load(&old->refs) == 0) drop(shm, old);
+    }
+    bough_unlock(stripe(shm, e->hash));
+    return e;
+}
+
+void bough_entry_hold(bough_entry *entry) {
+    atomic_fetch_add(&entry->refs, 1);
 }
 
 void bough_entry_put(bough_header *shm, bough_entry *entry) {
     _Atomic uint32_t *lock = stripe(shm, entry->hash);
     bough_lock(lock);
-    if (atomic_fetch_sub(&entry->refs, 1) == 1 && atomic_load(&entry->state) == BOUGH_ENTRY_GONE &&
-        !(atomic_load(&entry->flags) & BOUGH_FLAG_WHITEOUT))
-        drop(shm, entry);
+    uint32_t flags = atomic_load(&entry->flags);
+    bool is_needed =
+        !(flags & BOUGH_FLAG_RETIRED) &&
+        (atomic_load(&entry->state) != BOUGH_ENTRY_GONE || (flags & BOUGH_FLAG_WHITEOUT));
+    if (atomic_fetch_sub(&entry->refs, 1) == 1 && !is_needed) drop(shm, entry);
     bough_unlock(lock);
+}
+
+void bough_table_sweep(bough_header *shm) {
+    uint32_t live[BOUGH_MAX_DEPTH + 1];
+    unsigned n = 0, depth = atomic_load(&shm->depth);
+    live[n++] = atomic_load(&shm->gen);
+    for (unsigned i = 0; i < depth && i < BOUGH_MAX_DEPTH; i++) {
+        uint32_t gen = atomic_load(&shm->stack[i].gen);
+        if (gen != BOUGH_NO_GEN) live[n++] = gen;
+    }
+    for (uint32_t b = 0; b < BOUGH_BUCKETS; b++) {
+        if (!atomic_load(&shm->buckets[b])) continue;
+        bough_lock(stripe(shm, b)); /* that of all hashes of this bucket */
+        for (uint64_t at = atomic_load(&shm->buckets[b]); at;) {
+            bough_entry *e = bough_at(shm, at);
+            unsigned i = 0;
+            at = atomic_load(&e->next);
+            while (i < n && live[i] != e->gen) i++;
+            if (i < n) continue;
+            if (atomic_load(&e->refs) == 0)
+                drop(shm, e);
+            else
+                atomic_fetch_or(&e->flags, BOUGH_FLAG_RETIRED);
+        }
+        bough_unlock(stripe(shm, b));
+    }
 }
 
 void bough_entry_forget(bough_header *shm, bough_entry *entry) {
@@ -351,7 +440,7 @@ int bough_entry_scan(bough_header *shm, bough_entry *entry, int fd) {
         if (bough_entry_set(shm, entry, first, end - first) != 0) return -1;
         at = hole;
     }
-    atomic_store(&entry->size, (uint64_t)size);
+    bough_entry_grow(entry, (uint64_t)size);
     return 0;
 }
 
@@ -366,7 +455,9 @@ void bough_entry_grow(bough_entry *entry, uint64_t to) {
 
 /*
  * A process died within a call: what it did to a path may not be in the entry. The disk is the
- * truth, so the entry is made what the head's directory says.
+ * truth, so the entry is made what the head's directory says. Others may write to the file
+ * meanwhile: blocks are added, and taken away only where the file is shorter than its entry says,
+ * which nobody but who truncates it makes it.
  */
 static void mend_entry(bough_header *shm, bough_entry *e) {
     char path[sizeof shm->pgdata + BOUGH_LAYERED_PATH_MAX + 2], text[32];
@@ -401,8 +492,11 @@ static void mend_entry(bough_header *shm, bough_entry *e) {
     int fd =
         flags == BOUGH_FLAG_NEW_NAME ? sys_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
     if (fd >= 0) {
-        bough_entry_clear_from(shm, e,
-                               ((uint64_t)st.st_size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
+        uint64_t had = atomic_load(&e->size); /* looked at before the disk, which grows first */
+        int64_t size = sys_size(fd);
+        if (size >= 0 && (uint64_t)size < had &&
+            atomic_compare_exchange_strong(&e->size, &had, (uint64_t)size))
+            bough_entry_clear_from(shm, e, ((uint64_t)size + BOUGH_BLOCK - 1) >> BOUGH_BLOCK_SHIFT);
         (void)bough_entry_scan(shm, e, fd);
         sys_close(fd);
     }
@@ -420,6 +514,7 @@ static void mend_named(bough_header *shm, uint64_t at) {
     mend_entry(shm, newest ? newest : e);
 }
 
+/* Of a slot that the caller has taken over. */
 static void mend(bough_header *shm, bough_slot *slot) {
     mend_named(shm, atomic_load(&slot->entry));
     mend_named(shm, atomic_load(&slot->other));
@@ -428,13 +523,30 @@ static void mend(bough_header *shm, bough_slot *slot) {
     atomic_store(&slot->pid, 0);
 }
 
+/*
+ * Mend what a dead process left, or wait for who does: until then its paths are not what the disk
+ * has. One process takes the slot over, so that it is nobody else's before all is done.
+ */
+static void mend_slot(bough_header *shm, bough_slot *slot) {
+    int32_t me = bough_table_pid();
+    struct timespec nap = {0, 1000000};
+    for (;;) {
+        int32_t pid = atomic_load(&slot->pid), who = pid < 0 ? -pid : pid;
+        if (!pid || !atomic_load(&slot->busy)) return;
+        /* who claims has no slot yet: one with its number is of a process before it */
+        if (who == me || dead(who)) {
+            if (pid != -me && !atomic_compare_exchange_strong(&slot->pid, &pid, -me)) continue;
+            mend(shm, slot);
+            return;
+        }
+        if (pid > 0) return;
+        nanosleep(&nap, NULL);
+    }
+}
+
 void bough_slots_mend(bough_header *shm) {
     uint32_t n = atomic_load(&shm->slots_used);
-    for (uint32_t i = 0; i < n; i++) {
-        bough_slot *s = &shm->slots[i];
-        int32_t pid = atomic_load(&s->pid);
-        if (pid && atomic_load(&s->busy) && dead(pid)) mend(shm, s);
-    }
+    for (uint32_t i = 0; i < n; i++) mend_slot(shm, &shm->slots[i]);
 }
 
 bough_slot *bough_slot_claim(bough_header *shm) {
@@ -444,8 +556,9 @@ bough_slot *bough_slot_claim(bough_header *shm) {
     for (int pass = 0; pass < 2; pass++) {
         for (uint32_t i = 0; i < BOUGH_SLOTS; i++) {
             bough_slot *s = &shm->slots[i];
+            if (pass == 1) mend_slot(shm, s); /* of who died since */
             int32_t owner = atomic_load(&s->pid);
-            if (owner && !(pass == 1 && dead(owner))) continue;
+            if (owner && !(pass == 1 && owner > 0 && dead(owner))) continue;
             if (!atomic_compare_exchange_strong(&s->pid, &owner, me)) continue;
             bough_slot_name(shm, s, NULL, NULL);
             uint32_t used = atomic_load(&shm->slots_used);
@@ -490,19 +603,20 @@ uint32_t bough_gate_enter(bough_header *shm, bough_slot *slot) {
  * seal. */
 static bool ours(bough_header *shm, int32_t pid) {
     int32_t postmaster = atomic_load(&shm->postmaster);
-    if (pid == postmaster) return !dead(pid);
-    char path[64], text[512];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0) return false;
-    ssize_t n = sys_read(fd, text, sizeof text - 1);
-    sys_close(fd);
-    if (n <= 0) return false;
-    text[n] = '\0';
-    const char *p = strrchr(text, ')');
     char state;
     int ppid;
-    return p && sscanf(p + 1, " %c %d", &state, &ppid) == 2 && state != 'Z' && ppid == postmaster;
+    if (pid == postmaster) return !dead(pid);
+    return read_stat(pid, &state, &ppid) && state != 'Z' && ppid == postmaster;
+}
+
+/* For who closes the gate: whether a busy slot's owner, or who was mending for it, is no more.
+ * The slot is the caller's then. */
+static bool take_over(bough_header *shm, bough_slot *slot) {
+    int32_t me = bough_table_pid(), pid = atomic_load(&slot->pid);
+    if (!pid) return false;
+    if (pid == -me) return true; /* of a process before this one */
+    return !ours(shm, pid < 0 ? -pid : pid) &&
+           atomic_compare_exchange_strong(&slot->pid, &pid, -me);
 }
 
 int bough_gate_close(bough_header *shm, int timeout_ms) {
@@ -517,7 +631,7 @@ int bough_gate_close(bough_header *shm, int timeout_ms) {
                 continue;
             }
             nanosleep(&nap, NULL);
-            if (spin % 64 == 0 && !ours(shm, atomic_load(&s->pid))) {
+            if (spin % 64 == 0 && take_over(shm, s)) {
                 mend(shm, s);
                 break;
             }

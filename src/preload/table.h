@@ -29,21 +29,40 @@ void bough_unlock(_Atomic uint32_t *word);
 /* The newest entry of a path in generation `gen`, or NULL. Takes no reference. */
 bough_entry *bough_entry_find(bough_header *shm, uint32_t gen, const char *path, size_t length,
                               uint32_t hash);
+/* The entry of a path in the head's generation, which is inserted as LOWER with the size given
+ * where there is none. Adds a reference. NULL with errno ENOSPC or ENAMETOOLONG. */
+bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size);
 /*
- * Find or insert; a new one is LOWER with the size and limit given. `fresh` skips an existing GONE
- * entry, so that descriptors of the unlinked file keep theirs. Adds a reference. NULL with errno
- * ENOSPC or ENAMETOOLONG.
+ * The path names a new file or directory of the head, and nothing below shows through it: whoever
+ * looks finds all of that or none of it. An entry that it has stays as GONE for who has it open.
+ *
+ * size   of the file
+ * flags  BOUGH_FLAG_...
+ * fd     its pages are scanned into the entry; -1: it has none, or is no file of pages
+ *
+ * Returns the entry with a reference; NULL with errno ENOSPC, ENAMETOOLONG or that of the scan.
  */
-bough_entry *bough_entry_get(bough_header *shm, const char *path, size_t length, uint64_t size,
-                             bool fresh);
+bough_entry *bough_entry_make(bough_header *shm, const char *path, size_t length, uint64_t size,
+                              uint32_t flags, int fd);
 /* The head has nothing under the path of this entry any more, not even a whiteout: descriptors keep
  * the entry, the path gets a new one at the next look. */
 void bough_entry_forget(bough_header *shm, bough_entry *entry);
 /* A directory is gone, or hides all below it: its whiteouts, which went with it, say nothing any
  * more. Those of generation `gen` below `dir` that the disk does not have lose their mark. */
 void bough_entries_unmark(bough_header *shm, uint32_t gen, const char *dir);
-/* Drop a reference; an unlinked entry that nothing needs is freed. */
+/* One more reference to an entry of a generation that lives. Inside the gate, so that it does. */
+void bough_entry_hold(bough_entry *entry);
+/* Drop a reference; an unlinked entry, or one of a generation that is over, is freed with the last.
+ */
 void bough_entry_put(bough_header *shm, bough_entry *entry);
+
+/*
+ * boughd, the only one who seals and replaces the stack: free the entries of generations that
+ * neither are the head's nor the index of a layer of the stack. With the gate open again since the
+ * last of them left the stack, so that nobody looks for them any more; who still holds one keeps
+ * it.
+ */
+void bough_table_sweep(bough_header *shm);
 
 /* Presence. Setting may need memory: 0, or -1 with ENOSPC. */
 bool bough_entry_has(const bough_header *shm, const bough_entry *entry, uint64_t block);
@@ -53,8 +72,8 @@ int bough_entry_set(bough_header *shm, bough_entry *entry, uint64_t block, uint6
 int bough_entry_reserve(bough_header *shm, bough_entry *entry, uint64_t block, uint64_t count);
 /* Forget all blocks from `block` on. */
 void bough_entry_clear_from(bough_header *shm, bough_entry *entry, uint64_t block);
-/* Set bits and size of an entry from its head file: the extents are the truth. `fd` is the head
- * file. */
+/* Add what a head file has to the bits and the size of its entry: the extents are the truth. `fd`
+ * is the head file. */
 int bough_entry_scan(bough_header *shm, bough_entry *entry, int fd);
 
 /* Raise `size` to at least `to`. */

@@ -68,6 +68,12 @@ int bough_open_real(bough_path_class class, const char *path, const char *key, i
         return f ? fd : -1;
     }
     if (bough_enter() != 0) return -1;
+    /* children and restore points have links to the states of prepared transactions: recovery
+     * writes its own anew, not theirs */
+    struct stat linked;
+    if ((flags & O_TRUNC) && strncmp(key, "pg_twophase/", 12) == 0 &&
+        sys_stat(path, &linked, AT_SYMLINK_NOFOLLOW) == 0 && linked.st_nlink > 1)
+        (void)sys_unlink(path);
     int fd = sys_open(path, flags, mode);
     bough_file *f = fd < 0 ? NULL : bough_file_new(BOUGH_FILE_GATED, fd, flags, key);
     if (f) {
@@ -355,14 +361,22 @@ static int sync_dir(const char *name) {
         if (d->d_type != DT_REG) continue;
         (void)snprintf(file, sizeof file, "%s/%s", path, d->d_name);
         int fd = sys_open(file, O_RDONLY | O_CLOEXEC, 0);
-        if (fd < 0) continue; /* gone meanwhile */
-        rc = sys_fsync(fd);
-        sys_close(fd);
+        if (fd < 0 && errno == ENOENT) continue; /* gone meanwhile */
+        rc = fd < 0 ? -1 : sys_fsync(fd);
+        int saved = errno;
+        if (fd >= 0) sys_close(fd);
+        errno = saved;
     }
+    int saved = errno;
     real_closedir(dir);
+    errno = saved;
+    if (rc != 0) return rc;
     int fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    if (rc == 0 && fd >= 0) rc = sys_fsync(fd);
-    if (fd >= 0) sys_close(fd);
+    if (fd < 0) return errno == ENOENT ? 0 : -1;
+    rc = sys_fsync(fd);
+    saved = errno;
+    sys_close(fd);
+    errno = saved;
     return rc;
 }
 

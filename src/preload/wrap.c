@@ -206,7 +206,9 @@ EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t room) {
  * have children, and that it is ready. */
 static void watch_pidfile(const void *buf, size_t n) {
     if (memmem(buf, n, "\nstarting", 9)) bough_memory_give();
-    if (bough.ready_fd < 0 || !memmem(buf, n, "\nready", 6)) return;
+    if (!memmem(buf, n, "\nready", 6)) return;
+    atomic_store(&bough.shm->is_ready, 1);
+    if (bough.ready_fd < 0) return;
     uint64_t one = 1;
     (void)!sys_write(bough.ready_fd, &one, sizeof one);
     sys_close(bough.ready_fd);

@@ -255,12 +255,7 @@ static int write_out(writer *w, const char *branch, bough_error *err) {
 out:
     free(paths);
     free(m);
-    while (w->view->known) {
-        bough_layer *next = w->view->known->next;
-        bough_index_unmap(&w->view->known->index);
-        free(w->view->known);
-        w->view->known = next;
-    }
+    bough_view_clear(w->view);
     bough_shm_close(shm);
     if (fd >= 0) close(fd);
     return rc;

@@ -105,7 +105,7 @@ static int visit_scan(void *context, const char *path, const char *key, const st
     bough_path_class class = bough_path_classify(key, text, sizeof text);
     if (class == BOUGH_PATH_MOVED) return BOUGH_OK;
     size_t length = strlen(key);
-    bough_entry *e = bough_entry_get(shm, key, length, 0, false);
+    bough_entry *e = bough_entry_get(shm, key, length, 0);
     if (!e) return bough_fail_sys(err, errno, "could not index \"%s\"", path);
     atomic_store(&e->refs, 0);
     if (S_ISLNK(st->st_mode)) {
@@ -176,12 +176,7 @@ int bough_head_scan(bough_shm **out, int *out_fd, bough_store *store, const char
             rc = bough_fail_sys(err, errno, "could not read a layer under \"%s\"", pgdata);
     }
     if (!rc) rc = walk_head(pgdata, visit_scan, view, err);
-    while (view && view->known) {
-        bough_layer *next = view->known->next;
-        bough_index_unmap(&view->known->index);
-        free(view->known);
-        view->known = next;
-    }
+    if (view) bough_view_clear(view);
     free(view);
     if (rc) {
         bough_shm_close(shm);

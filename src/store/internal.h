@@ -148,6 +148,13 @@ bool bough_merged_fits(const bough_merged *merged, const bough_store *store,
 /* Under the gate: let the memory of a compute have this stack. */
 void bough_stack_publish(bough_header *live, const bough_layers *stack);
 
+/*
+ * (under the gate) Layers that were sealed from this memory are read by their index files from here
+ * on, where those are written: what describes them here is not needed any more. With the gate open
+ * again, bough_table_sweep() frees it; else the memory of a busy branch would grow with each seal.
+ */
+void bough_stack_settle(bough_header *live, const bough_store *store);
+
 /* ---- merge.c ---- */
 /* Where a merged layer is made, in the directory of its group: a name that is no layer's. */
 #define BOUGH_MERGING ".merge"

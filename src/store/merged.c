@@ -159,6 +159,18 @@ static size_t shorten(bough_layers *stack, const bough_store *store, const bough
     return changed;
 }
 
+void bough_stack_settle(bough_header *live, const bough_store *store) {
+    char path[BOUGH_PATH_MAX];
+    unsigned depth = atomic_load(&live->depth);
+    for (unsigned i = 0; i < depth; i++) {
+        bough_stack_item *item = &live->stack[i];
+        if (atomic_load(&item->gen) != BOUGH_NO_GEN &&
+            bough_path(path, sizeof path, NULL, "%s/layers/%s/index", store->dir, item->dir) == 0 &&
+            access(path, F_OK) == 0)
+            atomic_store(&item->gen, BOUGH_NO_GEN);
+    }
+}
+
 void bough_stack_publish(bough_header *live, const bough_layers *stack) {
     size_t old_n = atomic_load(&live->depth);
     /* the memory has the oldest first; what it has keeps its place in the order */
@@ -200,8 +212,14 @@ static int replace(const bough_store *store, const char *branch, const bough_lay
     }
     if (rename(from, to) != 0) rc = bough_fail_sys(err, errno, "could not replace \"%s\"", to);
     BOUGH_POINT(rc, "merge.stack-replaced");
-    if (live && !rc) bough_stack_publish(live, stack);
-    if (live) bough_gate_open(live);
+    if (live && !rc) {
+        bough_stack_publish(live, stack);
+        bough_stack_settle(live, store);
+    }
+    if (live) {
+        bough_gate_open(live);
+        bough_table_sweep(live);
+    }
     if (rc) (void)unlink(from);
     if (!rc) *strrchr(to, '/') = '\0';
     return rc ? rc : bough_fsync_path(to, err);

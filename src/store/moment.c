@@ -92,8 +92,9 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     if (live) m->wal_end = atomic_load(&live->wal_end);
     if (live && m->wal_end && atomic_load(&live->wal_tli) != m->tli) m->wal_end = 0;
     /* it started after a clean stop and has written no WAL yet: the control file still names the
-     * shutdown checkpoint */
-    bool untouched = live && atomic_load(&live->wal_end) == 0 && field64(m->control, 32) == m->redo;
+     * shutdown checkpoint. Before postgres is ready it may be about to replay WAL behind that */
+    bool untouched = live && atomic_load(&live->wal_end) == 0 && atomic_load(&live->is_ready) &&
+                     field64(m->control, 32) == m->redo;
     /* a shutdown checkpoint is the last record there is, and shorter than a page */
     m->is_at_checkpoint = !m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched);
     if (m->is_at_checkpoint) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;

@@ -114,9 +114,10 @@ int bough_seal_switch(bough_seal *seal, const bough_store *store, bough_error *e
 }
 
 /* Tell the processes of a running compute: their head is a layer now, whose index is this
- * generation. */
+ * generation. Also what a boughd that died within it began. */
 void bough_seal_publish(const bough_seal *seal, bough_header *live) {
     uint32_t depth = atomic_load(&live->depth), gen = atomic_load(&live->gen);
+    if (depth && strcmp(live->stack[depth - 1].dir, seal->layer) == 0) depth--;
     bough_stack_item *item = &live->stack[depth];
     (void)snprintf(item->dir, sizeof item->dir, "%s", seal->layer);
     atomic_store(&item->gen, gen);
@@ -203,7 +204,10 @@ static int under_gate(bough_seal *seal, bough_moment *moment, const bough_store 
     BOUGH_POINT(rc, "seal.moment-linked");
     if (live) seal->wanted = atomic_load(&live->changes) > 0;
     if (!rc && seal->wanted) rc = bough_seal_switch(seal, store, err);
-    if (!rc && seal->wanted && live) bough_seal_publish(seal, live);
+    if (!rc && seal->wanted && live) {
+        bough_stack_settle(live, store);
+        bough_seal_publish(seal, live);
+    }
     BOUGH_POINT(rc, "seal.published");
     return rc;
 }
@@ -224,6 +228,7 @@ int bough_seal_take(bough_seal *seal, bough_moment *moment, bough_fork_result *r
     rc = under_gate(seal, moment, store, live, link, context, err);
     if (live) bough_gate_open(live);
     result->gate_ms = live ? bough_now_ms() - closing : 0;
+    if (!rc && seal->wanted && live) bough_table_sweep(live);
     if (!rc && seal->wanted) rc = bough_seal_finish(seal, store, live, err);
     if (!rc && seal->wanted && moment->clean) rc = bough_layer_set_durable(store, seal->layer, err);
     result->sealed = !rc && seal->wanted;
@@ -278,8 +283,12 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
     bool closed = h && (atomic_load(&h->epoch) & 1);
     rc = undo_begun(store, branch, err);
     if (!rc && closed) {
-        /* the stack was replaced, the processes do not know yet */
-        if (layers.n == atomic_load(&h->depth) + 1U) {
+        /* the stack was replaced, and the processes do not know yet, or not all of it */
+        unsigned depth = atomic_load(&h->depth);
+        bool is_begun = depth && layers.n == depth &&
+                        strcmp(h->stack[depth - 1].dir, layers.dir[0]) == 0 &&
+                        atomic_load(&h->stack[depth - 1].gen) == atomic_load(&h->gen);
+        if (layers.n == depth + 1U || is_begun) {
             bough_seal seal = {.done = true};
             (void)snprintf(seal.layer, sizeof seal.layer, "%s", layers.dir[0]);
             bough_seal_publish(&seal, h);
@@ -287,6 +296,7 @@ int bough_seal_mend(bough_store *store, const char *branch, bough_shm *live, bou
             bough_stack_publish(h, &layers); /* by a merge, or not at all */
         }
         bough_gate_open(h);
+        bough_table_sweep(h);
     }
     if (!rc) rc = bough_seal_complete(store, branch, &layers, err);
     bough_layers_free(&layers);

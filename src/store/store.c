@@ -1,4 +1,5 @@
 /* Opening a store: layout, format version, lock, and the probe of its file system. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,6 +41,11 @@ static int probe_holes(const char *dir, int fd, bough_error *err) {
     if (bough_pwrite_full(fd, zeros, sizeof zeros, 4 * BOUGH_BLOCK) != 0 ||
         bough_ftruncate(fd, 16 * BOUGH_BLOCK) != 0 || bough_fsync(fd) != 0)
         return bough_fail_sys(err, errno, "could not write in \"%s\"", dir);
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) != 0)
+        return bough_fail_sys(err, errno, "could not try the file system of \"%s\"", dir);
+    if (fs.f_frsize < BOUGH_BLOCK) /* a power cut could leave a part of what is counted as one */
+        return unfit(err, dir, "it allocates in units smaller than 4 KiB");
     off_t data = lseek(fd, 0, SEEK_DATA);
     if (data == 0) return unfit(err, dir, "it does not report holes in files");
     if (data != 4 * (off_t)BOUGH_BLOCK)
@@ -47,6 +53,21 @@ static int probe_holes(const char *dir, int fd, bough_error *err) {
     if (lseek(fd, data, SEEK_HOLE) != 5 * (off_t)BOUGH_BLOCK)
         return unfit(err, dir, "it allocates in units larger than 4 KiB");
     return BOUGH_OK;
+}
+
+/* Does a listing tell links from files, and them from directories? */
+static int probe_types(const char *dir, const char *link, bough_error *err) {
+    const char *name = strrchr(link, '/') + 1;
+    DIR *d = opendir(dir);
+    if (!d) return bough_fail_sys(err, errno, "could not list \"%s\"", dir);
+    struct dirent *e;
+    int failed = 0;
+    bool is_told = false;
+    while ((e = bough_list_next(d, &failed)) != NULL)
+        if (strcmp(e->d_name, name) == 0) is_told = e->d_type == DT_LNK;
+    closedir(d);
+    if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", dir);
+    return is_told ? BOUGH_OK : unfit(err, dir, "it does not tell the types of files in a listing");
 }
 
 static int probe(const char *dir, bough_error *err) {
@@ -65,6 +86,7 @@ static int probe(const char *dir, bough_error *err) {
         rc = refused(err, dir, "it has no hard links");
     if (!rc && symlink(BOUGH_WHITEOUT, other) != 0)
         rc = refused(err, dir, "it has no symbolic links");
+    if (!rc) rc = probe_types(dir, other, err);
     if (!rc && renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE) != 0)
         rc = refused(err, dir, "it cannot exchange two names");
     close(fd);

@@ -327,6 +327,8 @@ static void in_worker(void *context) {
         model_resolve(&r.reply, h, q);
         break;
     case VERB_RUN:
+    case VERB_SHARE:
+    case VERB_SHARED:
     case VERB_QUIT:
     default:
         break;

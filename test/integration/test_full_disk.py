@@ -17,7 +17,7 @@ def fixture_disk(directory):
     image, place = f"{directory}/image", f"{directory}/disk"
     os.mkdir(place)
     h.run(["truncate", "-s", f"{SIZE_MIB}M", image])
-    h.run(["/sbin/mkfs.ext4", "-q", "-F", "-m", "0", image])
+    h.run(["/sbin/mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", image])
     done = h.run(["mount", "-o", "loop", image, place], check=False)
     if done.returncode:
         pytest.skip(f"cannot mount: {done.stderr.strip()}")

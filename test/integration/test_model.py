@@ -12,7 +12,7 @@ with open(os.path.join(h.ROOT, "test/model/regressions"), encoding="utf-8") as f
 
 
 def run(counted, directory, operations, *arguments):
-    done = h.run([RUN, "--build", h.BUILD, "--dir", directory, "--ops", operations, *arguments], timeout=1800)
+    done = h.run([RUN, "--build", h.PLAIN_BUILD, "--dir", directory, "--ops", operations, *arguments], timeout=1800)
     print(done.stdout)
     for number, what in re.findall(r"(\d+) (operations|seals|restarts|kills|faults)", done.stdout):
         counted(f"the model: {what}", int(number))
@@ -39,3 +39,8 @@ def test_file_calls_show_what_a_plain_directory_shows(directory, counted):
 def test_a_child_shows_one_moment_of_each_of_its_parents_processes(directory, counted):
     first = random.randrange(10**6)
     run(counted, directory, h.times(6000, 60000), "--apart", f"{first}-{first + h.times(1, 40)}")
+
+
+def test_files_that_all_make_at_once_have_what_each_wrote(directory, counted):
+    first = random.randrange(10**6)
+    run(counted, memory_or(directory), h.times(40000, 200000), "--shared", f"{first}-{first + h.times(1, 20)}")

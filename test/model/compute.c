@@ -64,6 +64,63 @@ static void run(model_hands *h, const model_request *q, model_reply *r) {
     r->done = done;
 }
 
+static void shared_path(char *out, size_t size, uint64_t i) {
+    (void)snprintf(out, size, "base/1/3%06llu", (unsigned long long)i);
+}
+
+static void fill_page(unsigned char page[MODEL_PAGE], const model_request *q, uint64_t i,
+                      int owner) {
+    memset(page, 1 + (int)((q->seed * 31 + i * 7 + (uint64_t)owner) % 255), MODEL_PAGE);
+}
+
+static void shared_failed(model_reply *r, const char *what, const char *path) {
+    r->status = MODEL_DIFFERS;
+    (void)snprintf(r->why, sizeof r->why, "%s of %s: %s", what, path, strerror(errno));
+}
+
+/* Nobody keeps another out here: as with pg_xact, whose pages are written by whom it suits. */
+static void share(const model_request *q, model_reply *r) {
+    static unsigned char page[MODEL_PAGE], all[MODEL_PAGE * 8];
+    char path[64];
+    off_t own = (off_t)q->owner * MODEL_PAGE;
+    for (uint64_t i = 0; i < q->count && r->status == MODEL_SAME; i++) {
+        shared_path(path, sizeof path, i);
+        fill_page(page, q, i, q->owner);
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            shared_failed(r, "opening", path);
+        else if (pread(fd, all, sizeof all, 0) < 0)
+            shared_failed(r, "reading", path);
+        else if (pwrite(fd, page, sizeof page, own) != (ssize_t)sizeof page)
+            shared_failed(r, "writing", path);
+        else if (i % 7 == 0 && fsync(fd) != 0)
+            shared_failed(r, "fsync", path);
+        if (fd >= 0) close(fd);
+    }
+}
+
+static void check_shared(const model_request *q, model_reply *r) {
+    static unsigned char page[MODEL_PAGE], found[MODEL_PAGE];
+    char path[64];
+    for (uint64_t i = 0; i < q->count && r->status == MODEL_SAME; i++) {
+        shared_path(path, sizeof path, i);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        for (int owner = 0; fd >= 0 && owner < MODEL_WORKERS && r->status == MODEL_SAME; owner++) {
+            fill_page(page, q, i, owner);
+            if (pread(fd, found, sizeof found, (off_t)owner * MODEL_PAGE) !=
+                    (ssize_t)sizeof found ||
+                memcmp(page, found, sizeof page) != 0) {
+                r->status = MODEL_DIFFERS;
+                (void)snprintf(r->why, sizeof r->why, "%s: the page of worker %d is %d, not %d",
+                               path, owner, found[0], page[0]);
+            }
+        }
+        if (fd < 0) shared_failed(r, "opening", path);
+        if (fd >= 0) close(fd);
+        if ((q->seed + i) % 2 == 0 && unlink(path) != 0) shared_failed(r, "unlinking", path);
+    }
+}
+
 static void answer(model_hands *h, const model_request *q, model_reply *r) {
     memset(r, 0, sizeof *r);
     (void)snprintf(h->plain, sizeof h->plain, "%s", q->plain);
@@ -87,6 +144,12 @@ static void answer(model_hands *h, const model_request *q, model_reply *r) {
         break;
     case VERB_RUN:
         run(h, q, r);
+        break;
+    case VERB_SHARE:
+        share(q, r);
+        break;
+    case VERB_SHARED:
+        check_shared(q, r);
         break;
     case VERB_QUIT:
     default:

@@ -17,10 +17,12 @@
 static int action, error_number;
 static long countdown;
 static bool has_fired;
+static void (*meanwhile)(void);
 
 long bough_faulty_syscall(long number, ...);
 EXPORT void bough_fault_arm(int what, long nth, int err);
 EXPORT bool bough_fault_fired(void);
+EXPORT void bough_fault_meanwhile(void (*what)(void));
 
 void bough_fault_arm(int what, long nth, int err) {
     action = what;
@@ -31,6 +33,11 @@ void bough_fault_arm(int what, long nth, int err) {
 
 bool bough_fault_fired(void) {
     return has_fired;
+}
+
+/* What somebody else does while the call is under way that fails; NULL for nothing. */
+void bough_fault_meanwhile(void (*what)(void)) {
+    meanwhile = what;
 }
 
 static bool counts(long number) {
@@ -52,11 +59,13 @@ __attribute__((no_sanitize_address)) long bough_faulty_syscall(long number, ...)
     va_end(ap);
     if (action != FAULT_OFF && counts(number) && --countdown == 0) {
         has_fired = true;
+        if (meanwhile) meanwhile();
         if (action == FAULT_KILL) (void)kill(getpid(), SIGKILL);
         if (action == FAULT_FAIL) {
             errno = error_number;
             return -1;
         }
+        if (action == FAULT_PASS) return syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
         /* a short write or read */
         if ((number == SYS_pwrite64 || number == SYS_pread64 || number == SYS_write) && a[2] > 1)
             a[2] /= 2;

@@ -85,7 +85,9 @@ int model_inside_begin(int worker, struct bough_header *shm) {
 }
 
 bool model_inside_call(int worker, bool may_die, void (*body)(void *context), void *context) {
+    process *outer = current;   /* one call within another: what happens meanwhile */
     volatile bool lives = true; /* also after a jump */
+    if (outer) switch_out();
     if (may_die && __lsan_disable) __lsan_disable();
     switch_in(&processes[worker]);
     if (sigsetjmp(death, 0) == 0)
@@ -94,6 +96,7 @@ bool model_inside_call(int worker, bool may_die, void (*body)(void *context), vo
         lives = false;
     switch_out();
     if (may_die && __lsan_enable) __lsan_enable();
+    if (outer) switch_in(outer);
     return lives;
 }
 
@@ -101,6 +104,17 @@ void model_inside_limit(int worker, unsigned level_fds) {
     switch_in(&processes[worker]);
     bough.level_fds_max = level_fds;
     switch_out();
+}
+
+/* As exit() does it: the library takes its leave, then the kernel closes what was open. */
+static void leave(void) {
+    int n = bough.files_end, *open_fds = calloc((size_t)n + 1, sizeof *open_fds), count = 0;
+    if (!open_fds) abort();
+    for (int fd = 0; fd < n; fd++)
+        if (bough.files[fd]) open_fds[count++] = fd;
+    bough_end();
+    while (count) close(open_fds[--count]);
+    free(open_fds);
 }
 
 static void free_files(void) {
@@ -120,15 +134,10 @@ void model_inside_end(int worker, bool gently) {
     process *p = &processes[worker];
     if (!p->pid) return;
     switch_in(p);
-    if (gently) bough_end();
+    if (gently) leave();
     bough.active = false;
     free_files();
-    while (bough.view.known) {
-        bough_layer *next = bough.view.known->next;
-        bough_index_unmap(&bough.view.known->index);
-        free(bough.view.known);
-        bough.view.known = next;
-    }
+    bough_view_clear(&bough.view);
     switch_out();
     memset(p, 0, sizeof *p);
 }

@@ -4,11 +4,15 @@
  *   model DIR LIBRARY COMPUTE SEED OPERATIONS          one after the other, from several processes
  *   model DIR LIBRARY COMPUTE SEED OPERATIONS apart    all at once, each worker in a world of its
  * own
+ *   model DIR LIBRARY COMPUTE SEED OPERATIONS shared   all at once on the same files
  *
  * DIR is an empty directory. Everything follows from SEED, so the same command fails again. The
  * first form has seals, children to go on with, restarts, kills and faults at the nth system call,
  * audits and exports between operations; the second seals and audits while the workers work, and
- * what a child shows must be each worker's world as it was after one certain operation.
+ * what a child shows must be each worker's world as it was after one certain operation. In the
+ * third all make and write the same files, with seals and merges between, and all die together at
+ * times and go on in the same memory, as postgres does after a crash; its memory must not grow with
+ * the seals.
  */
 #include "model.h"
 
@@ -25,7 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "store/store.h"
+#include "store/internal.h"
 #include "util/fs.h"
 
 #define ANSWER_MS 60000
@@ -47,6 +51,7 @@ typedef struct model {
     unsigned n_branches;
     pid_t postmaster, pids[MODEL_WORKERS];
     int control, socket[MODEL_WORKERS];
+    int theirs[MODEL_WORKERS]; /* the other ends */
     model_world world;
     model_request request;
     model_reply reply;
@@ -108,7 +113,7 @@ static void exec_compute(int fd, int control, const int workers[]) {
 }
 
 static void start_compute(void) {
-    int fd, control[2], workers[MODEL_WORKERS][2], theirs[MODEL_WORKERS];
+    int fd, control[2], workers[MODEL_WORKERS][2];
     bough_error err = {0};
     model_must(bough_store_prepare(&m.shm, &fd, m.store, m.branch, &err), &err, "prepare");
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) != 0)
@@ -116,17 +121,16 @@ static void start_compute(void) {
     for (int i = 0; i < MODEL_WORKERS; i++) {
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, workers[i]) != 0)
             model_fail("socketpair");
-        theirs[i] = workers[i][1];
+        m.theirs[i] = workers[i][1];
         m.socket[i] = workers[i][0];
     }
     m.control = control[0];
     (void)fflush(NULL);
     m.postmaster = fork();
-    if (m.postmaster == 0) exec_compute(fd, control[1], theirs);
+    if (m.postmaster == 0) exec_compute(fd, control[1], m.theirs);
     bough_shm_set_postmaster(m.shm, m.postmaster);
     close(fd);
     close(control[1]);
-    for (int i = 0; i < MODEL_WORKERS; i++) close(theirs[i]);
     for (int i = 0; i < MODEL_WORKERS; i++) start_worker(i);
     model_closed(&m.world, MODEL_ALL);
 }
@@ -155,6 +159,7 @@ static void stop_compute(bool gently) {
     close(m.control);
     for (int i = 0; i < MODEL_WORKERS; i++) {
         close(m.socket[i]);
+        close(m.theirs[i]);
         m.pids[i] = 0;
     }
     bough_shm_close(m.shm);
@@ -451,11 +456,87 @@ static void apart(uint64_t operations) {
     m.did.children = n;
 }
 
+/* ---- on the same files ---- */
+
+static void share_begin(uint64_t round, uint64_t files) {
+    for (int i = 0; i < MODEL_WORKERS; i++) {
+        m.request.verb = VERB_SHARE;
+        m.request.owner = i;
+        m.request.seed = m.seed + round;
+        m.request.count = files;
+        send_to(i);
+    }
+}
+
+/* All die at once, wherever they are, and begin anew in the same memory. */
+static void crash(void) {
+    for (int i = 0; i < MODEL_WORKERS; i++) (void)kill(m.pids[i], SIGKILL);
+    for (int i = 0; i < MODEL_WORKERS; i++) {
+        int message[3] = {0};
+        while (message[0] != 'D') {
+            wait_readable(m.control, "end of a worker");
+            if (recv(m.control, message, sizeof message, 0) <= 0)
+                model_fail("the compute has ended");
+        }
+    }
+    for (int i = 0; i < MODEL_WORKERS; i++) { /* what it had answered before is of no interest */
+        while (recv(m.socket[i], &m.reply, sizeof m.reply, MSG_DONTWAIT) > 0) continue;
+        while (recv(m.theirs[i], &m.request, sizeof m.request, MSG_DONTWAIT) > 0) continue;
+        start_worker(i);
+    }
+    m.did.kills += MODEL_WORKERS;
+}
+
+static void share_once(uint64_t round, uint64_t files) {
+    bool dies = chance(1500);
+    share_begin(round, files);
+    if (dies) {
+        struct pollfd p = {.fd = m.socket[0], .events = POLLIN};
+        (void)poll(&p, 1, (int)model_below(&m.events, 8));
+        crash();
+        share_begin(round, files);
+    }
+    for (int i = 0; i < MODEL_WORKERS; i++) {
+        struct pollfd p = {.fd = m.socket[i], .events = POLLIN};
+        while (poll(&p, 1, 1) == 0) {
+            if (chance(3000)) seal_only();
+            if (chance(500)) audit();
+            if (chance(500)) merge_layers(m.branch, m.shm);
+        }
+        receive_from(i, "share");
+        if (m.reply.status != MODEL_SAME) model_fail("worker %d: %s", i, m.reply.why);
+        m.did.operations += (unsigned)files;
+    }
+    if (chance(5000)) seal_only();
+    m.request.op = (model_op){.number = round};
+    ask(VERB_SHARED, (int)(round % MODEL_WORKERS));
+    m.did.checks++;
+}
+
+static void shared(uint64_t operations) {
+    enum { FILES = 100, WARM = 20 };
+    uint64_t warm = 0;
+    start_compute();
+    for (uint64_t round = 0; m.did.operations < operations; round++) {
+        share_once(round, FILES);
+        if (round == WARM) warm = atomic_load(&m.shm->header->used);
+    }
+    audit();
+    /* who was killed keeps what it held: a file or two */
+    uint64_t used = atomic_load(&m.shm->header->used),
+             most = warm * 2 + m.did.kills * UINT64_C(8192);
+    if (warm && used > most)
+        model_fail("the memory grew from %llu bytes to %llu with %u seals",
+                   (unsigned long long)warm, (unsigned long long)used, m.did.seals);
+    stop_compute(true);
+    merge_layers(m.branch, NULL);
+}
+
 int main(int argc, char **argv) {
     char path[BOUGH_PATH_MAX];
     bough_error err = {0};
     if (argc < 6 || argv[1][0] != '/') {
-        (void)fprintf(stderr, "usage: model DIR LIBRARY COMPUTE SEED OPERATIONS [apart]\n");
+        (void)fprintf(stderr, "usage: model DIR LIBRARY COMPUTE SEED OPERATIONS [apart|shared]\n");
         return 64;
     }
     m.dir = argv[1];
@@ -472,7 +553,9 @@ int main(int argc, char **argv) {
     model_plain_begin(m.plain);
     (void)snprintf(path, sizeof path, "%s/cluster", m.dir);
     model_must(bough_store_adopt(m.store, m.branch, path, &err), &err, "adopt");
-    if (argc > 6)
+    if (argc > 6 && strcmp(argv[6], "shared") == 0)
+        shared(strtoull(argv[5], NULL, 10));
+    else if (argc > 6)
         apart(strtoull(argv[5], NULL, 10));
     else
         together(strtoull(argv[5], NULL, 10));

@@ -193,7 +193,9 @@ typedef enum model_verb {
     VERB_KILL,  /* do it on the subject, die at the nth system call of the library */
     VERB_FAULT, /* do it on the subject, fail the nth system call */
     VERB_RESOLVE,
-    VERB_RUN, /* a world of one's own: so many operations */
+    VERB_RUN,    /* a world of one's own: so many operations */
+    VERB_SHARE,  /* so many files that all workers make and write at once, each its page of them */
+    VERB_SHARED, /* they must have all pages; some are unlinked */
     VERB_QUIT
 } model_verb;
 
@@ -220,7 +222,7 @@ typedef struct model_reply {
 } model_reply;
 
 /* ---- faults.c, found by name: only the test build of the library has it ---- */
-enum { FAULT_OFF, FAULT_KILL, FAULT_FAIL, FAULT_SHORT };
+enum { FAULT_OFF, FAULT_KILL, FAULT_FAIL, FAULT_SHORT, FAULT_PASS };
 typedef void (*model_fault_arm)(int action, long nth, int err);
 typedef bool (*model_fault_fired)(void);
 typedef struct model_faults {

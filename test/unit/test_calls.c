@@ -43,6 +43,7 @@ int __fxstat64(int version, int fd, struct stat *st);
 
 void bough_fault_arm(int action, long nth, int err);
 bool bough_fault_fired(void);
+void bough_fault_meanwhile(void (*what)(void));
 
 #define WAL "pg_wal/000000010000000000000010"
 #define PAGES "base/1/1000" /* 1 page or more, in a layer below */
@@ -841,6 +842,117 @@ static void a_file_is_known_or_not_open(void **state) {
     end();
 }
 
+/* ---- what others do while a call is under way ---- */
+
+static void move_epoch(void) {
+    atomic_fetch_add(&shm->header->epoch, 2);
+}
+
+static void sync_while_the_stack_changes(void *context) {
+    (void)context;
+    int fd = open(PAGES, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, buf, MODEL_PAGE, 0), MODEL_PAGE);
+    bough_fault_meanwhile(move_epoch);
+    bough_fault_arm(FAULT_FAIL, 1, EIO);
+    errno = 0;
+    assert_int_equal(fsync(fd), -1);
+    assert_int_equal(errno, EIO);
+    bough_fault_arm(FAULT_PASS, 1, 0); /* and where nothing fails, it is done again and succeeds */
+    assert_int_equal(fsync(fd), 0);
+    bough_fault_arm(FAULT_OFF, 0, 0);
+    bough_fault_meanwhile(NULL);
+    close(fd);
+}
+
+static void what_the_disk_refused_is_told_though_the_stack_has_changed(void **state) {
+    (void)state;
+    begin();
+    model_inside_call(0, false, sync_while_the_stack_changes, NULL);
+    end();
+}
+
+static void write_second_page(void *context) {
+    (void)context;
+    int fd = open(PAGES, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    memset(buf, 'n', MODEL_PAGE);
+    assert_int_equal(pwrite(fd, buf, MODEL_PAGE, MODEL_PAGE), MODEL_PAGE);
+    close(fd);
+}
+
+static void let_another_write(void) {
+    bough_fault_arm(FAULT_OFF, 0, 0);
+    model_inside_call(1, false, write_second_page, NULL);
+}
+
+static void make_two_pages(void *context) {
+    (void)context;
+    int fd = open(PAGES, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    memset(buf, 'o', sizeof buf);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(pwrite(fd, buf, (size_t)MODEL_PAGE * 2, 0), MODEL_PAGE * 2);
+    close(fd);
+}
+
+/* The first page comes from a layer; then the head gets this file, and the second page. */
+static void read_while_another_writes(void *context) {
+    static char first[MODEL_PAGE], second[MODEL_PAGE * 2];
+    struct iovec parts[] = {{first, sizeof first}, {second, sizeof second}};
+    (void)context;
+    int fd = open(PAGES, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    bough_fault_meanwhile(let_another_write);
+    bough_fault_arm(FAULT_PASS, 2, 0); /* the first call opens the layer's file */
+    assert_int_equal(preadv(fd, parts, 2, 0), MODEL_PAGE * 2);
+    bough_fault_meanwhile(NULL);
+    assert_int_equal(first[0], 'o');
+    assert_int_equal(second[0], 'n');
+    close(fd);
+}
+
+static void a_read_goes_on_when_another_gives_the_head_the_file(void **state) {
+    bough_error err = {0};
+    bough_fork_result result;
+    (void)state;
+    begin();
+    model_inside_call(0, false, make_two_pages, NULL);
+    model_must(bough_store_fork(&result, store, branch, "sealed", shm, &err), &err, "fork");
+    assert_true(result.sealed);
+    if (model_inside_begin(1, shm->header) != 0) model_fail("a second process could not begin");
+    model_inside_call(0, false, read_while_another_writes, NULL);
+    model_inside_end(1, true);
+    end();
+    model_must(bough_store_delete(store, "sealed", &err), &err, "delete");
+}
+
+static void write_prepared(void *context) {
+    (void)context;
+    write_file("pg_twophase/0000000A", "mine");
+}
+
+/* A branch has links to its parent's states of prepared transactions. */
+static void a_prepared_transaction_is_not_written_into_what_others_share(void **state) {
+    char path[BOUGH_PATH_MAX], text[32] = "";
+    (void)state;
+    begin();
+    (void)snprintf(path, sizeof path, "%s/theirs", dir);
+    FILE *f = fopen("pg_twophase/0000000A", "we");
+    assert_non_null(f);
+    (void)fputs("theirs", f);
+    (void)fclose(f);
+    assert_int_equal(link("pg_twophase/0000000A", path), 0);
+    model_inside_call(0, false, write_prepared, NULL);
+    f = fopen(path, "re");
+    assert_non_null(f);
+    assert_non_null(fgets(text, sizeof text, f));
+    (void)fclose(f);
+    assert_string_equal(text, "theirs");
+    unlink(path);
+    end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_sides_tell_the_same),
@@ -848,6 +960,9 @@ int main(void) {
         cmocka_unit_test(so_does_memory_that_runs_out),
         cmocka_unit_test(a_branch_refuses_what_it_cannot_do),
         cmocka_unit_test(a_file_is_known_or_not_open),
+        cmocka_unit_test(what_the_disk_refused_is_told_though_the_stack_has_changed),
+        cmocka_unit_test(a_read_goes_on_when_another_gives_the_head_the_file),
+        cmocka_unit_test(a_prepared_transaction_is_not_written_into_what_others_share),
     };
     return cmocka_run_group_tests(tests, set_up, clean_up);
 }

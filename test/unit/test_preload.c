@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -85,7 +86,7 @@ static void crc_is_castagnoli(void **state) {
 static void presence_bits_are_set_and_cleared_across_chunks(void **state) {
     (void)state;
     bough_header *shm = new_memory();
-    bough_entry *e = bough_entry_get(shm, "base/5/1", 8, 0, false);
+    bough_entry *e = bough_entry_get(shm, "base/5/1", 8, 0);
     assert_non_null(e);
     uint64_t at = BOUGH_CHUNK_BLOCKS - 3;
     assert_int_equal(bough_entry_set(shm, e, at, 70), 0);
@@ -106,13 +107,122 @@ static void an_unlinked_entry_is_reused_when_nobody_has_it_open(void **state) {
     for (int i = 0; i < 1000; i++) {
         char path[32];
         size_t n = (size_t)snprintf(path, sizeof path, "base/5/%d", i);
-        bough_entry *e = bough_entry_get(shm, path, n, 0, false);
+        bough_entry *e = bough_entry_get(shm, path, n, 0);
         assert_int_equal(bough_entry_set(shm, e, 0, 10), 0);
         atomic_store(&e->state, BOUGH_ENTRY_GONE);
         bough_entry_put(shm, e);
         if (i == 0) used = atomic_load(&shm->used);
     }
     assert_int_equal(atomic_load(&shm->used), used);
+    bough_table_unmap(shm);
+}
+
+static void a_generation_that_is_over_is_freed_but_for_what_is_held(void **state) {
+    (void)state;
+    bough_header *shm = new_memory();
+    uint64_t used = 0;
+    bough_entry *held = NULL;
+    for (uint32_t gen = 0; gen < 50; gen++) {
+        atomic_store(&shm->gen, gen);
+        for (int i = 0; i < 100; i++) {
+            char path[32];
+            size_t n = (size_t)snprintf(path, sizeof path, "base/5/%d", i);
+            bough_entry *e = bough_entry_get(shm, path, n, 0);
+            assert_int_equal(bough_entry_set(shm, e, 0, 10), 0);
+            atomic_store(&e->state, BOUGH_ENTRY_HEAD);
+            if (gen == 7 && i == 7)
+                held = e;
+            else
+                bough_entry_put(shm, e);
+        }
+        /* a layer that is read by the memory, as one is whose index file is being written */
+        (void)snprintf(shm->stack[0].dir, sizeof shm->stack[0].dir, "b/%08u", gen);
+        atomic_store(&shm->stack[0].gen, gen);
+        atomic_store(&shm->depth, 1);
+        bough_table_sweep(shm);
+        if (gen == 10) used = atomic_load(&shm->used);
+    }
+    assert_int_equal(atomic_load(&shm->used), used);
+    for (int i = 0; i < 100; i++) { /* those of the last one are there, */
+        char path[32];
+        size_t n = (size_t)snprintf(path, sizeof path, "base/5/%d", i);
+        assert_non_null(bough_entry_find(shm, 49, path, n, bough_path_hash(path, n)));
+        assert_null(bough_entry_find(shm, 48, path, n, bough_path_hash(path, n)));
+    }
+    assert_true(bough_entry_has(shm, held, 9)); /* and who held one has it */
+    assert_int_equal(held->gen, 7);
+    uint64_t before = atomic_load(&shm->free_entries);
+    bough_entry_put(shm, held);
+    assert_int_not_equal(atomic_load(&shm->free_entries), before);
+    bough_table_unmap(shm);
+}
+
+/* A process that died while it wrote to a file of many extents, which take a while to read anew;
+ * those after it begin at once. */
+static void slots_are_mended_by_one_and_are_of_one_each(void **state) {
+    enum { AFTER = 6, EXTENTS = 2000 };
+    (void)state;
+    bough_header *shm = new_memory();
+    char path[128];
+    (void)snprintf(path, sizeof path, "mkdir -p %s/base/5", dir);
+    assert_int_equal(system(path), 0);
+    (void)snprintf(path, sizeof path, "%s/base/5/77", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), ready[2], go[2];
+    for (off_t i = 0; i < EXTENTS; i++)
+        assert_int_equal(pwrite(fd, "x", 1, i * 2 * BOUGH_BLOCK), 1);
+    close(fd);
+    for (int round = 0; round < 5; round++) {
+        bough_entry *e = bough_entry_make(shm, "base/5/77", 9, 0, 0, -1);
+        pid_t victim = fork();
+        if (victim == 0) {
+            bough_table_forked();
+            bough_slot *slot = bough_slot_claim(shm);
+            bough_gate_enter(shm, slot);
+            bough_slot_name(shm, slot, e, NULL);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(victim, NULL, 0), victim);
+        assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+        assert_int_equal(pipe2(go, O_CLOEXEC), 0);
+        pid_t pids[AFTER];
+        for (int i = 0; i < AFTER; i++)
+            if ((pids[i] = fork()) == 0) {
+                char byte;
+                bough_table_forked();
+                close(go[1]);
+                (void)!read(go[0], &byte, 1); /* until all are there */
+                uint64_t at = bough_offset(shm, bough_slot_claim(shm));
+                /* who has a slot finds the file as it is */
+                if (!bough_entry_has(shm, e, 2 * (EXTENTS - 1))) at = 0;
+                (void)!write(ready[1], &at, sizeof at);
+                (void)pause();
+                _exit(0);
+            }
+        close(go[0]);
+        close(go[1]);
+        uint64_t slots[AFTER];
+        for (int i = 0; i < AFTER; i++) {
+            assert_int_equal(read(ready[0], &slots[i], sizeof slots[i]), sizeof slots[i]);
+            assert_int_not_equal(slots[i], 0);
+            for (int k = 0; k < i; k++) assert_int_not_equal(slots[i], slots[k]);
+        }
+        for (int i = 0; i < AFTER; i++) {
+            const bough_slot *s = bough_at(shm, slots[i]);
+            bool is_of_one = false;
+            for (int k = 0; k < AFTER; k++) is_of_one = is_of_one || s->pid == pids[k];
+            assert_true(is_of_one);
+            assert_int_equal(s->busy, 0);
+        }
+        for (int i = 0; i < AFTER; i++) {
+            assert_int_equal(kill(pids[i], SIGKILL), 0);
+            assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
+        }
+        close(ready[0]);
+        close(ready[1]);
+        atomic_store(&e->state, BOUGH_ENTRY_GONE);
+        bough_entry_put(shm, e);
+    }
+    unlink(path);
     bough_table_unmap(shm);
 }
 
@@ -243,6 +353,8 @@ int main(void) {
         cmocka_unit_test(crc_is_castagnoli),
         cmocka_unit_test(presence_bits_are_set_and_cleared_across_chunks),
         cmocka_unit_test(an_unlinked_entry_is_reused_when_nobody_has_it_open),
+        cmocka_unit_test(a_generation_that_is_over_is_freed_but_for_what_is_held),
+        cmocka_unit_test(slots_are_mended_by_one_and_are_of_one_each),
         cmocka_unit_test(a_lock_is_taken_over_from_the_dead),
         cmocka_unit_test(the_gate_waits_for_a_writer_and_not_for_a_dead_one),
         cmocka_unit_test(an_index_holds_what_the_directory_has),
