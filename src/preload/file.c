@@ -89,6 +89,16 @@ void bough_levels_shed(void) {
     shed_levels(NULL);
 }
 
+void bough_levels_outdated(void) {
+    for (int fd = 0; fd < bough.files_end; fd++) {
+        bough_file *f = bough.files[fd];
+        /* of what is unlinked, they may be all that there is */
+        if (f && f->n_levels && f->epoch != bough.view.epoch &&
+            atomic_load(&f->entry->state) != BOUGH_ENTRY_GONE)
+            close_levels(f);
+    }
+}
+
 static int level_fd(bough_file *f, unsigned i) {
     bough_level *level = &f->levels[i];
     if (level->fd >= 0) return level->fd;

@@ -134,6 +134,7 @@ int bough_begin(bough_header *shm) {
     bough.view.shm = shm;
     bough.view.epoch = 1;
     bough.view.shed = bough_levels_shed;
+    bough.view.moved = bough_levels_outdated;
     bough.level_fds_max = 256;
     /* postgres uses at most max_files_per_process (1,000 by default) and some */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&

@@ -107,6 +107,9 @@ void bough_file_free(bough_file *f);
 void bough_file_forked(const bough_file *f);
 /* Close the descriptors of all levels; they are opened again when they are read. */
 void bough_levels_shed(void);
+/* The same of files that have not been used since the stack changed: a layer that has left it may
+ * be removed, and its bytes are the disk's again when nobody has it open. */
+void bough_levels_outdated(void);
 int bough_open_pages(const char *key, int flags, mode_t mode);
 ssize_t bough_pages_read(bough_file *f, const struct iovec *iov, int n, off_t at);
 ssize_t bough_pages_write(bough_file *f, const struct iovec *iov, int n, off_t at);

@@ -85,6 +85,7 @@ int bough_view_refresh(bough_view *view) {
         if (atomic_load(&view->shm->epoch) == epoch) {
             view->epoch = epoch;
             forget_layers(view);
+            if (view->moved) view->moved();
             return 0;
         }
     }

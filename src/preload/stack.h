@@ -25,8 +25,9 @@ typedef struct bough_view {
     unsigned depth;
     bough_layer *layers[BOUGH_MAX_DEPTH]; /* newest first */
     bough_layer *known;
-    void (*shed)(
-        void); /* close descriptors that can be opened again, for want of one; may be NULL */
+    /* Close descriptors that can be opened again, for want of one; the epoch is another one. Or
+     * NULL. */
+    void (*shed)(void), (*moved)(void);
 } bough_view;
 
 /* One level of one file. */

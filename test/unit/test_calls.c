@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "model/inside.h"
+#include "preload/lib.h"
 #include "store/internal.h"
 #include "util/log.h"
 
@@ -927,6 +928,34 @@ static void a_read_goes_on_when_another_gives_the_head_the_file(void **state) {
     model_must(bough_store_delete(store, "sealed", &err), &err, "delete");
 }
 
+static void read_of_a_layer(void *context) {
+    (void)context;
+    int fd = open(PAGES, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, buf, MODEL_PAGE, 0), MODEL_PAGE);
+    assert_true(bough.level_fds > 0);
+}
+
+static void do_something_else(void *context) {
+    (void)context;
+    write_file("base/1/1001", "other");
+    assert_int_equal(bough.level_fds, 0);
+}
+
+static void no_layer_of_a_former_stack_is_kept_open(void **state) {
+    bough_error err = {0};
+    (void)state;
+    begin();
+    model_inside_call(0, false, read_of_a_layer, NULL);
+    if (model_inside_begin(1, shm->header) != 0) model_fail("a second process could not begin");
+    model_inside_call(1, false, make_two_pages, NULL);
+    model_must(bough_store_fork(NULL, store, branch, "sealed", shm, &err), &err, "fork");
+    model_inside_call(0, false, do_something_else, NULL);
+    model_inside_end(1, true);
+    end();
+    model_must(bough_store_delete(store, "sealed", &err), &err, "delete");
+}
+
 static void write_prepared(void *context) {
     (void)context;
     write_file("pg_twophase/0000000A", "mine");
@@ -962,6 +991,7 @@ int main(void) {
         cmocka_unit_test(a_file_is_known_or_not_open),
         cmocka_unit_test(what_the_disk_refused_is_told_though_the_stack_has_changed),
         cmocka_unit_test(a_read_goes_on_when_another_gives_the_head_the_file),
+        cmocka_unit_test(no_layer_of_a_former_stack_is_kept_open),
         cmocka_unit_test(a_prepared_transaction_is_not_written_into_what_others_share),
     };
     return cmocka_run_group_tests(tests, set_up, clean_up);
