@@ -2,9 +2,8 @@
  * evhttp on the loop thread. Workers hand their results over by a queue and a user event.
  *
  * libevent detail: while a request is being handled, evhttp does not read from its connection
- * (2.1.12, http.c), so a client that goes away is noticed by an event of our own for EV_CLOSED.
- * When the connection breaks meanwhile, evhttp detaches the request, and sending to it only frees
- * it.
+ * (2.1.12, http.c), so a client that goes away is noticed by an event of our own. When the
+ * connection breaks meanwhile, evhttp detaches the request, and sending to it only frees it.
  */
 #include "server/http.h"
 
@@ -13,8 +12,10 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,8 +65,16 @@ const char *request_query(const request *rq, const char *name) {
     return evhttp_find_header(&rq->query, name);
 }
 
+static void unwatch_client(request *rq) {
+    if (!rq->closed) return;
+    int fd = event_get_fd(rq->closed);
+    event_free(rq->closed);
+    (void)close(fd);
+    rq->closed = NULL;
+}
+
 static void request_free(request *rq) {
-    if (rq->closed) event_free(rq->closed);
+    unwatch_client(rq);
     for (int i = 0; i < REQUEST_PARAMS_MAX; i++) free(rq->params[i]);
     evhttp_clear_headers(&rq->query);
     json_decref(rq->body);
@@ -163,10 +172,7 @@ static void write_at_once(const request *rq) {
 
 /* Send a JSON answer and forget the request. */
 static void finish(request *rq, int status, const json_t *body) {
-    if (rq->closed) {
-        event_free(rq->closed);
-        rq->closed = NULL;
-    }
+    unwatch_client(rq);
     if (rq->is_stream) {
         json_t *line = json_pack("{s:i,s:O?}", "status", status, "body", body);
         struct evbuffer *buffer = json_buffer(line);
@@ -315,10 +321,13 @@ static void run_handler(void *arg) {
     post(rq, NULL);
 }
 
-static void on_client_gone(evutil_socket_t fd, short what, void *arg) {
+/* It has gone, or has sent what is not to be read yet. */
+static void on_client(evutil_socket_t fd, short what, void *arg) {
     request *rq = arg;
-    (void)fd;
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
     (void)what;
+    if (poll(&p, 1, 0) <= 0) return;
+    (void)event_del(rq->closed);
     atomic_store(&rq->cancelled, true);
     if (rq->gone_fd >= 0) (void)eventfd_write(rq->gone_fd, 1);
 }
@@ -372,12 +381,23 @@ static int read_body(request *rq, char *why, size_t room) {
     return 400;
 }
 
+/*
+ * Notice when the client goes, in whichever way: libevent tells of the end of what it sends as
+ * EV_CLOSED, but of a connection that was reset as EV_READ and EV_WRITE alone (2.1.12, epoll.c),
+ * and would do so without end. So the edge is waited for, not the state: what the client may have
+ * sent already wakes us once. By a duplicate, for evhttp waits for states of its own descriptor.
+ */
 static void watch_client(request *rq) {
     struct evhttp_connection *connection = evhttp_request_get_connection(rq->http);
     struct bufferevent *bev = connection ? evhttp_connection_get_bufferevent(connection) : NULL;
-    evutil_socket_t fd = bev ? bufferevent_getfd(bev) : -1;
-    if (fd >= 0) rq->closed = event_new(rq->srv->loop, fd, EV_CLOSED, on_client_gone, rq);
-    if (rq->closed) (void)event_add(rq->closed, NULL);
+    int of = bev ? bufferevent_getfd(bev) : -1, fd = of < 0 ? -1 : fcntl(of, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0) return;
+    rq->closed =
+        event_new(rq->srv->loop, fd, EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, on_client, rq);
+    if (!rq->closed)
+        (void)close(fd);
+    else if (event_add(rq->closed, NULL) != 0)
+        unwatch_client(rq);
 }
 
 static void refuse_route(request *rq, const char *path) {

@@ -2,6 +2,7 @@
 import http.client
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 import harness as h
 from api import Api, Shop, connect
+from test_door import cpu_ticks
 
 RAW = {"Neon-Raw-Text-Output": "true"}
 
@@ -219,6 +221,41 @@ def test_a_client_that_goes_away_has_its_query_cancelled(sql):
     h.wait_for(lambda: busy(sql) == 1, "the query runs")
     c.close()
     h.wait_for(lambda: busy(sql) == 0, "the query was cancelled", 5)
+
+
+def ask(sql, query):
+    """A connection that has asked, and does not wait for the answer."""
+    body = json.dumps({"query": query}).encode()
+    s = socket.create_connection(("127.0.0.1", sql.server.port), timeout=60)
+    s.sendall(f"POST /sql HTTP/1.1\r\nHost: localhost\r\nNeon-Connection-String: {sql.uri}\r\n"
+              f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return s
+
+
+def test_a_client_that_resets_its_connection_has_its_query_cancelled(sql):
+    """Nor does what it leaves keep the loop busy."""
+    pid = sql.server.pid()
+    s = ask(sql, "SELECT pg_sleep(600)")
+    h.wait_for(lambda: busy(sql) == 1, "the query runs")
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    before = cpu_ticks(pid)
+    s.close()
+    h.wait_for(lambda: busy(sql) == 0, "the query was cancelled", 5)
+    assert cpu_ticks(pid) - before < 50
+
+
+def test_a_request_behind_one_that_runs_waits_and_costs_nothing(sql):
+    before = cpu_ticks(sql.server.pid())
+    with ask(sql, "SELECT pg_sleep(2)") as s:
+        h.wait_for(lambda: busy(sql) == 1, "the query runs")
+        s.sendall(b"OPTIONS /sql HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 2:
+            more = s.recv(65536)
+            assert more, answers
+            answers += more
+    assert b'"rowCount":1' in answers
+    assert cpu_ticks(sql.server.pid()) - before < 100
 
 
 def test_a_browser_may_ask_from_any_page(sql):
