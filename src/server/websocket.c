@@ -55,19 +55,28 @@ typedef struct session {
     char from[INET6_ADDRSTRLEN];        /* whose it is */
     char accept[64];
     wslay_event_context_ptr ws;
-    ws_bytes up; /* from the client, in order */
+    ws_bytes up;  /* from the client, in order */
+    size_t taken; /* bytes of the socket, since read_frames() began */
     bool is_data, is_over, is_full;
 } session;
 
 /* ---- wslay's callbacks ---- */
 
+/*
+ * wslay reads on and on, and keeps an answer for each ping. The rest waits in the socket: where
+ * enough is there to be sent on; where answers wait, so that who takes none gets no more of them
+ * than one of wslay's buffers asks for; and after a chunk, so that limits of time are looked at.
+ */
 static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *data, size_t size, int flags,
                        void *arg) {
     session *s = arg;
     (void)flags;
-    bool is_enough = s->up.size >= CHUNK; /* wslay reads on and on; the rest may wait */
+    bool is_enough = s->up.size >= CHUNK || s->taken >= CHUNK || wslay_event_want_write(ws);
     ssize_t n = is_enough ? -1 : recv(s->client, data, size, MSG_DONTWAIT);
-    if (n > 0) return n;
+    if (n > 0) {
+        s->taken += (size_t)n;
+        return n;
+    }
     bool waits = is_enough || (n < 0 && (errno == EAGAIN || errno == EINTR));
     if (n == 0) s->is_over = true;
     wslay_event_set_error(ws, waits ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
@@ -115,10 +124,12 @@ static int open_frames(session *s) {
 
 /* ---- frames ---- */
 
-/* Read what is there. False at the end of the connection. */
+/* Read of what is there. False at the end of the connection: also by a frame that is wrong, after
+ * which wslay takes nothing any more. */
 static bool read_frames(session *s) {
+    s->taken = 0;
     return wslay_event_recv(s->ws) == 0 && !s->is_over && !s->is_full &&
-           !wslay_event_get_close_received(s->ws);
+           wslay_event_get_read_enabled(s->ws);
 }
 
 static bool write_frames(session *s) {
@@ -144,7 +155,8 @@ static int flush(session *s, const ws_limit *limit, bough_error *err) {
 /* Until `up` has so many bytes. */
 static int need(session *s, size_t size, const ws_limit *limit, bough_error *err) {
     while (s->up.size < size) {
-        int rc = ws_wait(s->client, POLLIN, limit, err);
+        int rc = flush(s, limit, err); /* answers to pings */
+        if (!rc) rc = ws_wait(s->client, POLLIN, limit, err);
         if (rc) return rc;
         if (!read_frames(s)) return bough_fail(err, BOUGH_E_UNREACHABLE, "the client has gone");
     }
@@ -251,22 +263,27 @@ static bool carry_up(session *s) {
     return n > 0 || errno == EAGAIN || errno == EINTR;
 }
 
-/* Neither side is read while the other is slow, so that no more than a chunk waits. */
+/* Neither side is read while the other is slow, nor a client that does not take its answers, so
+ * that no more than a chunk waits. */
 static void carry(session *s) {
     uint8_t *chunk = malloc(CHUNK);
     bool goes_on = chunk != NULL;
     while (goes_on) {
-        bool owes = wslay_event_want_write(s->ws);
+        bool owes = wslay_event_want_write(s->ws), has_up = s->up.size > 0;
+        short of_client = owes ? POLLOUT : has_up ? 0 : POLLIN;
+        short of_compute = (short)((has_up ? POLLOUT : 0) | (owes ? 0 : POLLIN));
         struct pollfd fds[] = {
-            {.fd = s->client, .events = (short)((s->up.size ? 0 : POLLIN) | (owes ? POLLOUT : 0))},
-            {.fd = s->compute, .events = (short)((s->up.size ? POLLOUT : 0) | (owes ? 0 : POLLIN))},
+            {.fd = s->client, .events = of_client},
+            /* the end of one that nothing is waited for of would wake us again and again */
+            {.fd = of_compute ? s->compute : -1, .events = of_compute},
             {.fd = s->all->sessions.stop_fd, .events = POLLIN}};
         if (poll(fds, 3, -1) < 0 && errno != EINTR) break;
         goes_on = !fds[2].revents;
         if (goes_on && fds[0].revents & POLLOUT) goes_on = write_frames(s);
-        if (goes_on && fds[0].revents & (POLLIN | POLLHUP | POLLERR)) goes_on = read_frames(s);
+        if (goes_on && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
+            goes_on = of_client & POLLIN && read_frames(s); /* else it has gone */
         if (s->up.size && !carry_up(s)) goes_on = false;
-        if (goes_on && fds[1].revents & (POLLIN | POLLHUP | POLLERR))
+        if (goes_on && !owes && fds[1].revents & (POLLIN | POLLHUP | POLLERR))
             goes_on = carry_down(s, chunk);
     }
     free(chunk);

@@ -1,7 +1,10 @@
 """The WebSocket of edge drivers: PostgreSQL's protocol in frames, with the password in clear."""
 import base64
+import contextlib
 import hashlib
 import os
+import re
+import select
 import signal
 import socket
 import struct
@@ -275,16 +278,59 @@ def test_garbage_ends_the_session_and_nothing_else(edge, data):
     s.ws.close()
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xff\xff\xff\xff\xff", b"\x82\xff" + b"\xff" * 20])
+@pytest.mark.parametrize("raw", [b"\xff\xff\xff\xff\xff\xff", b"\x82\xff" + b"\xff" * 20, b"\x82\x02hi",
+                                 b"\x80\x80\0\0\0\0"])
 def test_wrong_frames_end_the_session(edge, raw):
-    """Reserved bits, an absurd length."""
+    """Reserved bits, an absurd length, no mask, the rest of nothing."""
     ws = edge.open()
     ws.s.sendall(raw)
+    ws.s.settimeout(10)  # not only when the time to log in is over
     with pytest.raises((Closed, ConnectionResetError)):
         while True:
             if ws.frame()[0] == 8:
                 raise Closed()
     ws.close()
+
+
+def memory(pid):
+    """Bytes of a process that are no file's."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"^RssAnon:\s+(\d+) kB$", f.read(), re.M).group(1)) * 1024
+
+
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_pings_of_a_client_that_takes_no_answers_cost_no_memory(edge, logged_in):
+    pings, most = b"\x89\x80\0\0\0\0" * 10_000, 96 << 20
+    s = edge.session() if logged_in else None
+    if s:
+        s.until((b"Z",))
+    ws = s.ws if s else edge.open()
+    before, sent = memory(edge.server.pid()), 0
+    ws.s.setblocking(False)
+    with contextlib.suppress(ConnectionError):  # it had its time to log in
+        while sent < most and select.select([], [ws.s], [], 1)[1]:
+            sent += ws.s.send(pings[sent % 6:])
+    assert memory(edge.server.pid()) - before < 32 << 20
+    assert sent < most, "it is not read any more"
+    ws.close()
+
+
+def test_pings_amid_a_query_are_answered(edge):
+    s = edge.session()
+    s.until((b"Z",))
+    s.ws.send(message(b"Q", b"SELECT repeat('y', 5000000)\0"))
+    for i in range(1000):
+        s.ws.send(str(i).encode(), opcode=9)
+    pongs, data = [], 0
+    while len(pongs) < 1000 or data < 5_000_000:
+        opcode, payload = s.ws.frame()
+        assert opcode in (2, 10)
+        if opcode == 10:
+            pongs.append(int(payload))
+        else:
+            data += len(payload)
+    assert pongs == list(range(1000))
+    s.ws.close()
 
 
 def test_sessions_are_limited_and_the_server_ends_with_some_open(make_server):
