@@ -118,12 +118,7 @@ static void read_tls(guest *g, const uint8_t *data, size_t size) {
         guest_end(g);
         return;
     }
-    if (hello_endpoint_of_name(g->target.endpoint, name)) {
-        (void)hello_pass_of_name(g->target.pass, name);
-        if (guest_use_pass(g)) guest_route(g);
-        return;
-    }
-    if (guest_is_past(g, name)) {
+    if (hello_endpoint_of_name(g->target.endpoint, name) || guest_is_past(g, name)) {
         guest_route(g);
         return;
     }
@@ -146,14 +141,14 @@ static void read_startup(guest *g, size_t size) {
     }
     if (hello_startup(&g->target, &why, g->bytes, &g->size) != HELLO_DONE)
         guest_refuse(g, "08P01", why, NULL);
-    else if (!g->is_local && !g->door->allow_cleartext)
+    else if (!g->is_local && !g->is_own && !g->door->allow_cleartext)
         guest_refuse(g, "28000", "connections without TLS are not allowed from other machines",
                      "Use sslmode=require, or verify-full with the certificate of `bough ca`.");
     else if (!*g->target.endpoint && !*g->target.project && !*g->target.branch)
         guest_refuse(g, "08004", "no endpoint was named",
                      "Say options=endpoint=ID, or DATABASE@BRANCH as database, or use TLS with a "
                      "host name that begins with the endpoint's id. See `bough cs`.");
-    else if (guest_use_pass(g) && guest_read_moment(g))
+    else if (guest_read_moment(g))
         guest_route(g);
 }
 
@@ -185,6 +180,7 @@ static guest *guest_copy(const guest *from) {
 /*
  * PgBouncer's keys tell nothing of where they are from, so all poolers that run are asked: those
  * that do not know the key do nothing. It is no use of a compute: nothing is held.
+ * One at boughd's own port without a pass is of POST /sql itself, for a session that has logged in.
  */
 static void ask_poolers(guest *g) {
     struct door *d = g->door;
@@ -240,6 +236,17 @@ static void read_gss_request(guest *g) {
     guest_await(g, 8, on_first);
 }
 
+/* Of boughd's own: the client for whom it speaks comes behind. */
+static void read_pass(guest *g) {
+    uint8_t request[HELLO_PASS_SIZE];
+    if (!g->is_own || !take(g, request, sizeof request)) {
+        guest_end(g);
+        return;
+    }
+    hello_pass_read(g->target.pass, request);
+    if (guest_use_pass(g)) guest_await(g, 1, on_first);
+}
+
 static void read_first(guest *g, const uint8_t *data, size_t size) {
     size_t need = 0;
     switch (hello_first(&need, data, size)) {
@@ -258,6 +265,9 @@ static void read_first(guest *g, const uint8_t *data, size_t size) {
         break;
     case HELLO_CANCEL:
         read_cancel(g, need);
+        break;
+    case HELLO_PASS:
+        read_pass(g);
         break;
     case HELLO_STARTUP:
         read_startup(g, need);
@@ -337,7 +347,7 @@ static unsigned bucket_of(const char *text) {
     return hash % BUCKETS;
 }
 
-static void admit(struct door *d, int fd, const struct sockaddr_storage *address) {
+static void admit(struct door *d, int fd, const struct sockaddr_storage *address, bool is_own) {
     guest *g = calloc(1, sizeof *g);
     if (!g) {
         close(fd);
@@ -347,6 +357,7 @@ static void admit(struct door *d, int fd, const struct sockaddr_storage *address
     g->fd = fd;
     g->carrier = g->session = -1;
     g->is_local = is_loopback(address);
+    g->is_own = is_own;
     print_address(g->address, sizeof g->address, address);
     g->bucket = bucket_of(g->address);
     g->io = event_new(d->srv->loop, fd, EV_READ, on_first, g);
@@ -369,7 +380,9 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
     struct door *d = arg;
     (void)fd;
     (void)what;
-    if (d->listener >= 0) (void)event_add(d->io, NULL);
+    if (d->listener < 0) return;
+    (void)event_add(d->io, NULL);
+    (void)event_add(d->own_io, NULL);
 }
 
 static void on_accept(evutil_socket_t listener, short what, void *arg) {
@@ -381,13 +394,14 @@ static void on_accept(evutil_socket_t listener, short what, void *arg) {
         int fd =
             accept4(listener, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            admit(d, fd, &address);
+            admit(d, fd, &address, listener == d->own_listener);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             /* not again at once: the one that waits would wake us without end */
             struct timeval soon = {.tv_usec = RESUME_MS * 1000};
             if (!TAILQ_EMPTY(&d->guests[GUEST_READING]))
                 guest_end(TAILQ_FIRST(&d->guests[GUEST_READING]));
             (void)event_del(d->io);
+            (void)event_del(d->own_io);
             (void)event_add(d->resume, &soon);
             return;
         } else if (errno == EAGAIN) {
@@ -433,18 +447,16 @@ static int parse_listen(struct sockaddr_storage *address, socklen_t *size, const
     return BOUGH_OK;
 }
 
-static int listen_on(struct door *d, const char *text, bough_error *err) {
-    struct sockaddr_storage address;
-    socklen_t size;
+/* The address gets the port that it is. */
+static int open_listener(int *listener, struct sockaddr_storage *address, socklen_t size,
+                         const char *text, bough_error *err) {
     int one = 1;
-    int rc = parse_listen(&address, &size, text, err);
-    if (rc) return rc;
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return bough_fail_sys(err, errno, "could not make a socket");
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (address.ss_family == AF_INET6)
+    if (address->ss_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    if (bind(fd, (const struct sockaddr *)&address, size) != 0 || listen(fd, SOMAXCONN) != 0) {
+    if (bind(fd, (const struct sockaddr *)address, size) != 0 || listen(fd, SOMAXCONN) != 0) {
         int failed = errno;
         close(fd);
         if (failed != EADDRINUSE)
@@ -452,15 +464,39 @@ static int listen_on(struct door *d, const char *text, bough_error *err) {
         (void)bough_fail(err, BOUGH_E_CONFLICT, "%s is taken", text);
         return bough_hint(err, "Choose another address or port with --listen.");
     }
-    size = sizeof address;
-    (void)getsockname(fd, (struct sockaddr *)&address, &size);
+    size = sizeof *address;
+    (void)getsockname(fd, (struct sockaddr *)address, &size);
+    *listener = fd;
+    return BOUGH_OK;
+}
+
+static int port_of(const struct sockaddr_storage *address) {
+    return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
+                                                : ((const struct sockaddr_in *)address)->sin_port);
+}
+
+/* For boughd's own connections: any free port. */
+static int listen_for_own(struct door *d, bough_error *err) {
+    static const char any[] = DOOR_OWN_ADDRESS ":0";
+    struct sockaddr_storage address;
+    socklen_t size;
+    int rc = parse_listen(&address, &size, any, err);
+    if (!rc) rc = open_listener(&d->own_listener, &address, size, any, err);
+    if (!rc) d->own_port = port_of(&address);
+    return rc;
+}
+
+static int listen_on(struct door *d, const char *text, bough_error *err) {
+    struct sockaddr_storage address;
+    socklen_t size;
+    int rc = parse_listen(&address, &size, text, err);
+    if (!rc) rc = open_listener(&d->listener, &address, size, text, err);
+    if (rc) return rc;
     bool is_v6 = address.ss_family == AF_INET6;
     print_address(d->address, sizeof d->address, &address);
-    d->port = ntohs(is_v6 ? ((const struct sockaddr_in6 *)&address)->sin6_port
-                          : ((const struct sockaddr_in *)&address)->sin_port);
+    d->port = port_of(&address);
     (void)snprintf(d->listens_on, sizeof d->listens_on, is_v6 ? "[%s]:%d" : "%s:%d", d->address,
                    d->port);
-    d->listener = fd;
     return BOUGH_OK;
 }
 
@@ -553,14 +589,8 @@ void door_address_of(door_address *out, const struct door *d, const char *endpoi
                        is_wildcard(d->address) ? "127.0.0.1" : d->address);
 }
 
-bool door_reach(char *address, int *port, const struct door *d) {
-    bool is_any = is_wildcard(d->address);
-    *port = d->port;
-    (void)snprintf(address, INET6_ADDRSTRLEN, "%s",
-                   !is_any                         ? d->address
-                   : strcmp(d->address, "::") == 0 ? "::1"
-                                                   : "127.0.0.1");
-    return is_any || strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
+int door_own_port(const struct door *d) {
+    return d->own_port;
 }
 
 const char *door_listens_on(const struct door *d) {
@@ -604,7 +634,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     struct door *d = *out = calloc(1, sizeof *d);
     if (!d) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     d->srv = srv;
-    d->listener = -1;
+    d->listener = d->own_listener = -1;
     d->allow_cleartext = options->allow_cleartext;
     d->done_last = &d->done;
     d->limits_local = options->wakes_per_address > 0;
@@ -623,14 +653,17 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     (void)snprintf(usual, sizeof usual, "127.0.0.1:%d", DEFAULT_PORT);
     int rc = listen_on(d, options->listen ? options->listen : usual, err);
     if (rc == BOUGH_E_CONFLICT && !options->listen) rc = listen_on(d, "127.0.0.1:0", err);
+    if (!rc) rc = listen_for_own(d, err);
     if (!rc) rc = pasts_new(&d->pasts, err);
     if (!rc) rc = set_domain(d, options->domain ? options->domain : "localhost", err);
     if (rc) return rc;
     d->has_names = names_resolve(d->domain);
     d->io = event_new(srv->loop, d->listener, EV_READ | EV_PERSIST, on_accept, d);
+    d->own_io = event_new(srv->loop, d->own_listener, EV_READ | EV_PERSIST, on_accept, d);
     d->resume = event_new(srv->loop, -1, EV_TIMEOUT, on_resume, d);
     d->posted = event_new(srv->loop, -1, EV_PERSIST | EV_READ, errands_on_posted, d);
-    return d->io && d->resume && d->posted && d->endpoint_wakes && d->address_wakes && d->cancels
+    return d->io && d->own_io && d->resume && d->posted && d->endpoint_wakes && d->address_wakes &&
+                   d->cancels
                ? BOUGH_OK
                : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
@@ -638,7 +671,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
 int door_begin(struct door *d, bough_error *err) {
     int rc = refuse_open(d, err);
     if (!rc) rc = door_read_lists(d->srv, err);
-    if (!rc && event_add(d->io, NULL) != 0)
+    if (!rc && (event_add(d->io, NULL) != 0 || event_add(d->own_io, NULL) != 0))
         rc = bough_fail(err, BOUGH_E_INTERNAL, "could not watch a socket");
     return rc;
 }
@@ -646,10 +679,13 @@ int door_begin(struct door *d, bough_error *err) {
 void door_stop(struct door *d) {
     if (d->io) event_free(d->io);
     d->io = NULL;
+    if (d->own_io) event_free(d->own_io);
+    d->own_io = NULL;
     if (d->resume) event_free(d->resume);
     d->resume = NULL;
     if (d->listener >= 0) close(d->listener);
-    d->listener = -1;
+    if (d->own_listener >= 0) close(d->own_listener);
+    d->listener = d->own_listener = -1;
     for (int i = 0; i < GUEST_STATES; i++)
         while (!TAILQ_EMPTY(&d->guests[i])) guest_end(TAILQ_FIRST(&d->guests[i]));
 }

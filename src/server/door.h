@@ -45,18 +45,18 @@ typedef struct door_address {
 void door_address_of(door_address *address, const struct door *door, const char *endpoint);
 
 /**
- * Where boughd itself connects to.
- * @param[out] address  INET6_ADDRSTRLEN bytes.
- * @return Whether that is a loopback address, so that TLS is not needed.
+ * Where boughd itself connects to: at a port of its own, where who has no pass is refused, so that
+ * nobody for whom boughd connects is ever taken for this machine. In clear.
  */
-bool door_reach(char *address, int *port, const struct door *door);
+#define DOOR_OWN_ADDRESS "127.0.0.1"
+int door_own_port(const struct door *door);
 
 #define DOOR_PASS_SIZE 33
 
 /**
- * A word that lets one connection of boughd's own speak for somebody else: the option
- * bough_pass=WORD, or with TLS the server name ENDPOINT.WORD.bough-pass. Good once, and for a
- * minute. Any thread.
+ * A word that says for whom one connection of boughd's own speaks, there: hello_pass_write() before
+ * anything else, or for libpq, which says nothing of ours before, bough_pass=WORD as the first of
+ * the options. Good once, and for a minute. Any thread.
  *
  * @param[out] word  DOOR_PASS_SIZE bytes.
  * @param address    Whose address lists and limits are to be about.

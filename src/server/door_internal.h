@@ -63,7 +63,9 @@ typedef struct guest {
     struct event *io, *timer;
     char address[INET6_ADDRSTRLEN];
     unsigned bucket;
-    bool is_local;  /**< from this machine, by the loopback interface */
+    bool is_local; /**< from this machine, by the loopback interface */
+    bool is_own;   /**< of boughd's own; has_pass: and it has said for whom it speaks */
+    bool has_pass;
     bool wants_tls; /**< what follows is TLS */
     bool is_direct; /**< without a request before */
     bool has_asked_gss;
@@ -91,12 +93,12 @@ TAILQ_HEAD(guest_list, guest);
 
 struct door {
     server *srv;
-    int listener;
-    struct event *io, *resume, *posted;
+    int listener, own_listener; /**< that of boughd's own connections */
+    struct event *io, *own_io, *resume, *posted;
     bool allow_cleartext, has_names;
     rates *endpoint_wakes, *address_wakes, *cancels;
     bool limits_local; /**< wakes by this machine's own addresses, too */
-    int port;
+    int port, own_port;
     char address[INET6_ADDRSTRLEN]; /**< that we listen on */
     char listens_on[INET6_ADDRSTRLEN + 16];
     char domain[256], wild[260];
@@ -171,8 +173,8 @@ BOUGH_CHECK int pasts_new(struct pasts **pasts, bough_error *err);
 int pasts_end(struct pasts *pasts, int timeout_ms);
 
 /* ---- door_pass.c ---- */
-/** Where its target has a pass, it is the client of which that speaks. False: it has been refused.
- */
+/** The pass in its target, if any: from now on it is the client of which that speaks. Who must have
+ * one and has none is refused, as is who has one and may not. False: it has been. */
 bool guest_use_pass(guest *g);
 void passes_free(struct door *door);
 

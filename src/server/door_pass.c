@@ -2,8 +2,9 @@
  * Passes: whom boughd's own connections to the front door speak for.
  *
  * POST /sql, WebSockets and sessions with the past come in by a connection of boughd's own, from
- * this machine's address. A word that nobody can guess, good once and for a minute, tells the door
- * whose address it is that lists and limits are about.
+ * this machine's address and to a port that is theirs alone. A word that nobody can guess, good
+ * once and for a minute, tells the door whose address it is that lists and limits are about;
+ * without it nothing is routed there.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -52,10 +53,13 @@ int door_pass_make(char *word, struct door *d, const char *address, bough_error 
 
 bool guest_use_pass(guest *g) {
     struct door *d = g->door;
-    bool found = false;
-    if (!*g->target.pass) return true;
+    bool found = false, may = g->is_own && !g->has_pass;
+    if (!*g->target.pass) {
+        if (may) guest_refuse(g, "28000", "this port is boughd's own: no pass was given", NULL);
+        return !may;
+    }
     pthread_mutex_lock(&d->mutex);
-    for (pass *p = TAILQ_FIRST(&d->passes), *next; p && !found; p = next) {
+    for (pass *p = TAILQ_FIRST(&d->passes), *next; may && p && !found; p = next) {
         next = TAILQ_NEXT(p, link);
         if (strcmp(p->word, g->target.pass) != 0) continue;
         found = p->until_ms > bough_now_ms();
@@ -64,6 +68,7 @@ bool guest_use_pass(guest *g) {
     }
     pthread_mutex_unlock(&d->mutex);
     memset(g->target.pass, 0, sizeof g->target.pass); /* targets are compared as a whole */
+    g->has_pass |= found;
     if (found)
         g->is_local = is_local_text(g->address);
     else

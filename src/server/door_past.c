@@ -154,18 +154,17 @@ static int fail_inner(bough_error *err) {
 /* Ask for TLS, and begin it as the server name that leads to the look. */
 static int begin_tls(past *p, const ws_limit *limit, bough_error *err) {
     static const uint8_t request[] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f};
-    char answer = 0, pass[DOOR_PASS_SIZE], name[BOUGH_ID_SIZE + DOOR_PASS_SIZE + 16];
-    int rc = door_pass_make(pass, p->door, p->address, err);
-    if (rc) return rc;
-    (void)snprintf(name, sizeof name, "%s.%s.bough-pass", p->hold.endpoint, pass);
+    char answer = 0;
+    door_address address;
+    door_address_of(&address, p->door, p->hold.endpoint);
     if (send(p->compute_fd, request, sizeof request, MSG_NOSIGNAL) != (ssize_t)sizeof request)
         return fail_inner(err);
-    rc = ws_wait(p->compute_fd, POLLIN, limit, err);
+    int rc = ws_wait(p->compute_fd, POLLIN, limit, err);
     if (rc) return rc;
     if (recv(p->compute_fd, &answer, 1, 0) != 1 || answer != 'S') return fail_inner(err);
     p->compute = SSL_new(p->all->tls);
     if (!p->compute || SSL_set_fd(p->compute, p->compute_fd) != 1 ||
-        SSL_set_tlsext_host_name(p->compute, name) != 1)
+        SSL_set_tlsext_host_name(p->compute, address.name) != 1)
         return fail_inner(err);
     for (;;) {
         ERR_clear_error();
@@ -258,7 +257,7 @@ static void carry_both(past *p) {
 
 static int open_inner(past *p, bough_error *err) {
     const ws_limit limit = {bough_now_ms() + CONNECT_MS, p->all->sessions.stop_fd};
-    int rc = ws_connect(&p->compute_fd, p->door->srv, true, &limit, err);
+    int rc = ws_connect(&p->compute_fd, p->door->srv, p->address, &limit, err);
     if (!rc && p->is_cancel) {
         (void)!send(p->compute_fd, p->packet, p->size, MSG_NOSIGNAL);
         return BOUGH_OK;

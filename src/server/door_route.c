@@ -327,6 +327,7 @@ void guest_route(guest *g) {
         guest_end(g); /* not even told: that would take as long */
         return;
     }
+    if (!guest_use_pass(g)) return;
     if (*g->target.endpoint && !*g->target.type && !history_is_wanted(&g->moment) &&
         !atomic_load(&d->srv->has_lists) &&
         computes_hold(&g->hold, d->srv, g->target.endpoint, NULL)) {

@@ -13,6 +13,7 @@ _Static_assert((unsigned)HELLO_STARTUP_MAX <= BOUGH_HANDOFF_BYTES_MAX, "it can b
 #define CODE_CANCEL UINT32_C(80877102)
 #define CODE_SSL UINT32_C(80877103)
 #define CODE_GSS UINT32_C(80877104)
+#define CODE_PASS UINT32_C(0x426f7567) /* ours */
 
 #define TLS_HANDSHAKE 22
 #define TLS_CLIENT_HELLO 1
@@ -45,6 +46,10 @@ hello_kind hello_first(size_t *need, const uint8_t *data, size_t size) {
         if (length != 8) return HELLO_BAD;
         return code == CODE_SSL ? HELLO_SSL_REQUEST : HELLO_GSS_REQUEST;
     }
+    if (code == CODE_PASS) {
+        if (length != HELLO_PASS_SIZE) return HELLO_BAD;
+        return size < length ? HELLO_MORE : HELLO_PASS;
+    }
     if (length < 8 || length > HELLO_STARTUP_MAX) return HELLO_BAD;
     if (code == CODE_CANCEL) {
         if (length < 16 || length > HELLO_CANCEL_MAX) return HELLO_BAD;
@@ -57,6 +62,17 @@ hello_kind hello_first(size_t *need, const uint8_t *data, size_t size) {
 
 uint32_t hello_cancel_pid(const uint8_t *data) {
     return get32(data + 8);
+}
+
+void hello_pass_write(uint8_t *data, const char *word) {
+    put32(data, HELLO_PASS_SIZE);
+    put32(data + 4, CODE_PASS);
+    memcpy(data + 8, word, HELLO_PASS_SIZE - 8);
+}
+
+void hello_pass_read(char *word, const uint8_t *data) {
+    memcpy(word, data + 8, HELLO_PASS_SIZE - 8);
+    word[HELLO_PASS_SIZE - 8] = '\0';
 }
 
 /* ---- TLS ---- */
@@ -178,16 +194,6 @@ bool hello_endpoint_of_name(char *endpoint, const char *name) {
 
 bool hello_branch_of_name(char *branch, const char *name) {
     return copy_endpoint(branch, name, strcspn(name, ".")) && strncmp(branch, "br-", 3) == 0;
-}
-
-bool hello_pass_of_name(char *pass, const char *name) {
-    const char *first = strchr(name, '.'), *second = first ? strchr(first + 1, '.') : NULL;
-    if (!second || strcmp(second + 1, "bough-pass") != 0) return false;
-    size_t n = (size_t)(second - first - 1);
-    if (n == 0 || n >= HELLO_WORD_SIZE) return false;
-    memcpy(pass, first + 1, n);
-    pass[n] = '\0';
-    return true;
 }
 
 /* ---- StartupMessage ---- */

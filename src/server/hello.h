@@ -16,6 +16,7 @@ enum {
     HELLO_STARTUP_MAX = 10004, /**< PostgreSQL's MAX_STARTUP_PACKET_LENGTH and the length itself */
     HELLO_TLS_MAX = 16384, /**< of a ClientHello with its record headers; real ones have 2,000 */
     HELLO_CANCEL_MAX = 12 + 256, /**< a key has 4 bytes, since protocol 3.2 up to 256 */
+    HELLO_PASS_SIZE = 8 + 32,    /**< with a word of 32 letters */
     HELLO_ENDPOINT_SIZE = 64,    /**< a DNS label with its NUL */
     HELLO_WORD_SIZE = 64,        /**< a moment, with its NUL */
     HELLO_NAME_SIZE = 1028       /**< a branch's or project's name: 256 characters of UTF-8 */
@@ -27,6 +28,7 @@ typedef enum hello_kind {
     HELLO_SSL_REQUEST,
     HELLO_GSS_REQUEST,
     HELLO_CANCEL,
+    HELLO_PASS, /**< a message of Bough's own: see hello_pass_write() */
     HELLO_STARTUP,
     HELLO_OLD, /**< a protocol before 3.0 */
     HELLO_BAD  /**< none of these */
@@ -67,8 +69,6 @@ bool hello_endpoint_of_name(char *endpoint, const char *name);
 
 /** The branch's id that a server name begins with. False where its first label is none. */
 bool hello_branch_of_name(char *branch, const char *name);
-/** The pass in a server name ENDPOINT.PASS.bough-pass. False where it is not such a name. */
-bool hello_pass_of_name(char *pass, const char *name);
 
 /**
  * Take the target out of a whole StartupMessage: the words endpoint=..., project=...,
@@ -84,5 +84,14 @@ hello_result hello_startup(hello_target *target, const char **why, uint8_t *data
 
 /** Process id of a whole CancelRequest. */
 uint32_t hello_cancel_pid(const uint8_t *data);
+
+/**
+ * What boughd's own connections say before anything else (server/door_pass.c), like an SSLRequest.
+ * @param[out] data  HELLO_PASS_SIZE bytes.
+ * @param word       32 letters.
+ */
+void hello_pass_write(uint8_t *data, const char *word);
+/** The word of it, HELLO_WORD_SIZE bytes, from a whole one. */
+void hello_pass_read(char *word, const uint8_t *data);
 
 #endif

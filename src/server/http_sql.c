@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <libpq-fe.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,12 @@
 #include "server/hello.h"
 #include "server/sql_body.h"
 
-enum { TICK_MS = 250, LOGIN_SIZE = 512, OPTIONS_SIZE = 1024 };
+enum {
+    TICK_MS = 250,
+    LOGIN_SIZE = 512,
+    OPTIONS_SIZE = 1024,
+    WORDS_SIZE = HELLO_ENDPOINT_SIZE + DOOR_PASS_SIZE + 32 /* of ours, before them */
+};
 
 typedef struct session {
     request *rq;
@@ -56,19 +60,6 @@ static int take(login *l, const PQconninfoOption *o, bough_error *err) {
     return BOUGH_OK;
 }
 
-/* An endpoint's host name says which one: as an option, which the front door reads. */
-static int name_endpoint(login *l, bough_error *err) {
-    char endpoint[HELLO_ENDPOINT_SIZE];
-    size_t n = strlen(l->options);
-    if (!hello_endpoint_of_name(endpoint, l->host)) return BOUGH_OK;
-    int more =
-        snprintf(l->options + n, sizeof l->options - n, "%sendpoint=%s", n ? " " : "", endpoint);
-    if (more < 0 || (size_t)more >= sizeof l->options - n)
-        return bough_fail(err, BOUGH_E_INVALID,
-                          "the options of the connection string are too long");
-    return BOUGH_OK;
-}
-
 static int read_login(login *l, const request *rq, bough_error *err) {
     const char *text = request_header(rq, "Neon-Connection-String");
     char *why = NULL;
@@ -85,7 +76,7 @@ static int read_login(login *l, const request *rq, bough_error *err) {
         rc = bough_fail(err, BOUGH_E_INVALID,
                         "the connection string must have a user and a password");
     if (!rc && !*l->database) (void)snprintf(l->database, sizeof l->database, "%s", l->user);
-    return rc ? rc : name_endpoint(l, err);
+    return rc;
 }
 
 /* ---- waiting ---- */
@@ -137,30 +128,24 @@ static void tell_refusal(session *s) {
     sql_text_format(&s->out, "}");
 }
 
-/* Say whose connection it is: lists and limits are about them, not about us. In clear as an option,
- * with TLS in the server name. */
-static int add_pass(login *l, const request *rq, bool has_tls, bough_error *err) {
+/* What the front door reads: whose connection it is, for lists and limits are about them; and which
+ * endpoint, where the host name says it. Before the client's own, whose last word may be half of
+ * one. */
+static int make_options(char *options, size_t size, const login *l, const request *rq,
+                        bough_error *err) {
     char pass[DOOR_PASS_SIZE], endpoint[HELLO_ENDPOINT_SIZE];
-    size_t n = strlen(l->options);
     int rc = door_pass_make(pass, rq->srv->door, rq->from, err);
     if (rc) return rc;
-    if (has_tls && hello_endpoint_of_name(endpoint, l->host))
-        (void)snprintf(l->host, sizeof l->host, "%s.%s.bough-pass", endpoint, pass);
-    if (has_tls) return BOUGH_OK;
-    int more =
-        snprintf(l->options + n, sizeof l->options - n, "%sbough_pass=%s", n ? " " : "", pass);
-    return more > 0 && (size_t)more < sizeof l->options - n
-               ? BOUGH_OK
-               : bough_fail(err, BOUGH_E_INVALID,
-                            "the options of the connection string are too long");
+    bool is_named = hello_endpoint_of_name(endpoint, l->host);
+    (void)snprintf(options, size, "bough_pass=%s%s%s%s%s", pass, is_named ? " endpoint=" : "",
+                   is_named ? endpoint : "", *l->options ? " " : "", l->options);
+    return BOUGH_OK;
 }
 
 static int open_connection(session *s, login *l, bough_error *err) {
-    char address[INET6_ADDRSTRLEN], port[16];
-    int number;
-    bool is_loopback = door_reach(address, &number, s->rq->srv->door);
-    (void)snprintf(port, sizeof port, "%d", number);
-    int rc = add_pass(l, s->rq, !is_loopback, err);
+    char port[16], options[WORDS_SIZE + OPTIONS_SIZE];
+    (void)snprintf(port, sizeof port, "%d", door_own_port(s->rq->srv->door));
+    int rc = make_options(options, sizeof options, l, s->rq, err);
     if (rc) return rc;
     if (!*l->application) /* pg_stat_activity has our address, and not theirs */
         (void)snprintf(l->application, sizeof l->application, "/sql from %s", s->rq->from);
@@ -178,15 +163,15 @@ static int open_connection(session *s, login *l, bough_error *err) {
                                  "client_encoding",
                                  "channel_binding",
                                  NULL};
-    const char *const values[] = {*l->host ? l->host : address,
-                                  address,
+    const char *const values[] = {*l->host ? l->host : DOOR_OWN_ADDRESS,
+                                  DOOR_OWN_ADDRESS,
                                   port,
                                   l->user,
                                   l->password,
                                   l->database,
-                                  l->options,
+                                  options,
                                   l->application,
-                                  is_loopback ? "disable" : "require",
+                                  "disable",
                                   "disable",
                                   "/nonexistent/.pgpass",
                                   "UTF8",

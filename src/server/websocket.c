@@ -173,7 +173,6 @@ static int wrong(bough_error *err) {
  * it was a CancelRequest, in `packet`. */
 static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_limit *limit,
                         bough_error *err) {
-    char pass[DOOR_PASS_SIZE] = "";
     for (;;) {
         size_t size = 8;
         int rc = need(s, size, limit, err);
@@ -196,11 +195,9 @@ static int read_startup(session *s, ws_bytes *packet, bool *is_cancel, const ws_
         rc = need(s, size, limit, err);
         if (rc) return rc;
         *is_cancel = kind == HELLO_CANCEL;
-        if (!*is_cancel) rc = door_pass_make(pass, s->all->srv->door, s->from, err);
-        if (rc) return rc;
-        bool ok = *is_cancel ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
-                             : ws_startup(packet, s->up.data, size, s->endpoint, pass, s->from,
-                                          err) == BOUGH_OK;
+        bool ok = *is_cancel
+                      ? ws_bytes_add(packet, s->up.data, size, HELLO_STARTUP_MAX) == 0
+                      : ws_startup(packet, s->up.data, size, s->endpoint, s->from, err) == BOUGH_OK;
         ws_bytes_drop(&s->up, size);
         return ok ? BOUGH_OK : err->code ? err->code : bough_fail(err, BOUGH_E_NOMEM, "no memory");
     }
@@ -234,7 +231,7 @@ static int log_in(session *s, bool *is_cancel, bough_error *err) {
     int rc = read_startup(s, &packet, is_cancel, &limit, err);
     if (!rc && !*is_cancel) rc = read_password(s, &password, &limit, err);
     limit.until_ms = bough_now_ms() + LOGIN_MS;
-    if (!rc) rc = ws_connect(&s->compute, s->all->srv, false, &limit, err);
+    if (!rc) rc = ws_connect(&s->compute, s->all->srv, s->from, &limit, err);
     if (!rc && *is_cancel)
         (void)!send(s->compute, packet.data, packet.size, MSG_NOSIGNAL);
     else if (!rc)

@@ -125,30 +125,31 @@ static int read_all(int fd, uint8_t *data, size_t size, const ws_limit *limit, b
     return BOUGH_OK;
 }
 
-int ws_connect(int *out, const server *srv, bool has_tls, const ws_limit *limit, bough_error *err) {
-    char address[INET6_ADDRSTRLEN];
-    struct sockaddr_in6 six = {.sin6_family = AF_INET6};
-    struct sockaddr_in four = {.sin_family = AF_INET};
-    int port, one = 1, failed = 0;
+int ws_connect(int *out, const server *srv, const char *from, const ws_limit *limit,
+               bough_error *err) {
+    struct sockaddr_in door = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)door_own_port(srv->door))};
+    uint8_t request[HELLO_PASS_SIZE];
+    char pass[DOOR_PASS_SIZE];
+    int one = 1, failed = 0;
     socklen_t size = sizeof failed;
     *out = -1;
-    if (!door_reach(address, &port, srv->door) && !has_tls)
-        return bough_fail(err, BOUGH_E_UNSUPPORTED,
-                          "WebSockets need a front door on 127.0.0.1, ::1 or all addresses");
-    bool is_six = inet_pton(AF_INET6, address, &six.sin6_addr) == 1;
-    six.sin6_port = four.sin_port = htons((uint16_t)port);
-    if (!is_six && inet_pton(AF_INET, address, &four.sin_addr) != 1)
-        return bough_fail(err, BOUGH_E_INTERNAL, "\"%s\" is no address", address);
-    int fd = socket(is_six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (inet_pton(AF_INET, DOOR_OWN_ADDRESS, &door.sin_addr) != 1)
+        return bough_fail(err, BOUGH_E_INTERNAL, "\"%s\" is no address", DOOR_OWN_ADDRESS);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return bough_fail_sys(err, errno, "could not make a socket");
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     int rc = BOUGH_OK;
-    if (connect(fd, is_six ? (struct sockaddr *)&six : (struct sockaddr *)&four,
-                is_six ? sizeof six : sizeof four) != 0) {
+    if (connect(fd, (const struct sockaddr *)&door, sizeof door) != 0) {
         rc = errno == EINPROGRESS ? ws_wait(fd, POLLOUT, limit, err)
                                   : bough_fail_sys(err, errno, "could not connect");
         if (!rc && (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) != 0 || failed))
             rc = bough_fail_sys(err, failed, "could not connect");
+    }
+    if (!rc) rc = door_pass_make(pass, srv->door, from, err);
+    if (!rc) {
+        hello_pass_write(request, pass);
+        rc = write_all(fd, request, sizeof request, limit, err);
     }
     if (rc)
         (void)close(fd);
@@ -160,10 +161,10 @@ int ws_connect(int *out, const server *srv, bool has_tls, const ws_limit *limit,
 /* ---- StartupMessage ---- */
 
 int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *endpoint,
-               const char *pass, const char *from, bough_error *err) {
+               const char *from, bough_error *err) {
     hello_target target;
     const char *why;
-    char words[HELLO_ENDPOINT_SIZE + DOOR_PASS_SIZE + 32], name[64];
+    char words[HELLO_ENDPOINT_SIZE + 16], name[64];
     uint8_t length[4];
     size_t copy_size = size;
     uint8_t *copy = malloc(size);
@@ -173,26 +174,24 @@ int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *en
     free(copy);
     if (result != HELLO_DONE) return bough_fail(err, BOUGH_E_INVALID, "%s", why);
     bool adds = *endpoint && !*target.endpoint && !*target.project && !*target.branch;
-    (void)snprintf(words, sizeof words, "%s%s%sbough_pass=%s", adds ? "endpoint=" : "",
-                   adds ? endpoint : "", adds ? " " : "", pass);
+    bool is_named = false;
+    (void)snprintf(words, sizeof words, "endpoint=%s", endpoint);
     (void)snprintf(name, sizeof name, "WebSocket from %s", from);
-    bool is_added = false, is_named = false;
     int failed = ws_bytes_add(out, packet, 8, HELLO_STARTUP_MAX);
     const char *p = (const char *)packet + 8, *end = (const char *)packet + size - 1;
     while (p < end && *p) {
         const char *value = p + strlen(p) + 1, *next = value + strlen(value) + 1;
-        bool is_options = !is_added && strcmp(p, "options") == 0;
         is_named |= strcmp(p, "application_name") == 0;
-        failed |=
-            ws_bytes_add(out, p, (size_t)(next - p) - (is_options ? 1 : 0), HELLO_STARTUP_MAX);
-        if (is_options) {
-            failed |= ws_bytes_add(out, " ", 1, HELLO_STARTUP_MAX) ||
-                      ws_bytes_add(out, words, strlen(words) + 1, HELLO_STARTUP_MAX);
-            is_added = true;
+        failed |= ws_bytes_add(out, p, (size_t)(value - p), HELLO_STARTUP_MAX);
+        if (adds && strcmp(p, "options") == 0) { /* before theirs, which may end with a backslash */
+            failed |= ws_bytes_add(out, words, strlen(words), HELLO_STARTUP_MAX) ||
+                      ws_bytes_add(out, " ", 1, HELLO_STARTUP_MAX);
+            adds = false;
         }
+        failed |= ws_bytes_add(out, value, (size_t)(next - value), HELLO_STARTUP_MAX);
         p = next;
     }
-    if (!is_added)
+    if (adds)
         failed |= ws_bytes_add(out, "options", 8, HELLO_STARTUP_MAX) ||
                   ws_bytes_add(out, words, strlen(words) + 1, HELLO_STARTUP_MAX);
     if (!is_named)

@@ -39,15 +39,17 @@ BOUGH_CHECK int ws_wait(int fd, short events, const ws_limit *limit, bough_error
  *
  * @param packet    Whole and well-formed (hello_startup()).
  * @param endpoint  From the host name; "" for none.
- * @param pass      Of door_pass_make(): whose connection it is.
  * @param from      Their address: for pg_stat_activity, where the client gives no
  *                  application_name.
  */
 BOUGH_CHECK int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *endpoint,
-                           const char *pass, const char *from, bough_error *err);
+                           const char *from, bough_error *err);
 
-/** Connect to the front door; where TLS is not to follow, by a loopback address alone. */
-BOUGH_CHECK int ws_connect(int *fd, const server *srv, bool has_tls, const ws_limit *limit,
+/**
+ * Connect to the front door and say for whom: lists and limits are about them.
+ * @param from  Their address.
+ */
+BOUGH_CHECK int ws_connect(int *fd, const server *srv, const char *from, const ws_limit *limit,
                            bough_error *err);
 
 /**

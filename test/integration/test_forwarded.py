@@ -1,10 +1,16 @@
 """Whose address counts of who comes by HTTP: /sql and WebSockets, directly and through a trusted proxy."""
+import os
+import socket
+import struct
+import urllib.parse
+
 import pytest
 
 import harness as h
 from api import Api, Shop
+from test_door import error_of, other_address, packet, read_all
 from test_sql_http import Sql
-from test_websocket import Closed, Session, WebSocket
+from test_websocket import Closed, Session, WebSocket, message
 
 ALLOWED = "192.0.2.7"
 
@@ -22,19 +28,21 @@ class Site:
     def allow(self, *rules):
         self.api("PATCH", self.shop.path, {"project": {"settings": {"allowed_ips": {"ips": list(rules)}}}})
 
-    def by_sql(self, **headers):
+    def by_sql(self, options=None, **headers):
         """None, or why not."""
-        status, _, answer = self.sql.request({"query": "SELECT 1 AS x", "params": []}, headers)
+        uri = self.sql.make_uri(query=f"?options={urllib.parse.quote(options)}") if options else None
+        status, _, answer = self.sql.request({"query": "SELECT 1 AS x", "params": []}, headers, uri=uri)
         if status == 200:
             assert answer["rows"][0]["x"] in (1, "1")
             return None
-        assert answer["code"] == "28000", answer
+        assert options or answer["code"] == "28000", answer
         return answer["message"]
 
-    def by_websocket(self, **headers):
+    def by_websocket(self, options=None, **headers):
+        more = {"options": options} if options else {}
         ws = WebSocket(self.server.port, path=f"/v2?address={self.shop.endpoint}.localhost", headers=headers)
         try:
-            session = Session(ws, "neondb_owner", self.sql.password)
+            session = Session(ws, "neondb_owner", self.sql.password, **more)
             kind, body = session.message()
             if kind == b"E":
                 return body.decode()
@@ -125,6 +133,95 @@ def test_a_client_cannot_give_itself_a_pass(site):
         with pytest.raises(Exception, match="pass is not known"):
             h.Client(h.psycopg2.connect(host="127.0.0.1", port=server_port(site), user="x", dbname="x",
                                         sslmode="disable", options=f"endpoint={site.shop.endpoint} {options}"))
+
+
+@pytest.mark.parametrize("options", ["endpoint={} -c foo.bar=\\", "endpoint={} -c", "-c foo.bar=\\", "\\", "-c"])
+def test_options_do_not_hide_whose_connection_it_is(site, options):
+    """A last word that would take what is said behind it."""
+    options = options.format(site.shop.endpoint)
+    site.allow("127.0.0.1")
+    for ask in site.ways():
+        assert "192.0.2.8 is not allowed" in ask(options=options, **x("192.0.2.8"))
+    site.allow(ALLOWED)
+    for ask in site.ways():
+        assert "is not allowed" not in (ask(options=options, **x(ALLOWED)) or "")
+
+
+def ports(pid):
+    """Those on which a process listens, of IPv4."""
+    inodes = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        rows = [line.split() for line in f.readlines()[1:]]
+    return {int(r[1].split(":")[1], 16) for r in rows if r[3] == "0A" and f"socket:[{r[9]}]" in inodes}
+
+
+def test_boughds_own_port_takes_nobody_without_a_pass(site):
+    site.allow("127.0.0.1")
+    own, = ports(site.server.pid()) - {site.server.port, server_port(site)}
+    pass_of_nobody = struct.pack("!II", 40, 0x426f7567) + b"0" * 32
+    startup = packet(user="neondb_owner", database="neondb", options=f"endpoint={site.shop.endpoint}")
+    guessed = packet(user="neondb_owner", database="neondb", options=f"endpoint={site.shop.endpoint} bough_pass=x")
+    for data, why in [(startup, "no pass was given"), (guessed, "pass is not known"),
+                      (pass_of_nobody + startup, "pass is not known")]:
+        with socket.create_connection(("127.0.0.1", own), timeout=20) as s:
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            assert why in error_of(read_all(s))["M"]
+    with pytest.raises(Exception, match="no pass was given"):
+        h.Client(h.psycopg2.connect(host=f"{site.shop.endpoint}.localhost", hostaddr="127.0.0.1", port=own, user="x",
+                                    dbname="x", sslmode="require"))
+    with socket.create_connection(("127.0.0.1", server_port(site)), timeout=20) as s:  # nor is one said elsewhere
+        s.sendall(pass_of_nobody + startup)
+        assert read_all(s) == b""
+
+
+def test_who_comes_by_http_gets_in_wherever_the_door_listens(make_server):
+    address = other_address()
+    if not address:
+        pytest.skip("this machine has no other address than its own")
+    server = make_server(up=False)
+    server.up("--listen", f"{address}:{server.door}", "--trusted-proxies", "127.0.0.1")
+    site = Site(server)
+    for ask in site.ways():
+        assert ask(**x(ALLOWED)) is None
+        assert "192.0.2.8 is not allowed" in ask(**x("192.0.2.8"))
+
+
+def test_cancel_requests_by_websockets_are_limited_by_that_address(site):
+    """Those that all poolers are asked about."""
+    site.allow()
+
+    def open_one(address, endpoint):
+        return WebSocket(site.server.port, path=f"/v2?address={endpoint}.localhost", headers=x(address))
+
+    def cancel(address, key):
+        ws = open_one(address, site.shop.endpoint)
+        ws.send(struct.pack("!II", 16, 80877102) + key)
+        while ws.frame()[0] != 8:
+            pass
+        ws.close()
+    ws = open_one(ALLOWED, f"{site.shop.endpoint}-pooler")
+    session = Session(ws, "neondb_owner", site.sql.password)
+    key = [m[1] for m in session.until((b"Z",)) if m[0] == b"K"][0]
+    ws.send(message(b"Q", b"SELECT pg_sleep(600)\0"))
+    sleeps = "SELECT count(*)::int AS n FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+    def runs():
+        return site.sql(sleeps)["rows"][0]["n"] == 1
+    h.wait_for(runs, "the query runs")
+    for _ in range(125):
+        cancel("192.0.2.8", struct.pack("!II", 2**31 - 7, 1))
+    cancel("192.0.2.8", key)
+    for _ in range(20):
+        assert runs()
+    cancel("192.0.2.9", key)
+    assert [m for m in session.until((b"Z",)) if m[0] == b"E" and b"C57014\0" in m[1]]
+    ws.close()
 
 
 def server_port(site):
