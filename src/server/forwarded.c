@@ -2,7 +2,6 @@
 #include "server/forwarded.h"
 
 #include <arpa/inet.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,16 +49,15 @@ static bool parse(char *out, const char *text, size_t size) {
            inet_ntop(family, bytes, out, INET6_ADDRSTRLEN) != NULL;
 }
 
-void forwarded_address(char *out, const char *peer, const char *header, const char *trusted) {
-    size_t end = header ? strlen(header) : 0;
-    (void)snprintf(out, INET6_ADDRSTRLEN, "%s", peer);
-    while (header && *trusted && bough_allow_has(trusted, out)) {
+bool forwarded_back(char *address, const char *line, const char *trusted) {
+    for (size_t end = strlen(line);;) {
         size_t begin = end;
         char one[INET6_ADDRSTRLEN];
-        while (begin > 0 && header[begin - 1] != ',') begin--;
-        if (!parse(one, header + begin, end - begin)) return;
-        memcpy(out, one, sizeof one);
-        if (begin == 0) return;
+        if (!*trusted || !bough_allow_has(trusted, address)) return false;
+        while (begin > 0 && line[begin - 1] != ',') begin--;
+        if (!parse(one, line + begin, end - begin)) return false;
+        memcpy(address, one, sizeof one);
+        if (begin == 0) return true;
         end = begin - 1;
     }
 }

@@ -6,6 +6,7 @@
 #define BOUGH_SERVER_FORWARDED_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "util/error.h"
 
@@ -19,17 +20,17 @@
 BOUGH_CHECK int forwarded_trust(char *list, const char *text, bough_error *err);
 
 /**
- * The client's address: the nearest one that is not a trusted proxy's.
+ * Go back towards the client's address: the nearest one that is not a trusted proxy's.
  *
- * Each proxy adds at the end whom it has it from; what stands before the first one that is not
- * trusted may be anything.
+ * Each proxy adds at the end whom it has it from, some as a line of the header and some as a word
+ * of its last; so the last line comes first. What stands before the first address that is not
+ * trusted may be anything, and as much as the client likes: it is not looked at.
  *
- * @param[out] out  INET6_ADDRSTRLEN bytes.
- * @param peer      Who is connected.
- * @param header    All values of X-Forwarded-For in their order, with commas between them; NULL:
- *                  there is none.
- * @param trusted   Of forwarded_trust(); "" trusts nobody.
+ * @param[in,out] address  INET6_ADDRSTRLEN bytes; before the last line, who is connected.
+ * @param line             Of X-Forwarded-For: addresses with commas between them.
+ * @param trusted          Of forwarded_trust(); "" trusts nobody.
+ * @return Whether the line before this one says more.
  */
-void forwarded_address(char *out, const char *peer, const char *header, const char *trusted);
+bool forwarded_back(char *address, const char *line, const char *trusted);
 
 #endif

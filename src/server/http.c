@@ -37,7 +37,6 @@
 
 #define BODY_MAX ((size_t)1024 * 1024)
 #define WRITE_MAX ((size_t)256 * 1024)
-#define FORWARDED_MAX 4096 /* bytes of X-Forwarded-For */
 #define IDLE_SECONDS 300
 #define PREFIX "/api/v2"
 
@@ -453,22 +452,16 @@ static void dispatch(request *rq, const char *path) {
 
 void http_client_address(char *out, const server *srv, struct evhttp_request *http) {
     struct evhttp_connection *connection = evhttp_request_get_connection(http);
-    char *peer = NULL, all[FORWARDED_MAX] = "";
-    size_t n = 0;
+    char *peer = NULL;
     ev_uint16_t port;
     const struct evkeyval *header;
     if (connection) evhttp_connection_get_peer(connection, &peer, &port);
-    /* some proxies add a line rather than a word */
-    TAILQ_FOREACH(header, evhttp_request_get_input_headers(http), next) {
-        if (strcasecmp(header->key, "X-Forwarded-For") != 0) continue;
-        int more = snprintf(all + n, sizeof all - n, "%s%s", n ? "," : "", header->value);
-        n += more > 0 ? (size_t)more : 0;
-        if (n >= sizeof all) { /* nothing of it is to be believed */
-            n = 0;
+    (void)snprintf(out, INET6_ADDRSTRLEN, "%s", peer ? peer : "?");
+    TAILQ_FOREACH_REVERSE(header, evhttp_request_get_input_headers(http), evkeyvalq, next) {
+        if (strcasecmp(header->key, "X-Forwarded-For") == 0 &&
+            !forwarded_back(out, header->value, srv->trusted))
             break;
-        }
     }
-    forwarded_address(out, peer ? peer : "?", n ? all : NULL, srv->trusted);
 }
 
 static int take_raw(request *rq, bough_error *err) {

@@ -81,6 +81,15 @@ def test_a_trusted_proxy_says_whose_address_counts(site):
     assert site.api("GET", f"{site.shop.path}/endpoints/{site.shop.endpoint}")["endpoint"]["current_state"] == "active"
 
 
+def test_much_that_the_client_says_itself_does_not_hide_what_the_proxy_adds(site):
+    """A proxy that adds a word to it, and one that adds a line."""
+    site.allow("127.0.0.1")
+    for ask in site.ways():
+        for junk in ("x" * 5000, ", ".join(["127.0.0.1"] * 1000), "," * 5000):
+            assert "192.0.2.8 is not allowed" in ask(**x(junk, "192.0.2.8"))
+            assert "192.0.2.8 is not allowed" in ask(**{"x-forwarded-for": junk, **x("192.0.2.8")})
+
+
 def test_nobody_else_is_believed(make_server):
     site = Site(make_server())
     for ask in site.ways():

@@ -101,8 +101,7 @@ static void only_trusted_proxies_are_believed(void **state) {
     char trusted[BOUGH_ALLOW_SIZE], out[INET6_ADDRSTRLEN];
     static const struct {
         const char *peer, *header, *address;
-    } cases[] = {{"10.0.0.1", NULL, "10.0.0.1"},
-                 {"10.0.0.1", "", "10.0.0.1"},
+    } cases[] = {{"10.0.0.1", "", "10.0.0.1"},
                  {"10.0.0.1", "192.0.2.7", "192.0.2.7"},
                  {"10.0.0.1", "1.1.1.1, 192.0.2.7", "192.0.2.7"},
                  {"10.0.0.1", "192.0.2.7,10.0.0.2 ,\t::1", "192.0.2.7"},
@@ -124,11 +123,27 @@ static void only_trusted_proxies_are_believed(void **state) {
     assert_int_equal(forwarded_trust(trusted, "10.0.0.0/24,::1", NULL), BOUGH_OK);
     assert_string_equal(trusted, "10.0.0.0/24\n::1");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        forwarded_address(out, cases[i].peer, cases[i].header, trusted);
+        (void)snprintf(out, sizeof out, "%s", cases[i].peer);
+        (void)forwarded_back(out, cases[i].header, trusted);
         if (strcmp(out, cases[i].address) != 0) fail_msg("case %zu: %s", i, out);
-        forwarded_address(out, cases[i].peer, cases[i].header, "");
+        (void)snprintf(out, sizeof out, "%s", cases[i].peer);
+        assert_false(forwarded_back(out, cases[i].header, ""));
         assert_string_equal(out, cases[i].peer);
     }
+}
+
+static void lines_of_proxies_are_read_from_the_last_one(void **state) {
+    char trusted[BOUGH_ALLOW_SIZE], out[INET6_ADDRSTRLEN] = "10.0.0.1";
+    (void)state;
+    assert_int_equal(forwarded_trust(trusted, "10.0.0.0/24", NULL), BOUGH_OK);
+    assert_true(forwarded_back(out, "10.0.0.3,10.0.0.2", trusted));
+    assert_string_equal(out, "10.0.0.3");
+    assert_true(forwarded_back(out, "192.0.2.7", trusted));
+    assert_false(forwarded_back(out, "10.0.0.4", trusted)); /* of whom 192.0.2.7 says that it is */
+    assert_string_equal(out, "192.0.2.7");
+    (void)snprintf(out, sizeof out, "10.0.0.1");
+    assert_false(forwarded_back(out, "unknown", trusted));
+    assert_string_equal(out, "10.0.0.1");
 }
 
 static void a_list_of_proxies_is_checked(void **state) {
@@ -147,11 +162,13 @@ static void a_list_of_proxies_is_checked(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rules_are_checked),
-                                       cmocka_unit_test(lists_have_what_they_say),
-                                       cmocka_unit_test(a_minute_gives_so_many),
-                                       cmocka_unit_test(strangers_do_not_make_it_forget),
-                                       cmocka_unit_test(only_trusted_proxies_are_believed),
-                                       cmocka_unit_test(a_list_of_proxies_is_checked)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rules_are_checked),
+        cmocka_unit_test(lists_have_what_they_say),
+        cmocka_unit_test(a_minute_gives_so_many),
+        cmocka_unit_test(strangers_do_not_make_it_forget),
+        cmocka_unit_test(only_trusted_proxies_are_believed),
+        cmocka_unit_test(lines_of_proxies_are_read_from_the_last_one),
+        cmocka_unit_test(a_list_of_proxies_is_checked)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
