@@ -15,6 +15,7 @@
 
 #include "server/clock.h"
 #include "server/http.h"
+#include "util/crashpoint.h"
 #include "util/log.h"
 
 typedef struct bucket {
@@ -32,6 +33,7 @@ typedef struct entry {
 
 struct keys {
     server *srv;
+    pthread_mutex_t reading; /* of keys_reload(), with the rows; before the other */
     pthread_mutex_t mutex;
     entry *entries;
     size_t n;
@@ -48,16 +50,10 @@ static entry *find_id(struct keys *keys, int64_t id) {
     return NULL;
 }
 
-int keys_reload(struct keys *keys, bough_error *err) {
-    bough_api_key_row *rows;
-    size_t n;
-    int rc = bough_api_keys_list(&rows, &n, keys->srv->cat, err);
-    if (rc) return rc;
+/* Put the rows in place of what there is. */
+static int replace(struct keys *keys, bough_api_key_row *rows, size_t n, bough_error *err) {
     entry *fresh = calloc(n + 1, sizeof *fresh);
-    if (!fresh) {
-        free(rows);
-        return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    }
+    if (!fresh) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     pthread_mutex_lock(&keys->mutex);
     for (size_t i = 0; i < n; i++) {
         entry *old = find_id(keys, rows[i].id);
@@ -77,14 +73,28 @@ int keys_reload(struct keys *keys, bough_error *err) {
     keys->entries = fresh;
     keys->n = n;
     pthread_mutex_unlock(&keys->mutex);
-    free(rows);
     return BOUGH_OK;
+}
+
+int keys_reload(struct keys *keys, bough_error *err) {
+    bough_api_key_row *rows;
+    size_t n;
+    pthread_mutex_lock(&keys->reading); /* else rows of before a revocation could come after it */
+    int rc = bough_api_keys_list(&rows, &n, keys->srv->cat, err);
+    if (!rc) {
+        BOUGH_WINDOW("keys.listed");
+        rc = replace(keys, rows, n, err);
+        free(rows);
+    }
+    pthread_mutex_unlock(&keys->reading);
+    return rc;
 }
 
 int keys_new(struct keys **out, server *srv, bough_error *err) {
     struct keys *keys = *out = calloc(1, sizeof *keys);
     if (!keys) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     keys->srv = srv;
+    pthread_mutex_init(&keys->reading, NULL);
     pthread_mutex_init(&keys->mutex, NULL);
     return keys_reload(keys, err);
 }
@@ -93,6 +103,7 @@ void keys_free(struct keys *keys) {
     if (!keys) return;
     entries_free(keys->entries, keys->n);
     pthread_mutex_destroy(&keys->mutex);
+    pthread_mutex_destroy(&keys->reading);
     free(keys);
 }
 

@@ -6,7 +6,8 @@
  * BOUGH_CRASH_AT=NAME[:N] in the environment ends the process by SIGKILL at the Nth time (default
  * 1) that it comes to point NAME. test/integration/test_points.py has a test for every name.
  * BOUGH_DELAY_AT=NAME[:MS][,NAME...] holds each thread that comes to NAME for less than MS
- * milliseconds (default 100), each time another: windows that are short in life become wide.
+ * milliseconds (default 100), each time another: windows that are short in life become wide. A
+ * BOUGH_WINDOW is for that alone: nothing is half done there, and no test kills.
  */
 #ifndef BOUGH_UTIL_CRASHPOINT_H
 #define BOUGH_UTIL_CRASHPOINT_H
@@ -19,8 +20,10 @@ void bough_point_pass(const char *name);
     do {                                                                                           \
         if (!(rc)) bough_point_pass(name);                                                         \
     } while (0)
+#define BOUGH_WINDOW(name) bough_point_pass(name)
 #else
 #define BOUGH_POINT(rc, name) ((void)(rc))
+#define BOUGH_WINDOW(name) ((void)0)
 #endif
 
 #endif

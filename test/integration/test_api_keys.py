@@ -9,7 +9,7 @@ import time
 import pytest
 
 import harness as h
-from api import Api, Shop, assert_used
+from api import Api, Shop, all_at_once, assert_used
 
 ROUTES = ("/api_keys", "/api_keys/{key_id}", "/organizations/{org_id}/api_keys",
           "/organizations/{org_id}/api_keys/{key_id}")
@@ -228,6 +228,21 @@ def test_limits_are_as_the_server_was_told(make_server):
     began = time.monotonic()
     h.wait_for(lambda: ask(server, api.key)[0] == 200, "it may ask again", 10)
     assert time.monotonic() - began < 5
+
+
+def test_keys_made_and_revoked_at_once_are_so_afterwards(make_server):
+    """What one of them has read of the catalogue does not undo what the other did."""
+    server = make_server(up=False)
+    server.env["BOUGH_DELAY_AT"] = "keys.listed:100"
+    server.up()
+    api = Api(server)
+    old = make(api, "0")
+    for name in range(1, 16):
+        new, _ = all_at_once(lambda do: do(), [
+            lambda n=name: make(Api(server), str(n)), lambda o=old: Api(server)("DELETE", f"/api_keys/{o['id']}")])
+        api("GET", "/users/me", key=old["key"], status=401)
+        api("GET", "/users/me", key=new["key"])
+        old = new
 
 
 def test_the_command_line_makes_lists_and_revokes(api, shop, side):
