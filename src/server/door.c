@@ -644,6 +644,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
     d->address_wakes =
         rates_new(options->wakes_per_address ? options->wakes_per_address : WAKES_PER_ADDRESS);
     pthread_mutex_init(&d->mutex, NULL);
+    pthread_mutex_init(&d->lists_mutex, NULL);
     TAILQ_INIT(&d->errands);
     TAILQ_INIT(&d->sessions);
     TAILQ_INIT(&d->passes);
@@ -707,6 +708,7 @@ void door_close(struct door *d) {
     rates_free(d->endpoint_wakes);
     rates_free(d->address_wakes);
     rates_free(d->cancels);
+    pthread_mutex_destroy(&d->lists_mutex);
     pthread_mutex_destroy(&d->mutex);
     free(d);
 }

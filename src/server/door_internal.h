@@ -114,6 +114,7 @@ struct door {
     struct errand *done, **done_last;
     TAILQ_HEAD(, pass) passes;
     size_t n_passes;
+    pthread_mutex_t lists_mutex; /**< of door_read_lists(), with what it reads */
     struct pasts *pasts;
 };
 

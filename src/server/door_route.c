@@ -15,6 +15,7 @@
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/pools.h"
+#include "util/crashpoint.h"
 #include "util/log.h"
 
 enum { FAILURE_KEPT_MS = 1000, TRIES_MAX = 6, RETRY_MS = 25 };
@@ -133,9 +134,13 @@ static int look_up(errand *e, bough_error *err) {
 }
 
 int door_read_lists(server *srv, bough_error *err) {
+    struct door *d = srv->door;
     bool have = true;
+    pthread_mutex_lock(&d->lists_mutex); /* else what was read first could be written last */
     int rc = bough_projects_have_allowed(&have, srv->cat, err);
+    BOUGH_WINDOW("lists.read");
     atomic_store(&srv->has_lists, have);
+    pthread_mutex_unlock(&d->lists_mutex);
     return rc;
 }
 

@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 
 import harness as h
-from api import Api, Shop
+from api import Api, Shop, all_at_once
 from test_door import error_of, other_address, packet, read_all
 from test_sql_http import Sql
 from test_websocket import Closed, Session, WebSocket, message
@@ -231,6 +231,22 @@ def test_cancel_requests_by_websockets_are_limited_by_that_address(site):
     cancel("192.0.2.9", key)
     assert [m for m in session.until((b"Z",)) if m[0] == b"E" and b"C57014\0" in m[1]]
     ws.close()
+
+
+def test_a_list_set_while_the_last_other_one_is_cleared_holds(make_server):
+    server = make_server(up=False)
+    server.env["BOUGH_DELAY_AT"] = "lists.read:100"
+    server.up()
+    api = Api(server)
+    shops = [Shop(api, api.project(name)) for name in "ab"]
+
+    def allow(shop, rules):
+        Api(server)("PATCH", shop.path, {"project": {"settings": {"allowed_ips": {"ips": rules}}}})
+    for _ in range(12):
+        all_at_once(lambda both: allow(*both), [(shops[0], [ALLOWED]), (shops[1], [])])
+        with pytest.raises(h.psycopg2.OperationalError, match="is not allowed to connect"):
+            h.psycopg2.connect(shops[0].made["connection_uris"][0]["connection_uri"], connect_timeout=20)
+        shops.reverse()
 
 
 def server_port(site):
