@@ -186,8 +186,10 @@ static void ask_poolers(guest *g) {
     struct door *d = g->door;
     bough_id_list ids;
     size_t n;
+    char key[INET6_ADDRSTRLEN];
     int wait_s;
-    if ((!g->is_local && !rates_take(&wait_s, d->cancels, g->address, bough_now_ms())) ||
+    rates_address(key, g->address);
+    if ((!g->is_local && !rates_take(&wait_s, d->cancels, key, bough_now_ms())) ||
         pools_list(&ids, &n, d->srv, NULL) != BOUGH_OK)
         return;
     for (size_t i = 0; i < n && i < CANCEL_POOLS_MAX; i++) {
@@ -341,9 +343,11 @@ static void print_address(char *out, size_t size, const struct sockaddr_storage 
     if (!inet_ntop(address->ss_family, bytes, out, (socklen_t)size)) (void)snprintf(out, size, "?");
 }
 
-static unsigned bucket_of(const char *text) {
+static unsigned bucket_of(const char *address) {
+    char key[INET6_ADDRSTRLEN];
     unsigned hash = 2166136261U; /* FNV-1a */
-    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 16777619U;
+    rates_address(key, address);
+    for (const char *p = key; *p; p++) hash = (hash ^ (unsigned char)*p) * 16777619U;
     return hash % BUCKETS;
 }
 

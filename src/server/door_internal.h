@@ -32,7 +32,7 @@ enum {
     REFUSE_MS = 5000,     /**< until it has heard why not */
     READING_MAX = 2048,   /**< clients that have not said what they want; then the oldest goes */
     WAITING_MAX = 4096,   /**< clients that wait for a compute, and those being refused */
-    ADDRESS_MAX = 64,     /**< of both, from one address that is not this machine's */
+    ADDRESS_MAX = 64,     /**< of both, of one rates_address() that is not this machine's */
     BUCKETS = 4096,
     WAKES_PER_ENDPOINT = 120,  /**< a minute */
     WAKES_PER_ADDRESS = 60,    /**< a minute, from other machines */

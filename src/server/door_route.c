@@ -5,7 +5,6 @@
  * target in the catalogue, or waking an endpoint. It outlives its guests. A wake that failed is
  * kept for a moment, so that clients that try again at once do not start a compute each time.
  */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,14 +227,6 @@ static bool is_same(const errand *e, const errand *wanted) {
                       : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
 }
 
-/* What addresses are counted by: who has one of IPv6 has all that share its first 64 bits. */
-static void address_key(char *out, size_t size, const guest *g) {
-    struct in6_addr in6;
-    if (inet_pton(AF_INET6, g->address, &in6) == 1) memset(in6.s6_addr + 8, 0, 8);
-    if (!strchr(g->address, ':') || !inet_ntop(AF_INET6, &in6, out, (socklen_t)size))
-        (void)snprintf(out, size, "%s", g->address);
-}
-
 /* Whether one more wake is within the limits. */
 static bool may_wake(guest *g, const char *home) {
     struct door *d = g->door;
@@ -243,7 +234,7 @@ static bool may_wake(guest *g, const char *home) {
     const char *of = NULL;
     int wait_s = 0;
     double now = bough_now_ms();
-    address_key(key, sizeof key, g);
+    rates_address(key, g->address);
     if ((d->limits_local || !g->is_local) && !rates_take(&wait_s, d->address_wakes, key, now))
         of = "this address wakes endpoints";
     else if (!rates_take(&wait_s, d->endpoint_wakes, home, now))

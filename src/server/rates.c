@@ -1,9 +1,12 @@
 /* Token buckets in a table of fixed size. A full bucket is one that need not be remembered. */
 #include "server/rates.h"
 
+#include <arpa/inet.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SLOTS = 4096, PROBES = 8 };
 
@@ -62,4 +65,12 @@ bool rates_take(int *wait_s, rates *r, const char *key, double now_ms) {
     }
     *wait_s = (int)ceil((1 - s->tokens) / r->per_ms / 1000);
     return false;
+}
+
+void rates_address(char *out, const char *address) {
+    struct in6_addr in6;
+    bool is_six = inet_pton(AF_INET6, address, &in6) == 1 && !IN6_IS_ADDR_V4MAPPED(&in6);
+    if (is_six) memset(in6.s6_addr + 8, 0, 8);
+    if (!is_six || !inet_ntop(AF_INET6, &in6, out, INET6_ADDRSTRLEN))
+        (void)snprintf(out, INET6_ADDRSTRLEN, "%s", address);
 }

@@ -6,6 +6,7 @@
 #ifndef BOUGH_SERVER_RATES_H
 #define BOUGH_SERVER_RATES_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 
 typedef struct rates rates;
@@ -21,5 +22,11 @@ void rates_free(rates *r);
  * @param[out] wait_s Where there is none: seconds until there will be.
  */
 bool rates_take(int *wait_s, rates *r, const char *key, double now_ms);
+
+/**
+ * What an address is counted by: who has one of IPv6 has all that share its first 64 bits.
+ * @param[out] out  INET6_ADDRSTRLEN bytes.
+ */
+void rates_address(char *out, const char *address);
 
 #endif

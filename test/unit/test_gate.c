@@ -95,6 +95,23 @@ static void strangers_do_not_make_it_forget(void **state) {
     rates_free(r);
 }
 
+static void addresses_of_a_network_that_one_has_are_counted_as_one(void **state) {
+    static const struct {
+        const char *address, *key;
+    } cases[] = {{"192.0.2.7", "192.0.2.7"},
+                 {"2001:db8::1", "2001:db8::"},
+                 {"2001:db8::ffff:1:2", "2001:db8::"},
+                 {"2001:db8:0:1::1", "2001:db8:0:1::"},
+                 {"::ffff:192.0.2.7", "::ffff:192.0.2.7"},
+                 {"?", "?"}};
+    char key[INET6_ADDRSTRLEN];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rates_address(key, cases[i].address);
+        assert_string_equal(key, cases[i].key);
+    }
+}
+
 /* ---- proxies ---- */
 
 static void only_trusted_proxies_are_believed(void **state) {
@@ -167,6 +184,7 @@ int main(void) {
         cmocka_unit_test(lists_have_what_they_say),
         cmocka_unit_test(a_minute_gives_so_many),
         cmocka_unit_test(strangers_do_not_make_it_forget),
+        cmocka_unit_test(addresses_of_a_network_that_one_has_are_counted_as_one),
         cmocka_unit_test(only_trusted_proxies_are_believed),
         cmocka_unit_test(lines_of_proxies_are_read_from_the_last_one),
         cmocka_unit_test(a_list_of_proxies_is_checked)};
