@@ -15,6 +15,7 @@
 #include "server/door_internal.h"
 
 enum { PASS_MS = 60000, PASSES_MAX = 4096 };
+_Static_assert((int)HELLO_PASS_SIZE == 8 + DOOR_PASS_SIZE - 1, "the message holds a word");
 
 typedef struct pass {
     TAILQ_ENTRY(pass) link;

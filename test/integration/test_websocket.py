@@ -310,8 +310,9 @@ def test_pings_of_a_client_that_takes_no_answers_cost_no_memory(edge, logged_in)
     with contextlib.suppress(ConnectionError):  # it had its time to log in
         while sent < most and select.select([], [ws.s], [], 1)[1]:
             sent += ws.s.send(pings[sent % 6:])
-    assert memory(edge.server.pid()) - before < 32 << 20
     assert sent < most, "it is not read any more"
+    if "BOUGH_TEST_PRELOAD" not in os.environ:  # a sanitizer keeps what was freed
+        assert memory(edge.server.pid()) - before < 32 << 20
     ws.close()
 
 
