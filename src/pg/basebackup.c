@@ -217,7 +217,7 @@ static int tidy_databases(import *im, bough_error *err) {
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && im->info.databases[i]; i++) {
         PGconn *conn = NULL;
-        rc = bough_sql_connect(&conn, im->run_dir, im->info.databases[i], err);
+        rc = bough_sql_connect(&conn, im->run_dir, im->info.databases[i], BOUGH_SQL_UNLIMITED, err);
         if (!rc) rc = bough_drop_subscriptions(conn, err);
         if (!rc)
             rc = bough_sql_exec(

@@ -30,6 +30,7 @@
 #include "pg/spawn.h"
 #include "util/error.h"
 #include "util/fs.h"
+#include "util/waiting.h"
 
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434
@@ -237,7 +238,7 @@ bool bough_compute_ready(const bough_compute *compute) {
     return pidfile_says_ready(compute);
 }
 
-int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) {
+static int wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) {
     double until = bough_now_ms() + timeout_ms;
     /* The library's word is enough; postmaster.pid is looked at now and then in case it got lost.
      */
@@ -265,6 +266,13 @@ int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error
         }
         if (!bough_compute_running(compute)) return fail_ended(compute, err);
     }
+}
+
+int bough_compute_wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) {
+    (void)bough_wait_begin();
+    int rc = wait_ready(compute, timeout_ms, err);
+    bough_wait_end();
+    return rc;
 }
 
 int bough_compute_adopt(bough_compute **compute, const char *pgdata, bough_error *err) {
@@ -340,8 +348,7 @@ out:
     return rc;
 }
 
-int bough_compute_stop(bough_compute *compute, bough_stop how, int timeout_ms, bough_error *err) {
-    if (!bough_compute_running(compute)) return BOUGH_OK;
+static int stop(bough_compute *compute, bough_stop how, int timeout_ms, bough_error *err) {
     double until = bough_now_ms() + timeout_ms;
     int rc = BOUGH_OK;
     if (how == BOUGH_STOP_KILL) {
@@ -354,5 +361,13 @@ int bough_compute_stop(bough_compute *compute, bough_stop how, int timeout_ms, b
             rc = bough_fail(err, BOUGH_E_TIMEOUT, "postgres did not stop within %d ms", timeout_ms);
     }
     if (!rc) (void)bough_compute_running(compute);
+    return rc;
+}
+
+int bough_compute_stop(bough_compute *compute, bough_stop how, int timeout_ms, bough_error *err) {
+    if (!bough_compute_running(compute)) return BOUGH_OK;
+    (void)bough_wait_begin();
+    int rc = stop(compute, how, timeout_ms, err);
+    bough_wait_end();
     return rc;
 }

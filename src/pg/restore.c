@@ -465,7 +465,9 @@ int bough_cluster_restore(const bough_pg *pg, bough_source_kind kind, const char
     if (!r->scan) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc && kind == BOUGH_SOURCE_URL)
         rc = bough_fail(err, BOUGH_E_INVALID, "a URL is not a dump");
-    if (!rc) rc = bough_sql_connect(&r->conn, target->socket_dir, target->database, err);
+    if (!rc)
+        rc = bough_sql_connect(&r->conn, target->socket_dir, target->database, BOUGH_SQL_UNLIMITED,
+                               err);
     if (!rc) rc = make_role(r, err);
     if (!rc)
         rc = kind == BOUGH_SOURCE_DUMP_CUSTOM || kind == BOUGH_SOURCE_DUMP_DIRECTORY

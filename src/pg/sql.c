@@ -1,6 +1,11 @@
 /* Small blocking SQL calls to a compute. */
 #include "pg/sql.h"
 
+#include <errno.h>
+#include <libpq-events.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,15 +14,95 @@
 #include "pg/conf.h"
 #include "pg/spawn.h"
 #include "util/error.h"
+#include "util/fs.h"
+#include "util/waiting.h"
 
 static void ignore_notice(void *context, const PGresult *result) {
     (void)context;
     (void)result;
 }
 
+/* ---- limits ---- */
+
+enum {
+    CONNECT_MS = 10000,
+    LOCK_MS = 5000,
+    GRACE_MS = 5000, /* for the server to say that the time is over */
+    PROBE_MS = 15000 /* of silence, after which a server is asked whether it is there */
+};
+
+typedef struct limits {
+    int statement_ms, lock_ms; /* 0: none */
+} limits;
+
+static const limits all_limits[] = {[BOUGH_SQL_GLANCE] = {10000, LOCK_MS},
+                                    [BOUGH_SQL_BRIEF] = {30000, LOCK_MS},
+                                    [BOUGH_SQL_LONG] = {3600000, LOCK_MS},
+                                    [BOUGH_SQL_UNLIMITED] = {0, 0}};
+
+/* By which libpq keeps a pointer to its limits with a connection. */
+static int on_event(PGEventId id, void *info, void *context) {
+    (void)id;
+    (void)info;
+    (void)context;
+    return 1;
+}
+
+static const limits *limits_of(const PGconn *conn) {
+    const limits *l = PQinstanceData(conn, on_event);
+    return l ? l : &all_limits[BOUGH_SQL_UNLIMITED];
+}
+
+/* Wait for the socket until then; 0: for ever. */
+static int await(const PGconn *conn, short events, double until) {
+    struct pollfd p = {.fd = PQsocket(conn), .events = events};
+    while (p.fd >= 0) {
+        double left = until - bough_now_ms();
+        int n = poll(&p, 1, until <= 0 ? -1 : left > 0 ? (int)left + 1 : 0);
+        if (n > 0) return BOUGH_OK;
+        if (n < 0 && errno != EINTR) break;
+        if (until > 0 && left <= 0) return BOUGH_E_TIMEOUT;
+    }
+    return BOUGH_E_UNREACHABLE;
+}
+
+static int fail_waiting(int code, bough_error *err) {
+    if (code != BOUGH_E_TIMEOUT)
+        return bough_fail(err, code, "the connection to the compute was lost");
+    (void)bough_fail(err, code, "the compute does not answer");
+    return bough_hint(err, "Try again; if that does not help, restart its endpoint.");
+}
+
+/* ---- connecting ---- */
+
+static int finish_connecting(PGconn *conn, bough_error *err) {
+    double until = bough_now_ms() + CONNECT_MS;
+    PostgresPollingStatusType next = PGRES_POLLING_WRITING;
+    int rc = BOUGH_OK;
+    while (!rc && PQstatus(conn) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
+           next != PGRES_POLLING_FAILED) {
+        rc = await(conn, next == PGRES_POLLING_READING ? POLLIN : POLLOUT, until);
+        if (!rc) next = PQconnectPoll(conn);
+    }
+    if (rc) return fail_waiting(rc, err);
+    if (PQstatus(conn) == CONNECTION_OK) return BOUGH_OK;
+    char why[384];
+    bough_one_line(why, sizeof why, PQerrorMessage(conn));
+    int code = strstr(why, "does not exist") && strstr(why, "database \"") ? BOUGH_E_NOTFOUND
+                                                                           : BOUGH_E_UNREACHABLE;
+    return bough_fail(err, code, "could not connect to the compute: %s", why);
+}
+
 int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
-                      bough_error *err) {
+                      bough_sql_limit limit, bough_error *err) {
+    const limits *l = &all_limits[limit];
+    char options[256];
     *conn = NULL;
+    /* not what users have made; on a look, too */
+    (void)snprintf(options, sizeof options,
+                   "-c search_path=pg_catalog -c default_transaction_read_only=off"
+                   " -c lock_timeout=%d -c statement_timeout=%d",
+                   l->lock_ms, l->statement_ms);
     /* Every parameter that the environment could set is set here. */
     static const char *const names[] = {"host",
                                         "port",
@@ -31,26 +116,37 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
                                         "gssencmode",
                                         "password",
                                         NULL};
-    const char *const values[] = {socket_dir, "5432", BOUGH_ADMIN_ROLE, database,
-                                  /* not what users have made; on a look, too */
-                                  "-c search_path=pg_catalog -c default_transaction_read_only=off",
-                                  "/nonexistent/.pgpass", "10", "bough", "UTF8", "disable",
-                                  bough_admin_password(), NULL};
-    PGconn *made = PQconnectdbParams(names, values, 0);
+    const char *const values[] = {socket_dir,
+                                  "5432",
+                                  BOUGH_ADMIN_ROLE,
+                                  database,
+                                  options,
+                                  "/nonexistent/.pgpass",
+                                  "10",
+                                  "bough",
+                                  "UTF8",
+                                  "disable",
+                                  bough_admin_password(),
+                                  NULL};
+    PGconn *made = PQconnectStartParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (PQstatus(made) != CONNECTION_OK) {
-        char why[384];
-        bough_one_line(why, sizeof why, PQerrorMessage(made));
-        int code = strstr(why, "does not exist") && strstr(why, "database \"")
-                       ? BOUGH_E_NOTFOUND
-                       : BOUGH_E_UNREACHABLE;
+    (void)bough_wait_begin();
+    int rc = finish_connecting(made, err);
+    bough_wait_end();
+    if (!rc && (!PQregisterEventProc(made, on_event, "bough", NULL) ||
+                !PQsetInstanceData(made, on_event, (void *)(uintptr_t)l) ||
+                PQsetnonblocking(made, 1) != 0))
+        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (rc) {
         PQfinish(made);
-        return bough_fail(err, code, "could not connect to the compute: %s", why);
+        return rc;
     }
     (void)PQsetNoticeReceiver(made, ignore_notice, NULL);
     *conn = made;
     return BOUGH_OK;
 }
+
+/* ---- statements ---- */
 
 /* SQLSTATEs: PostgreSQL, Appendix A. */
 static int code_of(const PGconn *conn, const PGresult *result) {
@@ -59,7 +155,8 @@ static int code_of(const PGconn *conn, const PGresult *result) {
         int code;
     } map[] = {
         {"53100", BOUGH_E_NOSPACE},  {"42710", BOUGH_E_CONFLICT}, {"42P04", BOUGH_E_CONFLICT},
-        {"42704", BOUGH_E_NOTFOUND}, {"3D000", BOUGH_E_NOTFOUND},
+        {"42704", BOUGH_E_NOTFOUND}, {"3D000", BOUGH_E_NOTFOUND}, {"55P03", BOUGH_E_BUSY},
+        {"57014", BOUGH_E_TIMEOUT},
     };
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     for (size_t i = 0; state && i < sizeof map / sizeof *map; i++)
@@ -87,6 +184,10 @@ static int check(PGconn *conn, const PGresult *result, bough_error *err) {
     }
     int code = code_of(conn, result);
     char text[384];
+    if (code == BOUGH_E_BUSY && limits_of(conn)->lock_ms) {
+        (void)bough_fail(err, code, "a session in the branch has locked what is to be changed");
+        return bough_hint(err, "End its transaction, or suspend the endpoint; then try again.");
+    }
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     bough_one_line(text, sizeof text, primary ? primary : PQerrorMessage(conn));
     (void)bough_fail(err, code, "%s", text[0] ? text : "the compute did not answer");
@@ -95,23 +196,87 @@ static int check(PGconn *conn, const PGresult *result, bough_error *err) {
     return code;
 }
 
-int bough_sql_exec(PGconn *conn, const char *sql, bough_error *err) {
-    PGresult *result = PQexec(conn, sql);
-    int rc = check(conn, result, err);
-    PQclear(result);
+/*
+ * Whether a server that has been silent for long still answers others. Of "template1" that cannot
+ * be asked: CREATE DATABASE keeps everybody out of it.
+ */
+static bool is_alive(const PGconn *silent) {
+    PGconn *conn = NULL;
+    if (strcmp(PQdb(silent), "template1") == 0) return true;
+    int rc = bough_sql_connect(&conn, PQhost(silent), PQdb(silent), BOUGH_SQL_GLANCE, NULL);
+    if (!rc) rc = bough_sql_exec(conn, "SELECT 1", NULL);
+    PQfinish(conn);
+    return rc != BOUGH_E_TIMEOUT;
+}
+
+/* Wait until the server says something. */
+static int await_word(PGconn *conn, double until) {
+    for (;;) {
+        double look = bough_now_ms() + PROBE_MS;
+        bool is_last = until > 0 && until <= look;
+        int rc = await(conn, POLLIN, until <= 0 || is_last ? until : look);
+        if (rc != BOUGH_E_TIMEOUT || is_last) return rc;
+        if (limits_of(conn)->statement_ms > all_limits[BOUGH_SQL_BRIEF].statement_ms &&
+            !is_alive(conn))
+            return rc;
+    }
+}
+
+static int send_all(PGconn *conn, double until) {
+    while (PQflush(conn) > 0) { /* of an error tells what there is to read */
+        int rc = await(conn, POLLIN | POLLOUT, until);
+        if (rc) return rc;
+        if (!PQconsumeInput(conn)) break;
+    }
+    return BOUGH_OK;
+}
+
+/* What PQexec() would have returned, by then. */
+static int receive(PGresult **result, PGconn *conn, double until) {
+    int rc = send_all(conn, until);
+    while (!rc) {
+        while (!rc && PQisBusy(conn)) {
+            rc = await_word(conn, until);
+            if (!rc && !PQconsumeInput(conn)) break;
+        }
+        PGresult *next = rc ? NULL : PQgetResult(conn);
+        if (!next) break;
+        bool is_error = PQresultStatus(next) == PGRES_FATAL_ERROR;
+        bool is_consequence = is_error && PQresultStatus(*result) == PGRES_FATAL_ERROR && *result;
+        PQclear(is_consequence ? next : *result);
+        if (is_consequence) continue;
+        *result = next;
+        ExecStatusType status = PQresultStatus(next);
+        if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) break;
+    }
     return rc;
 }
 
-int bough_sql_query(PGresult **result, PGconn *conn, const char *sql, int n_params,
-                    const char *const *params, bough_error *err) {
-    if (result) *result = NULL;
-    PGresult *made = PQexecParams(conn, sql, n_params, NULL, params, NULL, NULL, 0);
-    int rc = check(conn, made, err);
+/* `sent`: what PQsendQuery() has returned. */
+static int finish(PGresult **result, PGconn *conn, int sent, bough_error *err) {
+    int limit_ms = limits_of(conn)->statement_ms;
+    PGresult *made = NULL;
+    (void)bough_wait_begin();
+    int rc =
+        sent ? receive(&made, conn, limit_ms ? bough_now_ms() + limit_ms + GRACE_MS : 0) : BOUGH_OK;
+    bough_wait_end();
+    rc = rc ? fail_waiting(rc, err) : check(conn, made, err);
     if (rc || !result)
         PQclear(made);
     else
         *result = made;
     return rc;
+}
+
+int bough_sql_exec(PGconn *conn, const char *sql, bough_error *err) {
+    return finish(NULL, conn, PQsendQuery(conn, sql), err);
+}
+
+int bough_sql_query(PGresult **result, PGconn *conn, const char *sql, int n_params,
+                    const char *const *params, bough_error *err) {
+    if (result) *result = NULL;
+    return finish(result, conn, PQsendQueryParams(conn, sql, n_params, NULL, params, NULL, NULL, 0),
+                  err);
 }
 
 /* Connections speak UTF-8, in which no character holds a quote as a trailing byte: doubling is

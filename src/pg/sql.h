@@ -1,6 +1,10 @@
 /**
  * Small blocking SQL calls to a compute as BOUGH_ADMIN_ROLE over its Unix socket, by libpq. Worker
  * threads only.
+ *
+ * Whoever may use a branch can hold a lock in it for as long as he likes, and a server that is
+ * stuck, or is not what it seems, says nothing at all. So each connection has a limit: PostgreSQL
+ * is told it, and where it does not keep to it, the connection is given up.
  */
 #ifndef BOUGH_PG_SQL_H
 #define BOUGH_PG_SQL_H
@@ -9,19 +13,33 @@
 
 #include "bough/error.h"
 
-/**
- * Connect. Caller ends with PQfinish().
- * @retval BOUGH_E_UNREACHABLE  No server, or it is starting.
- * @retval BOUGH_E_NOTFOUND     No such database.
- */
-BOUGH_CHECK int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
-                                  bough_error *err);
+/** How long a statement may take. All but the last wait five seconds for a lock. */
+typedef enum bough_sql_limit {
+    BOUGH_SQL_GLANCE,   /**< ten seconds: what is asked again later */
+    BOUGH_SQL_BRIEF,    /**< half a minute: what takes milliseconds */
+    BOUGH_SQL_LONG,     /**< what depends on the size of a database: an hour, and while the server
+                             answers others */
+    BOUGH_SQL_UNLIMITED /**< to servers that nobody else uses yet */
+} bough_sql_limit;
 
 /**
- * Run statements without parameters. The message is PostgreSQL's own.
+ * Connect, within ten seconds. Caller ends with PQfinish().
+ * @retval BOUGH_E_UNREACHABLE  No server, or it is starting.
+ * @retval BOUGH_E_NOTFOUND     No such database.
+ * @retval BOUGH_E_TIMEOUT      It says nothing.
+ */
+BOUGH_CHECK int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
+                                  bough_sql_limit limit, bough_error *err);
+
+/**
+ * Run statements without parameters. The message is PostgreSQL's own. Of a connection that is not
+ * of bough_sql_connect() nothing is limited.
  *
  * @retval BOUGH_E_CONFLICT     The object exists (42710, 42P04).
  * @retval BOUGH_E_NOTFOUND     The object or database does not exist (42704, 3D000).
+ * @retval BOUGH_E_BUSY         Another session holds a lock that it needs (55P03).
+ * @retval BOUGH_E_TIMEOUT      It took longer than its limit (57014), or the server says nothing;
+ *                              then nothing more can be done with the connection.
  * @retval BOUGH_E_NOSPACE      The disk is full (53100).
  * @retval BOUGH_E_UNREACHABLE  The connection was lost.
  * @retval BOUGH_E_PG           Any other error.

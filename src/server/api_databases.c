@@ -17,6 +17,9 @@
 #include "util/log.h"
 
 #define LOOK_WAIT_MS 100
+/* Shorter than others wait: however many of these requests a branch gets, they do not keep away who
+ * suspends or deletes it. */
+#define INNER_WAIT_MS 20000
 
 /* A branch whose lock is held and whose compute runs. */
 typedef struct inner {
@@ -29,7 +32,7 @@ static int enter(inner *in, request *rq, bough_error *err) {
     server *srv = rq->srv;
     memset(in, 0, sizeof *in);
     int rc = api_branch_of(&in->branch, rq, err);
-    if (!rc) rc = lock_take(srv->locks, in->branch.id, LOCK_WAIT_MS, err);
+    if (!rc) rc = lock_take(srv->locks, in->branch.id, INNER_WAIT_MS, err);
     if (rc) return rc;
     in->is_locked = true;
     rc = api_branch_of(&in->branch, rq, err);

@@ -112,7 +112,7 @@ static int read_view(char **text, view *v, request *rq, int major, bool as_json,
     if (rc) return rc;
     bool is_held = computes_hold(&hold, srv, NULL, v->branch.id); /* not suspended meanwhile */
     if (as_json) {
-        rc = bough_sql_connect(&conn, socket_dir, database, err);
+        rc = bough_sql_connect(&conn, socket_dir, database, BOUGH_SQL_LONG, err);
         if (!rc) rc = bough_sql_query(&result, conn, tables_as_json, 0, NULL, err);
         if (!rc && !(*text = strdup(PQgetvalue(result, 0, 0))))
             rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");

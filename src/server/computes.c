@@ -28,9 +28,12 @@
 #include "server/pools.h"
 #include "util/log.h"
 #include "util/crashpoint.h"
+#include "util/waiting.h"
 
 /* How long a postmaster may take to read its configuration. */
 enum { OPEN_MS = 30000 };
+/* How long a start keeps its turn. */
+enum { SLOT_MS = 10000 };
 
 int computes_new(struct computes **out, bough_error *err) {
     struct computes *c = *out = calloc(1, sizeof *c);
@@ -424,7 +427,9 @@ static int begin(server *srv, const bough_branch_row *branch, const bough_endpoi
         if (endpoint->is_read_only) standby_discard(srv, e);
     }
     if (rc) goto out;
+    (void)bough_wait_begin();
     while (sem_wait(&srv->computes->starts) != 0 && errno == EINTR) continue;
+    bough_wait_end();
     e->has_slot = true;
     e->has_tls = pg.has_tls;
     rc = spawn(srv, e, &pg, c->pgdata, &c->dirs, c->tls.dir, err);
@@ -456,7 +461,7 @@ int computes_begin_closed(server *srv, const bough_branch_row *branch,
 static int load_time(char *out, size_t size, const char *socket_dir, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *result = NULL;
-    int rc = bough_sql_connect(&conn, socket_dir, "template1", err);
+    int rc = bough_sql_connect(&conn, socket_dir, "template1", BOUGH_SQL_GLANCE, err);
     if (!rc)
         rc = bough_sql_query(&result, conn, "SELECT extract(epoch FROM pg_conf_load_time())", 0,
                              NULL, err);
@@ -488,7 +493,11 @@ int computes_open(server *srv, const char *home, bough_error *err) {
 /* (locked) Wait until connections are taken; a compute that does not get there is stopped. */
 static int await_ready(server *srv, entry *e, const char *cause, bough_error *err) {
     int limit_ms = e->endpoint.is_read_only ? STANDBY_READY_MS : COMPUTE_READY_MS;
-    int rc = bough_compute_wait_ready(e->compute, limit_ms, err);
+    int rc = bough_compute_wait_ready(e->compute, SLOT_MS, err);
+    if (rc == BOUGH_E_TIMEOUT) { /* it has much to replay, or hangs: others start meanwhile */
+        give_slot(srv, e);
+        rc = bough_compute_wait_ready(e->compute, limit_ms - SLOT_MS, err);
+    }
     if (rc) {
         if (bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "could not stop a compute", "branch", e->branch.id, NULL);

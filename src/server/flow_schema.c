@@ -102,7 +102,7 @@ static int copy_all(making *m, bough_error *err) {
     PGresult *names = NULL;
     int rc = computes_socket_dir(from, m->srv, m->look_endpoint.id, err);
     if (!rc) rc = computes_socket_dir(into, m->srv, m->endpoint.id, err);
-    if (!rc) rc = inside_connect(&conn, m->srv, m->look_endpoint.id, NULL, err);
+    if (!rc) rc = inside_connect(&conn, m->srv, m->look_endpoint.id, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc)
         rc = bough_sql_query(&names, conn,
                              "SELECT datname, datname = 'postgres' FROM pg_database WHERE"

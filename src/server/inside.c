@@ -14,18 +14,18 @@
 #define SQL_MAX 8192
 
 static int connect_to(PGconn **conn, const server *srv, const char *endpoint, const char *database,
-                      bough_error *err) {
+                      bough_sql_limit limit, bough_error *err) {
     char socket_dir[BOUGH_PATH_MAX];
     int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
-    return rc ? rc : bough_sql_connect(conn, socket_dir, database, err);
+    return rc ? rc : bough_sql_connect(conn, socket_dir, database, limit, err);
 }
 
 int inside_connect(PGconn **conn, const server *srv, const char *endpoint, const char *not_to,
-                   bough_error *err) {
+                   bough_sql_limit limit, bough_error *err) {
     int rc = BOUGH_E_NOTFOUND;
     if (!not_to || strcmp(not_to, "postgres") != 0)
-        rc = connect_to(conn, srv, endpoint, "postgres", err);
-    if (rc == BOUGH_E_NOTFOUND) rc = connect_to(conn, srv, endpoint, "template1", err);
+        rc = connect_to(conn, srv, endpoint, "postgres", limit, err);
+    if (rc == BOUGH_E_NOTFOUND) rc = connect_to(conn, srv, endpoint, "template1", limit, err);
     return rc;
 }
 
@@ -71,7 +71,7 @@ static int alter_password(PGconn *conn, const char *role, const char *password, 
 int inside_create_role(const server *srv, const char *endpoint, const char *role,
                        const char *password, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc) rc = run(conn, err, "BEGIN");
     if (!rc) rc = run(conn, err, "CREATE ROLE %I CREATEDB CREATEROLE NOSUPERUSER", role);
     if (!rc && password) rc = alter_password(conn, role, password, err);
@@ -84,7 +84,7 @@ int inside_admit_standby(const server *srv, const char *endpoint, const char *pa
                          bough_error *err) {
     PGconn *conn = NULL;
     PGresult *found = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc)
         rc = bough_sql_query(&found, conn,
                              "SELECT 1 FROM pg_roles WHERE rolname = '" BOUGH_STANDBY_ROLE "'", 0,
@@ -103,7 +103,7 @@ int inside_admit_standby(const server *srv, const char *endpoint, const char *pa
 int inside_follows(bool *follows, const server *srv, const char *endpoint, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *result = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_GLANCE, err);
     if (!rc)
         rc = bough_sql_query(&result, conn,
                              "SELECT NOT pg_is_wal_replay_paused() AND EXISTS (SELECT 1 FROM"
@@ -119,7 +119,7 @@ int inside_checkpoint(const server *srv, const char *endpoint, int timeout_ms, b
     PGconn *conn = NULL;
     char timeout[32];
     (void)snprintf(timeout, sizeof timeout, "%d", timeout_ms);
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_LONG, err);
     if (!rc) rc = run(conn, err, "SET statement_timeout = %L", timeout);
     if (!rc) rc = run(conn, err, "CHECKPOINT");
     PQfinish(conn);
@@ -146,7 +146,7 @@ int inside_activity(char *out, size_t size, const server *srv, const char *endpo
     PGconn *conn = NULL;
     PGresult *result = NULL;
     *out = '\0';
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_GLANCE, err);
     if (!rc) rc = bough_sql_query(&result, conn, activity, 0, NULL, err);
     if (!rc && PQntuples(result) > 0) (void)snprintf(out, size, "%s", PQgetvalue(result, 0, 0));
     PQclear(result);
@@ -157,7 +157,7 @@ int inside_activity(char *out, size_t size, const server *srv, const char *endpo
 int inside_set_password(const server *srv, const char *endpoint, const char *role,
                         const char *password, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc) rc = alter_password(conn, role, password, err);
     PQfinish(conn);
     return rc;
@@ -167,7 +167,7 @@ int inside_set_password(const server *srv, const char *endpoint, const char *rol
 static int leave_database(const server *srv, const char *endpoint, const char *database,
                           const char *owner, const char *role, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = connect_to(&conn, srv, endpoint, database, err);
+    int rc = connect_to(&conn, srv, endpoint, database, BOUGH_SQL_LONG, err);
     if (!rc) rc = run(conn, err, "BEGIN");
     if (!rc) rc = run(conn, err, "REASSIGN OWNED BY %I TO %I", role, owner);
     if (!rc) rc = run(conn, err, "DROP OWNED BY %I", role);
@@ -206,7 +206,7 @@ int inside_drop_role(const server *srv, const char *endpoint, const char *role, 
     PGconn *conn = NULL;
     PGresult *found = NULL;
     const char *const params[] = {role};
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_LONG, err);
     if (!rc)
         rc = bough_sql_query(&found, conn, "SELECT 1 FROM pg_roles WHERE rolname = $1", 1, params,
                              err);
@@ -239,12 +239,12 @@ static int give_public(PGconn *conn, const char *owner, bough_error *err) {
 int inside_create_database(const server *srv, const char *endpoint, const char *database,
                            const char *owner, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_LONG, err);
     if (!rc) rc = run(conn, err, "CREATE DATABASE %I OWNER %I", database, owner);
     PQfinish(conn);
     if (rc) return rc;
     conn = NULL;
-    rc = connect_to(&conn, srv, endpoint, database, err);
+    rc = connect_to(&conn, srv, endpoint, database, BOUGH_SQL_BRIEF, err);
     if (!rc) rc = give_public(conn, owner, err);
     PQfinish(conn);
     return rc;
@@ -253,7 +253,7 @@ int inside_create_database(const server *srv, const char *endpoint, const char *
 int inside_alter_database(const server *srv, const char *endpoint, const bough_database_row *row,
                           const char *name, const char *owner, bough_error *err) {
     PGconn *conn = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, row->name, err);
+    int rc = inside_connect(&conn, srv, endpoint, row->name, BOUGH_SQL_BRIEF, err);
     if (!rc) rc = run(conn, err, "BEGIN");
     if (!rc && strcmp(owner, row->owner) != 0)
         rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", row->name, owner);
@@ -267,7 +267,7 @@ int inside_alter_database(const server *srv, const char *endpoint, const bough_d
 int inside_drop_database(const server *srv, const char *endpoint, const char *database,
                          bough_error *err) {
     PGconn *conn = NULL;
-    int rc = inside_connect(&conn, srv, endpoint, database, err);
+    int rc = inside_connect(&conn, srv, endpoint, database, BOUGH_SQL_LONG, err);
     if (!rc) rc = run(conn, err, "DROP DATABASE IF EXISTS %I WITH (FORCE)", database);
     PQfinish(conn);
     return rc;
@@ -308,7 +308,7 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
     PGconn *conn = NULL;
     PGresult *result = NULL;
     *c = (inside_contents){0};
-    int rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    int rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc) rc = discover_databases(c, conn, err);
     if (!rc)
         rc = bough_sql_query(&result, conn,
@@ -392,7 +392,7 @@ int inside_take_over(const server *srv, const char *endpoint, const char *databa
                      const char *owner, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *statements = NULL;
-    int rc = connect_to(&conn, srv, endpoint, database, err);
+    int rc = connect_to(&conn, srv, endpoint, database, BOUGH_SQL_UNLIMITED, err);
     if (!rc) rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", database, owner);
     if (!rc) rc = bough_sql_query(&statements, conn, give_away, 1, &owner, err);
     if (!rc) rc = run_all(conn, statements, err);

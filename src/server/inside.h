@@ -1,6 +1,7 @@
 /**
  * What Bough does inside a running compute, by SQL as its administrator: roles, databases,
- * discovery. Worker threads, with the branch's lock.
+ * discovery. Worker threads, with the branch's lock; so all of it has limits (pg/sql.h), whatever
+ * goes on in the branch.
  */
 #ifndef BOUGH_SERVER_INSIDE_H
 #define BOUGH_SERVER_INSIDE_H
@@ -16,7 +17,7 @@
  * @param not_to     NULL: none.
  */
 BOUGH_CHECK int inside_connect(PGconn **conn, const server *srv, const char *endpoint,
-                               const char *not_to, bough_error *err);
+                               const char *not_to, bough_sql_limit limit, bough_error *err);
 
 /** CREATE ROLE, with CREATEDB and CREATEROLE; `password` NULL: NOLOGIN. */
 BOUGH_CHECK int inside_create_role(const server *srv, const char *endpoint, const char *role,
@@ -73,7 +74,8 @@ BOUGH_CHECK int inside_discover(inside_contents *contents, const server *srv, co
                                 bough_error *err);
 void inside_contents_free(inside_contents *contents);
 
-/** Give `owner` the database and everything in it that a superuser owns. */
+/** Give `owner` the database and everything in it that a superuser owns. Nobody else may know the
+ * branch yet: it takes as long as it takes. */
 BOUGH_CHECK int inside_take_over(const server *srv, const char *endpoint, const char *database,
                                  const char *owner, bough_error *err);
 

@@ -5,8 +5,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+
+#include "util/waiting.h"
 
 typedef struct job {
     struct job *next;
@@ -18,17 +21,47 @@ struct job_pool {
     pthread_mutex_t mutex;
     pthread_cond_t work, ended;
     job *first, **last;
-    int waiting, threads;
+    int waiting;       /* jobs */
+    int threads, idle; /* there are, and of them without a job */
+    int away;          /* threads that wait for what others decide */
+    int places, away_most;
     bool ending;
+    char name[16];
 };
+
+static void start_one_more(job_pool *pool);
+
+/* Whether there are more threads than places: others have been started for those that waited. */
+static bool is_surplus(const job_pool *pool) {
+    return pool->threads - pool->away > pool->places;
+}
+
+/* The calling thread waits for what others decide, or does not any more. */
+static bool on_wait(void *context, bool begins) {
+    job_pool *pool = context;
+    pthread_mutex_lock(&pool->mutex);
+    bool is_noted = !begins || pool->away < pool->away_most;
+    if (is_noted) pool->away += begins ? 1 : -1;
+    if (is_noted && begins) start_one_more(pool);
+    pthread_mutex_unlock(&pool->mutex);
+    return is_noted;
+}
 
 static void *work(void *arg) {
     job_pool *pool = arg;
+    if (pool->away_most > 0) bough_wait_listen(on_wait, pool);
     pthread_mutex_lock(&pool->mutex);
     for (;;) {
-        while (!pool->first && !pool->ending) pthread_cond_wait(&pool->work, &pool->mutex);
+        while (!pool->first && !pool->ending && !is_surplus(pool)) {
+            pool->idle++;
+            pthread_cond_wait(&pool->work, &pool->mutex);
+            pool->idle--;
+        }
         job *j = pool->first;
-        if (!j) break;
+        if (!j || (is_surplus(pool) && !pool->ending)) {
+            if (j) pthread_cond_signal(&pool->work); /* what woke it may be needed by another */
+            break;
+        }
         pool->first = j->next;
         if (!pool->first) pool->last = &pool->first;
         pool->waiting--;
@@ -50,7 +83,30 @@ static void destroy(job_pool *pool) {
     free(pool);
 }
 
-int job_pool_new(job_pool **out, const char *name, int threads, bough_error *err) {
+/* With the mutex. @return An errno. */
+static int start(job_pool *pool) {
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, NULL, work, pool);
+    if (!error) {
+        (void)pthread_setname_np(thread, pool->name);
+        (void)pthread_detach(thread);
+        pool->threads++;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+/* With the mutex: where jobs wait, a place is free and no thread is there to take it. Without
+ * memory for one, the jobs wait. */
+static void start_one_more(job_pool *pool) {
+    if (pool->waiting > pool->idle && pool->threads - pool->away < pool->places) (void)start(pool);
+}
+
+int job_pool_new(job_pool **out, const char *name, int threads, int waiting_most,
+                 bough_error *err) {
     *out = NULL;
     job_pool *pool = calloc(1, sizeof *pool);
     if (!pool) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
@@ -62,24 +118,16 @@ int job_pool_new(job_pool **out, const char *name, int threads, bough_error *err
     pthread_cond_init(&pool->ended, &attr);
     pthread_condattr_destroy(&attr);
     pool->last = &pool->first;
-    sigset_t all, before;
-    sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    pool->places = threads;
+    pool->away_most = waiting_most;
+    (void)snprintf(pool->name, sizeof pool->name, "%s", name);
     int rc = BOUGH_OK;
+    pthread_mutex_lock(&pool->mutex);
     for (int i = 0; i < threads && !rc; i++) {
-        pthread_t thread;
-        int error = pthread_create(&thread, NULL, work, pool);
-        if (error) {
-            rc = bough_fail_sys(err, error, "could not start a thread");
-            break;
-        }
-        (void)pthread_setname_np(thread, name);
-        (void)pthread_detach(thread);
-        pthread_mutex_lock(&pool->mutex);
-        pool->threads++;
-        pthread_mutex_unlock(&pool->mutex);
+        int error = start(pool);
+        if (error) rc = bough_fail_sys(err, error, "could not start a thread");
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_mutex_unlock(&pool->mutex);
     if (rc) {
         (void)job_pool_end(pool, 1000);
         return rc;
@@ -99,6 +147,7 @@ int job_pool_add(job_pool *pool, void (*run)(void *arg), void *arg, bough_error 
         pool->last = &j->next;
         pool->waiting++;
         pthread_cond_signal(&pool->work);
+        start_one_more(pool);
     }
     pthread_mutex_unlock(&pool->mutex);
     if (ok) return BOUGH_OK;

@@ -1,4 +1,4 @@
-/* Locks by name: the list of names that are held, one mutex, one condition. */
+/* Locks by name: the list of names that are held, that of who waits, one mutex, one condition. */
 #include "server/locks.h"
 
 #include <errno.h>
@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "util/waiting.h"
+
 enum { TURNS = 4096 };
 
 typedef struct held_lock {
@@ -16,11 +18,19 @@ typedef struct held_lock {
     pthread_t owner;
 } held_lock;
 
+/* A thread that waits, on its stack. */
+typedef struct waiter {
+    struct waiter *next;
+    const char *const *names;
+    size_t n;
+} waiter;
+
 struct lock_table {
     pthread_mutex_t mutex;
     pthread_cond_t dropped;
     held_lock *held;
     size_t n, room;
+    waiter *waiters;                  /* in the order in which they came */
     uint64_t turns[TURNS], all_turns; /* dropped after work, by a hash of the name, and in all */
 };
 
@@ -57,6 +67,26 @@ static bool any_held(const lock_table *t, const char *const *names, size_t n) {
     return false;
 }
 
+static bool share_any(const waiter *w, const char *const *names, size_t n) {
+    for (size_t i = 0; i < w->n; i++)
+        for (size_t k = 0; k < n; k++)
+            if (strcmp(w->names[i], names[k]) == 0) return true;
+    return false;
+}
+
+/* How many wait for any of the names, before `until`; NULL: at all. */
+static size_t count_waiters(const lock_table *t, const char *const *names, size_t n,
+                            const waiter *until) {
+    size_t count = 0;
+    for (const waiter *w = t->waiters; w && w != until; w = w->next)
+        count += share_any(w, names, n);
+    return count;
+}
+
+static bool may_take(const lock_table *t, const char *const *names, size_t n, const waiter *self) {
+    return !any_held(t, names, n) && count_waiters(t, names, n, self) == 0;
+}
+
 static void forget(lock_table *t, const char *name) {
     size_t i = find(t, name);
     if (i == t->n) return;
@@ -84,6 +114,29 @@ static bool hold(lock_table *t, const char *const *names, size_t n) {
     return true;
 }
 
+/* With the mutex, which others have meanwhile. */
+static int await_turn(lock_table *t, const char *const *names, size_t n,
+                      const struct timespec *until) {
+    waiter self = {.names = names, .n = n}, **last = &t->waiters;
+    if (count_waiters(t, names, n, NULL) >= LOCK_WAITERS_MAX) return BOUGH_E_BUSY;
+    int rc = bough_wait_begin() ? BOUGH_OK : BOUGH_E_BUSY;
+    while (*last) last = &(*last)->next;
+    if (!rc) *last = &self;
+    while (!rc && !may_take(t, names, n, &self))
+        if (pthread_cond_timedwait(&t->dropped, &t->mutex, until) == ETIMEDOUT &&
+            !may_take(t, names, n, &self))
+            rc = BOUGH_E_BUSY;
+    for (waiter **w = &t->waiters; *w; w = &(*w)->next)
+        if (*w == &self) {
+            *w = self.next;
+            break;
+        }
+    /* who gives up has stood before others */
+    if (rc) pthread_cond_broadcast(&t->dropped);
+    bough_wait_end();
+    return rc;
+}
+
 int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms,
                bough_error *err) {
     struct timespec until;
@@ -96,10 +149,12 @@ int locks_take(lock_table *t, const char *const *names, size_t n, int timeout_ms
     }
     int rc = BOUGH_OK;
     pthread_mutex_lock(&t->mutex);
-    while (any_held(t, names, n) && !rc)
-        if (timeout_ms == 0 || pthread_cond_timedwait(&t->dropped, &t->mutex, &until) == ETIMEDOUT)
-            rc = any_held(t, names, n) ? BOUGH_E_BUSY : BOUGH_OK;
-    if (!rc && !hold(t, names, n)) rc = BOUGH_E_NOMEM;
+    if (!may_take(t, names, n, NULL))
+        rc = timeout_ms == 0 ? BOUGH_E_BUSY : await_turn(t, names, n, &until);
+    if (!rc && !hold(t, names, n)) {
+        rc = BOUGH_E_NOMEM;
+        pthread_cond_broadcast(&t->dropped);
+    }
     pthread_mutex_unlock(&t->mutex);
     if (rc == BOUGH_E_NOMEM) return bough_fail(err, rc, "out of memory");
     /* the text that Neon's clients know, for which they try again */

@@ -1,6 +1,9 @@
 /**
  * Locks by name: of branches (their id) and of names that are being created. Taking several is one
  * step, so no order can deadlock. Not recursive: never take a second set while holding one.
+ *
+ * Who has waited longest comes first: no stream of requests for a branch keeps another from its
+ * turn. What a holder does is bounded by others (pg/sql.h): so is the wait.
  */
 #ifndef BOUGH_SERVER_LOCKS_H
 #define BOUGH_SERVER_LOCKS_H
@@ -18,11 +21,13 @@ void lock_table_free(lock_table *table);
 
 /** How long an operation waits for another one on the same branch. */
 #define LOCK_WAIT_MS 60000
+/** No more threads wait for one name: who comes then is refused. */
+#define LOCK_WAITERS_MAX 64
 
 /**
  * Take all of `names`, or none.
  * @param timeout_ms  0: do not wait.
- * @retval BOUGH_E_BUSY  Not within that time.
+ * @retval BOUGH_E_BUSY  Not within that time; or too many wait already.
  */
 BOUGH_CHECK int locks_take(lock_table *table, const char *const *names, size_t n, int timeout_ms,
                            bough_error *err);

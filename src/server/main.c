@@ -72,13 +72,25 @@ void server_stop(server *srv) {
 
 /* ---- the clock ---- */
 
-static atomic_bool is_suspending;
+/* Computes are asked whether they are used, which may take a while where one is stuck: so nothing
+ * else is behind it. */
+static atomic_bool is_suspending, is_ticking;
 
 static void suspend_job(void *arg) {
     computes_suspend_idle(arg);
+    atomic_store(&is_suspending, false);
+}
+
+static void tick_job(void *arg) {
     history_tick(arg);
     keys_tick(((server *)arg)->keys);
-    atomic_store(&is_suspending, false);
+    atomic_store(&is_ticking, false);
+}
+
+/* Unless the one before is still under way. */
+static void begin_job(server *srv, atomic_bool *is_running, void (*run)(void *arg)) {
+    if (atomic_exchange(is_running, true)) return;
+    if (job_pool_add(srv->background, run, srv, NULL) != BOUGH_OK) atomic_store(is_running, false);
 }
 
 static void on_clock(evutil_socket_t fd, short what, void *arg) {
@@ -89,9 +101,8 @@ static void on_clock(evutil_socket_t fd, short what, void *arg) {
     reserve_refill();
     housekeeping_tick(srv);
     mending_tick(srv);
-    if (atomic_exchange(&is_suspending, true)) return;
-    if (job_pool_add(srv->background, suspend_job, srv, NULL) != BOUGH_OK)
-        atomic_store(&is_suspending, false);
+    begin_job(srv, &is_suspending, suspend_job);
+    begin_job(srv, &is_ticking, tick_job);
 }
 
 static atomic_bool is_looking;
@@ -105,9 +116,7 @@ static void on_checkpoints(evutil_socket_t fd, short what, void *arg) {
     server *srv = arg;
     (void)fd;
     (void)what;
-    if (atomic_load(&srv->stopping) || atomic_exchange(&is_looking, true)) return;
-    if (job_pool_add(srv->background, checkpoints_job, srv, NULL) != BOUGH_OK)
-        atomic_store(&is_looking, false);
+    if (!atomic_load(&srv->stopping)) begin_job(srv, &is_looking, checkpoints_job);
 }
 
 /* ---- main ---- */

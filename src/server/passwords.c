@@ -73,12 +73,10 @@ int passwords_renew(bough_role_row **roles, size_t *n, const server *srv, const 
     int rc = bough_roles_list(roles, n, srv->cat, branch, err);
     if (rc) return rc;
     for (size_t i = 0; i < *n; i++) (*roles)[i].secret_size = 0;
-    rc = inside_connect(&conn, srv, endpoint, NULL, err);
+    rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_LONG, err);
     /* statements with verifiers must not be logged, whatever ALTER DATABASE ... SET says */
     if (!rc) rc = bough_sql_exec(conn, "SET log_statement = 'none'", err);
     if (!rc) rc = bough_sql_exec(conn, "SET log_min_duration_statement = -1", err);
-    /* a prepared transaction may have a role locked for ever */
-    if (!rc) rc = bough_sql_exec(conn, "SET lock_timeout = '10s'", err);
     if (!rc) rc = bough_sql_exec(conn, "BEGIN", err);
     if (!rc) rc = renew_all(conn, *roles, *n, srv, err);
     if (!rc) rc = bough_sql_exec(conn, "COMMIT", err);

@@ -37,11 +37,12 @@
 
 enum {
     LOOKUP_THREADS = 1,
-    WAKE_THREADS = 16, /* they wait for locks and for a start's turn, which the processors bound */
+    WAKE_THREADS = 16,
     REQUEST_THREADS = 8,
     LONG_THREADS = 8,
     SQL_THREADS = 16, /* each waits for one connection */
     BACKGROUND_THREADS = 4,
+    WAITING_MOST = 160, /* of a pool, for locks and computes; two branches cannot be all of them */
     BACKGROUND_END_MS = 30000
 };
 
@@ -391,14 +392,15 @@ int server_open(server *srv, const server_options *options, bough_error *err) {
     if (!rc) rc = usage_cache_new(&srv->usages, err);
     if (!rc) rc = listed_new(&srv->listed, err);
     if (!rc) rc = leftovers_new(&srv->leftovers, err);
-    if (!rc) rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, err);
+    if (!rc)
+        rc = job_pool_new(&srv->background, "background", BACKGROUND_THREADS, WAITING_MOST, err);
+    if (!rc) rc = job_pool_new(&srv->requests, "request", REQUEST_THREADS, WAITING_MOST, err);
+    if (!rc) rc = job_pool_new(&srv->lookups, "lookup", LOOKUP_THREADS, 0, err);
+    if (!rc) rc = job_pool_new(&srv->wakes, "wake", WAKE_THREADS, WAITING_MOST, err);
     if (!rc) rc = websockets_new(&srv->websockets, srv, err);
-    if (!rc) rc = job_pool_new(&srv->sqls, "sql", SQL_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, err);
-    if (!rc) rc = job_pool_new(&srv->housekeeper, "housekeeping", 1, err);
+    if (!rc) rc = job_pool_new(&srv->sqls, "sql", SQL_THREADS, 0, err);
+    if (!rc) rc = job_pool_new(&srv->longs, "long", LONG_THREADS, WAITING_MOST, err);
+    if (!rc) rc = job_pool_new(&srv->housekeeper, "housekeeping", 1, 0, err);
     if (!rc) rc = recover(srv, err);
     if (!rc) rc = door_begin(srv->door, err);
     if (!rc) rc = announce(srv, err);

@@ -93,7 +93,7 @@ static void set_up(void) {
     need(usage_cache_new(&srv.usages, &err));
     need(listed_new(&srv.listed, &err));
     need(leftovers_new(&srv.leftovers, &err));
-    need(job_pool_new(&srv.background, "background", 1, &err));
+    need(job_pool_new(&srv.background, "background", 1, 0, &err));
     fill_catalogue(&err);
 }
 
