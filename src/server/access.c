@@ -69,6 +69,10 @@ int access_check(request *rq, bough_error *err) {
     if (!*key->branch_id) return BOUGH_OK;
     if (begins(pattern, BRANCH "/set_as_default") || begins(pattern, BRANCH "/finalize_restore"))
         return forbid(rq, "is for one branch, and this is the project's", err);
+    /* what is preserved is a branch of its own, which the key would neither see nor delete */
+    if (begins(pattern, BRANCH "/restore") && json_object_get(rq->body, "preserve_under_name") &&
+        access_sees_branch(rq, rq->params[1]))
+        return forbid(rq, "is for one branch, and another would be made", err);
     if (begins(pattern, BRANCH)) return access_branch(rq, rq->params[1], err);
     if (!(flags & ROUTE_BRANCH_KEY)) return forbid(rq, "is for one branch", err);
     return check_thing(rq, err);

@@ -160,6 +160,15 @@ def test_a_key_of_a_branch_is_told_that_others_are_not_there(api, shop, side, ot
         api(method, path, body, key=key, status=403)
 
 
+def test_a_key_of_a_branch_makes_no_branch_by_a_restore(api, shop, side):
+    key = make(api, "of branch", project_id=shop.id, branch_id=side)["key"]
+    before, wish = shop.names(), {"source_branch_id": side, "preserve_under_name": "kept"}
+    refused = api("POST", f"{shop.path}/branches/{side}/restore", wish, key=key, status=403)
+    assert refused["code"] == "FORBIDDEN" and shop.names() == before
+    api("POST", f"{shop.main_path}/restore", wish, key=key, status=404)  # another's: not there
+    api("POST", f"{shop.path}/branches/{side}/restore", {"source_branch_id": side}, key=key, status=400)
+
+
 def test_a_key_that_reads_changes_nothing_and_sees_no_password(api, shop):
     key = make(api, "reader", read_only=True)["key"]
     for path in [f"{shop.path}", f"{shop.path}/branches", f"{shop.main_path}/roles", f"{shop.main_path}/databases",
