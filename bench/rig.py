@@ -17,8 +17,8 @@ os.environ.setdefault("BOUGH_TEST_BUILD", os.path.join(ROOT, "build-bench"))
 sys.path.insert(0, os.path.join(ROOT, "test", "integration"))
 
 import psycopg2  # noqa: E402
-from harness import (OS_USER, IS_ROOT, PG_BIN, Bough, allocated, as_server, free_port, run, tool,  # noqa: E402
-                     wait_for)
+from harness import (OS_USER, IS_ROOT, PG_BIN, Bough, admin_user, allocated, as_server, free_port, run,  # noqa: E402
+                     tool, wait_for)
 
 __all__ = ["Api", "Plain", "Rig", "Sample", "allocated", "as_server", "free_port", "interleave", "median", "note",
            "owned", "percentile", "pgbench_tps", "psycopg2", "run", "select_once", "tool", "wait_for", "PG_BIN"]
@@ -156,7 +156,8 @@ class Rig:
         parts = psycopg2.extensions.parse_dsn(self.uri(project, branch))
         with open(os.path.join(self.server.store, "admin_password"), encoding="ascii") as f:
             password = f.read().strip()
-        return {"host": parts["host"], "port": parts["port"], "user": "bough_admin", "password": password,
+        return {"host": parts["host"], "port": parts["port"], "user": admin_user(parts["host"]),
+                "password": password,
                 "dbname": database or parts["dbname"]}
 
     def admin_sql(self, project, branch, *statements):

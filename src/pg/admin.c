@@ -15,7 +15,7 @@
 #include "util/error.h"
 #include "util/fs.h"
 
-enum { HASH = 32, SALT = 16, ITERATIONS = 1, PASSWORD_MAX = 128 };
+enum { HASH = 32, SALT = 16, ITERATIONS = 1, PASSWORD_MAX = 128, VERIFIER_MAX = 256 };
 
 static char admin_password[PASSWORD_MAX];
 
@@ -32,12 +32,16 @@ int bough_admin_open(const char *path, bough_error *err) {
         return rc;
     }
     if (rc != BOUGH_E_NOTFOUND) return rc;
-    unsigned char random[32];
+    rc = bough_admin_make_password(admin_password, err);
+    return rc ? rc : bough_write_file(path, admin_password, strlen(admin_password), 0600, err);
+}
+
+int bough_admin_make_password(char *out, bough_error *err) {
+    unsigned char random[(BOUGH_ADMIN_PASSWORD_SIZE - 1) / 2];
     if (RAND_bytes(random, sizeof random) != 1)
         return bough_fail(err, BOUGH_E_INTERNAL, "no random bytes");
-    for (size_t i = 0; i < sizeof random; i++)
-        (void)snprintf(admin_password + 2 * i, 3, "%02x", random[i]);
-    return bough_write_file(path, admin_password, strlen(admin_password), 0600, err);
+    for (size_t i = 0; i < sizeof random; i++) (void)snprintf(out + 2 * i, 3, "%02x", random[i]);
+    return BOUGH_OK;
 }
 
 const char *bough_admin_password(void) {
@@ -45,13 +49,13 @@ const char *bough_admin_password(void) {
 }
 
 /* RFC 5802, section 3, with SHA-256; stored as in PostgreSQL's libpq/auth-scram.c. */
-static int verifier(char *out, size_t size, bough_error *err) {
+static int make_verifier(char *out, size_t size, const char *password, bough_error *err) {
     unsigned char salt[SALT], salted[HASH], client[HASH], stored[HASH], server[HASH];
     char salt64[SALT * 2], stored64[HASH * 2], server64[HASH * 2];
     unsigned n = 0;
-    int length = (int)strlen(admin_password);
+    int length = (int)strlen(password);
     if (RAND_bytes(salt, sizeof salt) != 1 ||
-        PKCS5_PBKDF2_HMAC(admin_password, length, salt, sizeof salt, ITERATIONS, EVP_sha256(), HASH,
+        PKCS5_PBKDF2_HMAC(password, length, salt, sizeof salt, ITERATIONS, EVP_sha256(), HASH,
                           salted) != 1 ||
         !HMAC(EVP_sha256(), salted, HASH, (const unsigned char *)"Client Key", 10, client, &n) ||
         !HMAC(EVP_sha256(), salted, HASH, (const unsigned char *)"Server Key", 10, server, &n) ||
@@ -64,12 +68,15 @@ static int verifier(char *out, size_t size, bough_error *err) {
                       server64);
 }
 
+int bough_admin_verifier(char *out, size_t size, bough_error *err) {
+    return make_verifier(out, size, admin_password, err);
+}
+
 typedef struct single {
     char sql[1024];
     const char *rest; /* what the backend is still to read */
     bough_words words;
-    int (*tick)(void *context, pid_t pid);
-    void *context;
+    const bough_admin_spec *spec;
 } single;
 
 static ssize_t feed(void *context, char *buffer, size_t room, bough_error *err) {
@@ -89,28 +96,36 @@ static void take_line(void *context, const char *line) {
 }
 
 static int tick_of(void *context, pid_t pid) {
-    single *s = context;
-    return s->tick ? s->tick(s->context, pid) : 0;
+    const bough_admin_spec *spec = ((single *)context)->spec;
+    return spec->tick ? spec->tick(spec->context, pid) : 0;
 }
 
-int bough_admin_install(const bough_pg *pg, const char *pgdata, const char *scratch,
-                        const char *database, int (*tick)(void *context, pid_t pid), void *context,
-                        bough_error *err) {
+int bough_admin_install(const bough_admin_spec *spec, bough_error *err) {
     bough_env env;
-    char program[BOUGH_PATH_MAX], secret[256];
+    char program[BOUGH_PATH_MAX], secret[VERIFIER_MAX];
     int ruleset = -1, status = 0;
-    single s = {.tick = tick, .context = context};
-    int rc = verifier(secret, sizeof secret, err);
-    if (!rc) rc = bough_path(program, sizeof program, err, "%s/postgres", pg->bindir);
-    const char *const rw[] = {pgdata, scratch, NULL};
-    bough_landlock_rules rules = {.bindir = pg->bindir, .rw = rw};
+    single s = {.spec = spec};
+    const char *bindir = spec->pg->bindir;
+    int rc =
+        make_verifier(secret, sizeof secret, spec->password ? spec->password : admin_password, err);
+    if (!rc) rc = bough_path(program, sizeof program, err, "%s/postgres", bindir);
+    const char *const rw[] = {spec->pgdata, spec->scratch, NULL};
+    bough_landlock_rules rules = {.bindir = bindir, .rw = rw};
     if (!rc) rc = bough_landlock_prepare(&ruleset, &rules, err);
     if (rc) return rc;
-    bough_env_init(&env, pg->bindir);
+    bough_env_init(&env, bindir);
     /* initdb chose POSIX shared memory, which Landlock refuses; messages are matched below */
-    const char *const argv[] = {
-        program, "--single",      "-D",     pgdata, "-F", "-c", "dynamic_shared_memory_type=mmap",
-        "-c",    "lc_messages=C", database, NULL};
+    const char *const argv[] = {program,
+                                "--single",
+                                "-D",
+                                spec->pgdata,
+                                "-F",
+                                "-c",
+                                "dynamic_shared_memory_type=mmap",
+                                "-c",
+                                "lc_messages=C",
+                                spec->database,
+                                NULL};
     (void)snprintf(s.sql, sizeof s.sql,
                    "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
                    "ALTER ROLE " BOUGH_ADMIN_ROLE

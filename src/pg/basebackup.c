@@ -38,6 +38,7 @@ typedef struct import {
     bough_words words;
     bough_source_info info;
     char run_dir[BOUGH_PATH_MAX]; /* sockets and log, mode 0700, beside the copy */
+    char password[BOUGH_ADMIN_PASSWORD_SIZE];
 } import;
 
 static int report(import *im) {
@@ -195,11 +196,25 @@ static int configure(import *im, bough_error *err) {
     return rc;
 }
 
-/* Replay the copy and make the role through which Bough speaks to it. */
+static const char *first_database(const import *im) {
+    return im->info.databases[0] ? im->info.databases[0] : "template1";
+}
+
+/*
+ * Replay the copy and make the role through which Bough speaks to it. It has a password of its own
+ * until it is a compute: what runs in another one may reach its socket, too.
+ */
 static int make_admin(import *im, bough_error *err) {
     im->phase = "replaying";
-    const char *database = im->info.databases[0] ? im->info.databases[0] : "template1";
-    int rc = bough_admin_install(im->pg, im->workdir, im->run_dir, database, tick, im, err);
+    bough_admin_spec admin = {.pg = im->pg,
+                              .pgdata = im->workdir,
+                              .scratch = im->run_dir,
+                              .database = first_database(im),
+                              .password = im->password,
+                              .tick = tick,
+                              .context = im};
+    int rc = bough_admin_make_password(im->password, err);
+    if (!rc) rc = bough_admin_install(&admin, err);
     return rc == BOUGH_E_PG ? bough_context(err, "replaying the copy") : rc;
 }
 
@@ -213,11 +228,29 @@ static int await_ready(import *im, bough_compute *compute, bough_error *err) {
     }
 }
 
+static int connect_to(PGconn **conn, const import *im, const char *database, bough_error *err) {
+    bough_sql_place place = {.user = BOUGH_ADMIN_ROLE, .password = im->password};
+    int rc = bough_path(place.socket_dir, sizeof place.socket_dir, err, "%s", im->run_dir);
+    return rc ? rc : bough_sql_connect(conn, &place, database, BOUGH_SQL_UNLIMITED, err);
+}
+
+/* From its next start on it is a compute. */
+static int set_password(const import *im, bough_error *err) {
+    PGconn *conn = NULL;
+    char verifier[256], sql[512];
+    int rc = bough_admin_verifier(verifier, sizeof verifier, err);
+    if (!rc) rc = connect_to(&conn, im, first_database(im), err);
+    (void)snprintf(sql, sizeof sql, "ALTER ROLE " BOUGH_ADMIN_ROLE " PASSWORD '%s'", verifier);
+    if (!rc) rc = bough_sql_exec(conn, sql, err);
+    PQfinish(conn);
+    return rc;
+}
+
 static int tidy_databases(import *im, bough_error *err) {
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && im->info.databases[i]; i++) {
         PGconn *conn = NULL;
-        rc = bough_sql_connect(&conn, im->run_dir, im->info.databases[i], BOUGH_SQL_UNLIMITED, err);
+        rc = connect_to(&conn, im, im->info.databases[i], err);
         if (!rc) rc = bough_drop_subscriptions(conn, err);
         if (!rc)
             rc = bough_sql_exec(
@@ -245,6 +278,7 @@ static int tidy(import *im, bough_error *err) {
     rc = bough_compute_start(&compute, &spec, err);
     if (!rc) rc = await_ready(im, compute, err);
     if (!rc) rc = tidy_databases(im, err);
+    if (!rc) rc = set_password(im, err);
     if (!rc) rc = bough_compute_stop(compute, BOUGH_STOP_FAST, STOP_MS, err);
     if (rc && compute && bough_compute_stop(compute, BOUGH_STOP_KILL, STOP_MS, NULL))
         rc = bough_context(err, "a postgres was left running");

@@ -51,7 +51,8 @@ int bough_cluster_init(const bough_pg *pg, const char *pgdata, bough_error *err)
     if (!rc && status != 0 && strstr(words.error, "invalid locale"))
         rc = run_initdb(&words, &status, pg, pgdata, "--locale=C", err);
     if (!rc && status != 0) rc = bough_words_fail(&words, BOUGH_E_PG, "initdb", status, err);
-    return rc ? rc : bough_admin_install(pg, pgdata, NULL, "template1", NULL, NULL, err);
+    bough_admin_spec admin = {.pg = pg, .pgdata = pgdata, .database = "template1"};
+    return rc ? rc : bough_admin_install(&admin, err);
 }
 
 int bough_cluster_remove(const char *pgdata, bough_error *err) {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "pg/install.h"
+#include "pg/sql.h"
 
 /** Called about ten times a second; total_bytes is 0 when unknown. Non-zero return cancels. */
 typedef int (*bough_pg_progress)(void *context, const char *phase, uint64_t done_bytes,
@@ -68,7 +69,7 @@ BOUGH_CHECK int bough_cluster_import(const bough_pg *pg, const char *url, const 
 
 /** Where and as whom to restore a dump. */
 typedef struct bough_restore_target {
-    const char *socket_dir;
+    const bough_sql_place *at;
     const char *database; /**< exists, empty */
     const char *owner;    /**< role that owns everything afterwards */
 } bough_restore_target;

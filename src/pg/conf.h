@@ -13,6 +13,8 @@
 /** The superuser through which Bough itself speaks to a compute; see pg/admin.h, never given to
  * users. */
 #define BOUGH_ADMIN_ROLE "bough_admin"
+/** Bytes of the name by which it comes in to a compute: with a key (preload/admit.c). */
+#define BOUGH_ADMIN_USER_SIZE 64
 /** The role by which the standbys of a branch receive its WAL (server/standbys.h). */
 #define BOUGH_STANDBY_ROLE "bough_standby"
 

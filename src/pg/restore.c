@@ -257,7 +257,7 @@ static int prepare_tool(restore *r, bough_env *env, int *ruleset, char *conninfo
     bough_env_set(env, "PGPASSFILE", "/nonexistent/.pgpass");
     bough_env_set(env, "PGCLIENTENCODING", "UTF8");
     bough_env_set(env, "HOME", "/nonexistent");
-    bough_env_set(env, "PGHOST", r->target->socket_dir);
+    bough_env_set(env, "PGHOST", r->target->at->socket_dir);
     bough_env_set(env, "PGPORT", "5432");
     bough_env_set(env, "PGUSER", r->role);
     bough_env_set(env, "PGAPPNAME", "bough restore");
@@ -466,8 +466,7 @@ int bough_cluster_restore(const bough_pg *pg, bough_source_kind kind, const char
     if (!rc && kind == BOUGH_SOURCE_URL)
         rc = bough_fail(err, BOUGH_E_INVALID, "a URL is not a dump");
     if (!rc)
-        rc = bough_sql_connect(&r->conn, target->socket_dir, target->database, BOUGH_SQL_UNLIMITED,
-                               err);
+        rc = bough_sql_connect(&r->conn, target->at, target->database, BOUGH_SQL_UNLIMITED, err);
     if (!rc) rc = make_role(r, err);
     if (!rc)
         rc = kind == BOUGH_SOURCE_DUMP_CUSTOM || kind == BOUGH_SOURCE_DUMP_DIRECTORY

@@ -83,9 +83,9 @@ static int prepare(int *ruleset, bough_env *env, char *conninfo, size_t size, co
                    const bough_schema_source *source, bough_error *err) {
     bough_landlock_rules rules = {.bindir = tool->bindir};
     bough_env_init(env, tool->bindir);
-    bough_env_set(env, "PGHOST", source->socket_dir);
+    bough_env_set(env, "PGHOST", source->at->socket_dir);
     bough_env_set(env, "PGPORT", "5432");
-    bough_env_set(env, "PGUSER", BOUGH_ADMIN_ROLE);
+    bough_env_set(env, "PGUSER", source->at->user);
     bough_env_set(env, "PGPASSWORD", bough_admin_password());
     bough_env_set(env, "PGPASSFILE", "/nonexistent/.pgpass");
     bough_env_set(env, "PGCLIENTENCODING", "UTF8");

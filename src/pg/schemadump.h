@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "bough/error.h"
+#include "pg/sql.h"
 
 /** No schema is given back that is larger. */
 #define BOUGH_SCHEMA_MAX ((size_t)32 * 1024 * 1024)
@@ -22,7 +22,7 @@ typedef enum bough_schema_part {
 
 /** What to read. Strings are borrowed. */
 typedef struct bough_schema_source {
-    const char *socket_dir; /**< of the running compute */
+    const bough_sql_place *at; /**< the running compute */
     const char *database;
     int major; /**< of the compute */
     bough_schema_part what;

@@ -93,7 +93,7 @@ static int finish_connecting(PGconn *conn, bough_error *err) {
     return bough_fail(err, code, "could not connect to the compute: %s", why);
 }
 
-int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
+int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *database,
                       bough_sql_limit limit, bough_error *err) {
     const limits *l = &all_limits[limit];
     char options[256];
@@ -104,21 +104,15 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
                    " -c lock_timeout=%d -c statement_timeout=%d",
                    l->lock_ms, l->statement_ms);
     /* Every parameter that the environment could set is set here. */
-    static const char *const names[] = {"host",
-                                        "port",
-                                        "user",
-                                        "dbname",
-                                        "options",
-                                        "passfile",
-                                        "connect_timeout",
-                                        "application_name",
-                                        "client_encoding",
-                                        "gssencmode",
-                                        "password",
-                                        NULL};
-    const char *const values[] = {socket_dir,
+    const char *const names[] = {"host", "port", "user", "dbname", "options", "passfile",
+                                 "connect_timeout", "application_name", "client_encoding",
+                                 "gssencmode", "password",
+                                 /* libpq 16; before, whoever listens may be told the
+                                  * password: see admin.h for what it is good for */
+                                 PQlibVersion() >= 160000 ? "require_auth" : NULL, NULL};
+    const char *const values[] = {place->socket_dir,
                                   "5432",
-                                  BOUGH_ADMIN_ROLE,
+                                  place->user,
                                   database,
                                   options,
                                   "/nonexistent/.pgpass",
@@ -126,7 +120,8 @@ int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *databas
                                   "bough",
                                   "UTF8",
                                   "disable",
-                                  bough_admin_password(),
+                                  place->password ? place->password : bough_admin_password(),
+                                  "scram-sha-256",
                                   NULL};
     PGconn *made = PQconnectStartParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
@@ -202,8 +197,11 @@ static int check(PGconn *conn, const PGresult *result, bough_error *err) {
  */
 static bool is_alive(const PGconn *silent) {
     PGconn *conn = NULL;
+    bough_sql_place place = {.password = PQpass(silent)};
     if (strcmp(PQdb(silent), "template1") == 0) return true;
-    int rc = bough_sql_connect(&conn, PQhost(silent), PQdb(silent), BOUGH_SQL_GLANCE, NULL);
+    (void)snprintf(place.socket_dir, sizeof place.socket_dir, "%s", PQhost(silent));
+    (void)snprintf(place.user, sizeof place.user, "%s", PQuser(silent));
+    int rc = bough_sql_connect(&conn, &place, PQdb(silent), BOUGH_SQL_GLANCE, NULL);
     if (!rc) rc = bough_sql_exec(conn, "SELECT 1", NULL);
     PQfinish(conn);
     return rc != BOUGH_E_TIMEOUT;

@@ -11,7 +11,15 @@
 
 #include <libpq-fe.h>
 
-#include "bough/error.h"
+#include "pg/conf.h"
+#include "util/fs.h"
+
+/** Where a server listens, and how Bough comes in. */
+typedef struct bough_sql_place {
+    char socket_dir[BOUGH_PATH_MAX];
+    char user[BOUGH_ADMIN_USER_SIZE]; /**< BOUGH_ADMIN_ROLE, and of a compute its key behind it */
+    const char *password;             /**< borrowed; NULL: the store's */
+} bough_sql_place;
 
 /** How long a statement may take. All but the last wait five seconds for a lock. */
 typedef enum bough_sql_limit {
@@ -28,7 +36,7 @@ typedef enum bough_sql_limit {
  * @retval BOUGH_E_NOTFOUND     No such database.
  * @retval BOUGH_E_TIMEOUT      It says nothing.
  */
-BOUGH_CHECK int bough_sql_connect(PGconn **conn, const char *socket_dir, const char *database,
+BOUGH_CHECK int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *database,
                                   bough_sql_limit limit, bough_error *err);
 
 /**

@@ -133,15 +133,17 @@ int bough_handoff_receive(int carrier, bough_handoff *m, int fds[2]) {
     }
 }
 
-/* A client's socket as accept() would have returned it. */
+/* A client's socket as accept() would have returned it. Clients come by TCP: to a Unix socket of
+ * whoever reaches this one, postgres would speak as if it had come by its own. */
 int bough_handoff_prepare(int client, struct sockaddr *address, socklen_t *size) {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     int type = 0;
     socklen_t type_size = sizeof type;
     if (syscall(SYS_getsockopt, client, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0 ||
-        type != SOCK_STREAM || syscall(SYS_getpeername, client, &peer, &n) != 0)
-        return -1; /* no socket, or the client has gone */
+        type != SOCK_STREAM || syscall(SYS_getpeername, client, &peer, &n) != 0 ||
+        (peer.ss_family != AF_INET && peer.ss_family != AF_INET6))
+        return -1; /* no such socket, or the client has gone */
     long flags = syscall(SYS_fcntl, client, F_GETFL);
     if (flags < 0 || syscall(SYS_fcntl, client, F_SETFL, flags & ~(long)O_NONBLOCK) != 0) return -1;
     if (address && size) {
@@ -179,8 +181,13 @@ static int accept_any(int fd, struct sockaddr *address, socklen_t *size, int fla
     if (bough_is_pool) return bough_pool_accept(fd, address, size, flags);
     socklen_t room = size ? *size : 0;
     int made = (int)syscall(SYS_accept4, fd, address, size, flags);
-    if (made < 0 || !bough.active || !is_handoff(fd)) return made;
+    if (made < 0 || !bough.active) return made;
     int saved = errno;
+    if (!is_handoff(fd)) {
+        bough_admit_begin(made);
+        errno = saved;
+        return made;
+    }
     socklen_t given = size ? *size : 0;
     if (size) *size = room;
     int client = take(made, address, size);
@@ -205,6 +212,7 @@ EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags) {
         if (!(flags & MSG_PEEK)) handed.at += (uint32_t)n;
         return (ssize_t)n;
     }
+    if (fd == bough_guarded_fd && fd >= 0) return bough_admit_recv(fd, buf, n, flags);
     ssize_t served = bough_is_pool ? bough_pool_serve(fd, buf, n, flags) : -1;
     return served >= 0 ? served : syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
 }

@@ -52,6 +52,8 @@
 #endif
 #define BOUGH_MAX_DEPTH 1024U
 #define BOUGH_NAME_LOCKS 256U
+#define BOUGH_ADMIN_NAME "bough_admin" /* the role (pg/conf.h) */
+#define BOUGH_ADMIN_KEY_SIZE 33U       /* hexadecimal digits, and the NUL */
 #define BOUGH_NO_GEN UINT32_MAX
 
 #define BOUGH_CHUNK_BLOCKS 8192U /* blocks per presence chunk: 1 KiB of bits, 32 MiB of file */
@@ -116,8 +118,9 @@ typedef struct bough_entry {
 typedef struct bough_header {
     uint64_t magic;
     uint64_t bytes;
-    char pgdata[1024]; /* absolute */
-    char layers[1024]; /* absolute path of the layers directory */
+    char pgdata[1024];                    /* absolute */
+    char layers[1024];                    /* absolute path of the layers directory */
+    char admin_key[BOUGH_ADMIN_KEY_SIZE]; /* by which the administrator comes in; "": without */
     _Atomic int32_t postmaster;
     _Alignas(64) _Atomic uint32_t epoch; /* even: open; odd: the gate is closed. A futex */
     _Atomic uint32_t gen;                /* generation of the head */

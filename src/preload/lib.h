@@ -201,6 +201,15 @@ int bough_handoff_prepare(int client, struct sockaddr *address, socklen_t *size)
 /* The client's socket is being closed by this process. */
 void bough_handoff_closed(void);
 
+/* ---- admit.c: who comes in as the administrator ---- */
+extern int bough_guarded_fd; /* a client's socket of which the first packets are looked at, or -1 */
+/* postgres has accepted a connection that no hand-off brought. */
+void bough_admit_begin(int fd);
+/* recv() from that socket. */
+ssize_t bough_admit_recv(int fd, void *buf, size_t n, int flags);
+/* It is being closed by this process. */
+void bough_admit_closed(void);
+
 /* ---- real.c: libc's functions behind ours, where no system call will do ---- */
 FILE *real_fopen(const char *path, const char *mode);
 DIR *real_opendir(const char *path);

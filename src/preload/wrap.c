@@ -113,6 +113,7 @@ EXPORT int close(int fd) {
     bough_file *f = bough_file_of(fd);
     if (f) bough_file_free(f);
     if (fd >= 0 && fd == bough_handed_fd) bough_handoff_closed();
+    if (fd >= 0 && fd == bough_guarded_fd) bough_admit_closed();
     if (bough_is_pool) bough_pool_closed(fd);
     return sys_close(fd);
 }

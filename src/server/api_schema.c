@@ -99,7 +99,7 @@ static int tick(void *context, pid_t pid) {
 static int read_view(char **text, view *v, request *rq, int major, bool as_json, bough_error *err) {
     server *srv = rq->srv;
     const char *database = request_query(rq, "db_name");
-    char socket_dir[BOUGH_PATH_MAX];
+    bough_sql_place place;
     PGconn *conn = NULL;
     PGresult *result = NULL;
     compute_hold hold;
@@ -108,24 +108,23 @@ static int read_view(char **text, view *v, request *rq, int major, bool as_json,
     if (!rc)
         rc = computes_use(srv, &v->branch, &v->endpoint,
                           (compute_cause){"its schema was asked for", false}, err);
-    if (!rc) rc = computes_socket_dir(socket_dir, srv, v->endpoint.id, err);
     if (rc) return rc;
     bool is_held = computes_hold(&hold, srv, NULL, v->branch.id); /* not suspended meanwhile */
+    rc = computes_place(&place, srv, v->endpoint.id, err);
+    if (rc) goto out;
     if (as_json) {
-        rc = bough_sql_connect(&conn, socket_dir, database, BOUGH_SQL_LONG, err);
+        rc = bough_sql_connect(&conn, &place, database, BOUGH_SQL_LONG, err);
         if (!rc) rc = bough_sql_query(&result, conn, tables_as_json, 0, NULL, err);
         if (!rc && !(*text = strdup(PQgetvalue(result, 0, 0))))
             rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         PQclear(result);
         PQfinish(conn);
     } else {
-        bough_schema_source source = {.socket_dir = socket_dir,
-                                      .database = database,
-                                      .major = major,
-                                      .tick = tick,
-                                      .context = rq};
+        bough_schema_source source = {
+            .at = &place, .database = database, .major = major, .tick = tick, .context = rq};
         rc = bough_schema_dump(text, &source, err);
     }
+out:
     if (is_held) computes_release(srv, v->branch.id);
     return rc;
 }

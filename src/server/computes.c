@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "model/ids.h"
 #include "pg/dynshm.h"
 #include "pg/orphans.h"
 #include "pg/pglog.h"
@@ -129,6 +130,38 @@ int computes_socket_dir(char *out, const server *srv, const char *endpoint, boug
     return bough_path(out, BOUGH_PATH_MAX, err, "%s/run/%s", srv->store_dir, endpoint);
 }
 
+int computes_place(bough_sql_place *place, const server *srv, const char *endpoint,
+                   bough_error *err) {
+    *place = (bough_sql_place){.user = BOUGH_ADMIN_ROLE};
+    pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = srv->computes->first; /* an endpoint may have been another branch's */
+    while (e && !(*e->key && strcmp(e->endpoint.id, endpoint) == 0)) e = e->next;
+    if (e) (void)snprintf(place->user, sizeof place->user, BOUGH_ADMIN_ROLE ".%s", e->key);
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return computes_socket_dir(place->socket_dir, srv, endpoint, err);
+}
+
+/* (locked) The key of the process that there is, or is about to be; "": none. */
+static void set_key(server *srv, entry *e, const char *key) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    (void)snprintf(e->key, sizeof e->key, "%s", key);
+    pthread_mutex_unlock(&srv->computes->mutex);
+}
+
+/* (locked) A key for a compute that is about to start. */
+static int make_key(server *srv, entry *e, bough_error *err) {
+    unsigned char random[(BOUGH_SHM_KEY_SIZE - 1) / 2];
+    char key[BOUGH_SHM_KEY_SIZE];
+    int rc = bough_random(random, sizeof random, err);
+    if (rc) return rc;
+    for (size_t i = 0; i < sizeof random; i++)
+        (void)snprintf(key + 2 * i, 3, "%02x", (unsigned)random[i]);
+    bough_shm_set_key(e->shm, key);
+    set_key(srv, e, key);
+    explicit_bzero(key, sizeof key);
+    return BOUGH_OK;
+}
+
 /* (locked) */
 static void give_slot(server *srv, entry *e) {
     if (e->has_slot) (void)sem_post(&srv->computes->starts);
@@ -169,6 +202,7 @@ static void let_go(server *srv, entry *e) {
     bough_compute_free(e->compute);
     bough_shm_close(shm);
     e->compute = NULL;
+    set_key(srv, e, "");
     cgroup_end(&srv->cgroup, e->endpoint.id);
     explicit_bzero(e->secret, sizeof e->secret);
     if (e->endpoint.is_read_only)
@@ -348,6 +382,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     if (!rc) rc = bough_mkdirs(history, 0700, err); /* branches of older versions have none */
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, home, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, home, err);
+    if (!rc) rc = make_key(srv, e, err);
     if (!rc) {
         bough_shm_keep_history(e->shm, !follows && history_is_kept(srv, &e->branch));
         const char *rw[3] = {NULL};
@@ -458,10 +493,10 @@ int computes_begin_closed(server *srv, const bough_branch_row *branch,
 }
 
 /* When the postmaster that forked this session last read its configuration. */
-static int load_time(char *out, size_t size, const char *socket_dir, bough_error *err) {
+static int load_time(char *out, size_t size, const bough_sql_place *place, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *result = NULL;
-    int rc = bough_sql_connect(&conn, socket_dir, "template1", BOUGH_SQL_GLANCE, err);
+    int rc = bough_sql_connect(&conn, place, "template1", BOUGH_SQL_GLANCE, err);
     if (!rc)
         rc = bough_sql_query(&result, conn, "SELECT extract(epoch FROM pg_conf_load_time())", 0,
                              NULL, err);
@@ -472,16 +507,17 @@ static int load_time(char *out, size_t size, const char *socket_dir, bough_error
 }
 
 int computes_open(server *srv, const char *home, bough_error *err) {
-    char before[64], now[64], socket_dir[BOUGH_PATH_MAX];
+    char before[64], now[64];
+    bough_sql_place place;
     const entry *e = computes_get(srv, home);
     if (!e || !e->compute) return bough_fail(err, BOUGH_E_INTERNAL, "no compute was begun");
-    int rc = computes_socket_dir(socket_dir, srv, e->endpoint.id, err);
-    if (!rc) rc = load_time(before, sizeof before, socket_dir, err);
+    int rc = computes_place(&place, srv, e->endpoint.id, err);
+    if (!rc) rc = load_time(before, sizeof before, &place, err);
     if (!rc) rc = computes_reconfigure(srv, e, err);
     /* the postmaster reads pg_hba.conf after its settings and before it forks another session */
     for (double until = bough_now_ms() + OPEN_MS; !rc;) {
         struct timespec pause = {.tv_nsec = 2000000};
-        rc = load_time(now, sizeof now, socket_dir, err);
+        rc = load_time(now, sizeof now, &place, err);
         if (!rc && strcmp(now, before) != 0) break;
         if (!rc && bough_now_ms() > until)
             rc = bough_fail(err, BOUGH_E_TIMEOUT, "the compute does not read its configuration");
@@ -541,6 +577,11 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
     }
     if (!rc) rc = bough_shm_attach(&e->shm, bough_compute_pid(e->compute), pgdata, err);
     if (!rc) bough_shm_refuse(e->shm, srv->store); /* what the server before could not say */
+    if (!rc) {
+        char key[BOUGH_SHM_KEY_SIZE];
+        bough_shm_key(key, e->shm);
+        set_key(srv, e, key);
+    }
     if (!rc) rc = watch_begin(srv, e, err);
     if (rc && e->compute && endpoint->is_read_only) /* its files go with it */
         bough_ignore(bough_compute_stop(e->compute, BOUGH_STOP_KILL, COMPUTE_STOP_MS, NULL));

@@ -12,6 +12,7 @@
 #ifndef BOUGH_SERVER_COMPUTES_H
 #define BOUGH_SERVER_COMPUTES_H
 
+#include "pg/sql.h"
 #include "server/server.h"
 
 /** How long a start may take. Crash recovery counts. */
@@ -74,6 +75,9 @@ int computes_suspend_seconds(const bough_endpoint_row *endpoint);
 /** Socket directory of an endpoint, into BOUGH_PATH_MAX bytes. */
 BOUGH_CHECK int computes_socket_dir(char *out, const server *srv, const char *endpoint,
                                     bough_error *err);
+/** Where the compute of an endpoint listens, and by which name it lets the administrator in. */
+BOUGH_CHECK int computes_place(bough_sql_place *place, const server *srv, const char *endpoint,
+                               bough_error *err);
 /** The directory within, mode 0700, of the socket to which clients are handed over. */
 #define COMPUTE_HANDOFF_DIR "d"
 

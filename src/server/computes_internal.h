@@ -48,6 +48,8 @@ typedef struct entry {
     char cause[160], busy[160];
     double ends_ms[RESTARTS];         /**< of the latest unexpected ends; 0 for none */
     char secret[STANDBY_SECRET_SIZE]; /**< by which its standbys come in; "": not known */
+    char key[BOUGH_SHM_KEY_SIZE];     /**< by which the administrator comes in, while there is a
+                                         process; guarded by the mutex */
     uint64_t seen_redo;               /**< (computes_checkpointed()) */
     int64_t checked_ms;               /**< of one that follows: when it was looked at last, and */
     int stalls;                       /**< how often in succession it did not follow */

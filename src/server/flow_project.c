@@ -136,10 +136,10 @@ static int furnish(making *m, bough_error *err) {
 }
 
 static int restore(making *m, bough_error *err) {
-    char socket_dir[BOUGH_PATH_MAX];
-    int rc = computes_socket_dir(socket_dir, m->srv, m->endpoint.id, err);
+    bough_sql_place place;
+    int rc = computes_place(&place, m->srv, m->endpoint.id, err);
     if (rc) return rc;
-    bough_restore_target target = {.socket_dir = socket_dir,
+    bough_restore_target target = {.at = &place,
                                    .database = m->contents.databases[0].name,
                                    .owner = m->contents.databases[0].owner};
     return bough_cluster_restore(&m->pg, m->kind, m->wish->source, &target, flow_progress, m->rq,

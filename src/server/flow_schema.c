@@ -77,10 +77,10 @@ static void close_look(making *m) {
 
 /* ---- the schema ---- */
 
-static int copy(making *m, const char *from, const char *into, const char *database,
-                bough_schema_part what, bool is_there, bough_error *err) {
+static int copy(making *m, const bough_sql_place *from, const bough_sql_place *into,
+                const char *database, bough_schema_part what, bool is_there, bough_error *err) {
     char *sql;
-    bough_schema_source source = {.socket_dir = from,
+    bough_schema_source source = {.at = from,
                                   .database = database,
                                   .major = m->pg.major,
                                   .what = what,
@@ -88,7 +88,7 @@ static int copy(making *m, const char *from, const char *into, const char *datab
                                   .context = m->rq};
     int rc = bough_schema_dump(&sql, &source, err);
     if (rc) return rc;
-    source.socket_dir = into;
+    source.at = into;
     if (!is_there) source.database = "template1"; /* what is run connects to where it belongs */
     rc = bough_schema_load(sql, &source, err);
     explicit_bzero(sql, strlen(sql)); /* roles have their passwords' verifiers in it */
@@ -97,11 +97,11 @@ static int copy(making *m, const char *from, const char *into, const char *datab
 }
 
 static int copy_all(making *m, bough_error *err) {
-    char from[BOUGH_PATH_MAX], into[BOUGH_PATH_MAX];
+    bough_sql_place from, into;
     PGconn *conn = NULL;
     PGresult *names = NULL;
-    int rc = computes_socket_dir(from, m->srv, m->look_endpoint.id, err);
-    if (!rc) rc = computes_socket_dir(into, m->srv, m->endpoint.id, err);
+    int rc = computes_place(&from, m->srv, m->look_endpoint.id, err);
+    if (!rc) rc = computes_place(&into, m->srv, m->endpoint.id, err);
     if (!rc) rc = inside_connect(&conn, m->srv, m->look_endpoint.id, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc)
         rc = bough_sql_query(&names, conn,
@@ -109,10 +109,10 @@ static int copy_all(making *m, bough_error *err) {
                              " datallowconn AND NOT datistemplate ORDER BY datname",
                              0, NULL, err);
     PQfinish(conn);
-    if (!rc) rc = copy(m, from, into, "template1", BOUGH_SCHEMA_GLOBALS, true, err);
+    if (!rc) rc = copy(m, &from, &into, "template1", BOUGH_SCHEMA_GLOBALS, true, err);
     for (int i = 0; !rc && i < PQntuples(names); i++) {
         bool is_there = *PQgetvalue(names, i, 1) == 't';
-        rc = copy(m, from, into, PQgetvalue(names, i, 0),
+        rc = copy(m, &from, &into, PQgetvalue(names, i, 0),
                   is_there ? BOUGH_SCHEMA_CONTENT : BOUGH_SCHEMA_CREATE, is_there, err);
         if (rc) (void)bough_context(err, "database \"%s\"", PQgetvalue(names, i, 0));
     }

@@ -15,9 +15,9 @@
 
 static int connect_to(PGconn **conn, const server *srv, const char *endpoint, const char *database,
                       bough_sql_limit limit, bough_error *err) {
-    char socket_dir[BOUGH_PATH_MAX];
-    int rc = computes_socket_dir(socket_dir, srv, endpoint, err);
-    return rc ? rc : bough_sql_connect(conn, socket_dir, database, limit, err);
+    bough_sql_place place;
+    int rc = computes_place(&place, srv, endpoint, err);
+    return rc ? rc : bough_sql_connect(conn, &place, database, limit, err);
 }
 
 int inside_connect(PGconn **conn, const server *srv, const char *endpoint, const char *not_to,

@@ -39,7 +39,7 @@ enum {
 
 typedef struct pool_paths {
     char dir[BOUGH_PATH_MAX], config[BOUGH_PATH_MAX], users[BOUGH_PATH_MAX], hba[BOUGH_PATH_MAX],
-        pidfile[BOUGH_PATH_MAX], log[BOUGH_PATH_MAX], sockets[BOUGH_PATH_MAX];
+        pidfile[BOUGH_PATH_MAX], log[BOUGH_PATH_MAX];
 } pool_paths;
 
 int pools_dir(char *out, const server *srv, const char *endpoint, bough_error *err) {
@@ -84,8 +84,7 @@ static int paths_in(pool_paths *p, const char *dir, bough_error *err) {
 
 static int paths_of(pool_paths *p, const server *srv, const char *endpoint, bough_error *err) {
     char dir[BOUGH_PATH_MAX];
-    int rc = computes_socket_dir(p->sockets, srv, endpoint, err);
-    if (!rc) rc = pools_dir(dir, srv, endpoint, err);
+    int rc = pools_dir(dir, srv, endpoint, err);
     return rc ? rc : paths_in(p, dir, err);
 }
 
@@ -198,11 +197,10 @@ int pools_clients(const server *srv, const char *endpoint) {
 
 /* ---- starting ---- */
 
-/* The password is hexadecimal digits. */
-static int write_users(const pool_paths *p, bough_error *err) {
+/* The password and the key are hexadecimal digits. */
+static int write_users(const pool_paths *p, const bough_sql_place *place, bough_error *err) {
     char text[512];
-    int n =
-        snprintf(text, sizeof text, "\"" BOUGH_ADMIN_ROLE "\" \"%s\"\n", bough_admin_password());
+    int n = snprintf(text, sizeof text, "\"%s\" \"%s\"\n", place->user, bough_admin_password());
     int rc = bough_write_file(p->users, text, (size_t)n, 0600, err);
     explicit_bzero(text, sizeof text);
     return rc;
@@ -233,12 +231,17 @@ static const char secret_of[] =
  * PgBouncer asks the branch itself for the SCRAM secret of who logs in, and logs in there with what
  * the client has proved. Its own role is for that question alone: nobody may log in as it.
  */
-static int write_config(const pool_paths *p, const tls_files *tls, bool has_tls, bough_error *err) {
-    static const char hba[] = "host all " BOUGH_ADMIN_ROLE " 0.0.0.0/0 reject\n"
-                              "host all " BOUGH_ADMIN_ROLE " ::/0 reject\n"
-                              "host all all 0.0.0.0/0 scram-sha-256\n"
-                              "host all all ::/0 scram-sha-256\n";
-    char text[CONFIG_MAX];
+static int write_config(const pool_paths *p, const bough_sql_place *place, const tls_files *tls,
+                        bool has_tls, bough_error *err) {
+    char text[CONFIG_MAX], hba[512];
+    int hba_size = snprintf(hba, sizeof hba,
+                            "host all \"" BOUGH_ADMIN_ROLE "\" 0.0.0.0/0 reject\n"
+                            "host all \"" BOUGH_ADMIN_ROLE "\" ::/0 reject\n"
+                            "host all \"%s\" 0.0.0.0/0 reject\n"
+                            "host all \"%s\" ::/0 reject\n"
+                            "host all all 0.0.0.0/0 scram-sha-256\n"
+                            "host all all ::/0 scram-sha-256\n",
+                            place->user, place->user);
     int n = snprintf(text, sizeof text,
                      "[databases]\n"
                      "* = host=%s port=5432\n"
@@ -249,7 +252,7 @@ static int write_config(const pool_paths *p, const tls_files *tls, bool has_tls,
                      "auth_type = hba\n"
                      "auth_hba_file = %s\n"
                      "auth_file = %s\n"
-                     "auth_user = " BOUGH_ADMIN_ROLE "\n"
+                     "auth_user = %s\n"
                      "auth_query = %s\n"
                      "pool_mode = transaction\n"
                      "max_client_conn = 1000\n"
@@ -265,13 +268,13 @@ static int write_config(const pool_paths *p, const tls_files *tls, bool has_tls,
                      "log_disconnections = 0\n"
                      "log_stats = 0\n"
                      "%s%s%s%s%s",
-                     p->sockets, p->hba, p->users, secret_of, p->pidfile, p->log,
-                     has_tls ? "client_tls_sslmode = allow\nclient_tls_cert_file = " : "",
+                     place->socket_dir, p->hba, p->users, place->user, secret_of, p->pidfile,
+                     p->log, has_tls ? "client_tls_sslmode = allow\nclient_tls_cert_file = " : "",
                      has_tls ? tls->cert : "", has_tls ? "\nclient_tls_key_file = " : "",
                      has_tls ? tls->key : "", has_tls ? "\n" : "");
     if (n < 0 || (size_t)n >= sizeof text)
         return bough_fail(err, BOUGH_E_INTERNAL, "the configuration of a pooler is too long");
-    int rc = bough_write_file(p->hba, hba, sizeof hba - 1, 0600, err);
+    int rc = bough_write_file(p->hba, hba, (size_t)hba_size, 0600, err);
     return rc ? rc : bough_write_file(p->config, text, (size_t)n, 0600, err);
 }
 
@@ -324,7 +327,9 @@ int pools_use(server *srv, const char *endpoint, bough_error *err) {
     pool_paths p;
     tls_files tls;
     door_address address;
+    bough_sql_place place;
     int rc = paths_of(&p, srv, endpoint, err);
+    if (!rc) rc = computes_place(&place, srv, endpoint, err);
     if (rc) return rc;
     if (pid_of(&p) && takes_clients(&p)) return BOUGH_OK;
     (void)end(&p);
@@ -334,8 +339,8 @@ int pools_use(server *srv, const char *endpoint, bough_error *err) {
     rc = bough_mkdirs(p.dir, 0700, err);
     if (!rc) rc = tls_files_in(&tls, srv, p.dir, err);
     if (!rc) rc = tls_prepare(&tls, srv, address.name, err);
-    if (!rc) rc = write_users(&p, err);
-    if (!rc) rc = write_config(&p, &tls, true, err);
+    if (!rc) rc = write_users(&p, &place, err);
+    if (!rc) rc = write_config(&p, &place, &tls, true, err);
     if (!rc) rc = exec(&p, srv, err);
     if (!rc) rc = await_ready(&p, err);
     if (!rc) bough_log(BOUGH_LOG_INFO, "started a pooler", "endpoint", endpoint, NULL);

@@ -252,6 +252,19 @@ void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster) {
     atomic_store(&shm->header->postmaster, (int32_t)postmaster);
 }
 
+_Static_assert(BOUGH_SHM_KEY_SIZE == BOUGH_ADMIN_KEY_SIZE, "one key");
+
+void bough_shm_set_key(bough_shm *shm, const char *key) {
+    (void)snprintf(shm->header->admin_key, sizeof shm->header->admin_key, "%s", key);
+}
+
+/* The compute may write there, and may not be what it was. */
+void bough_shm_key(char *key, const bough_shm *shm) {
+    memcpy(key, shm->header->admin_key, BOUGH_SHM_KEY_SIZE);
+    key[BOUGH_SHM_KEY_SIZE - 1] = '\0';
+    if (strspn(key, "0123456789abcdef") != BOUGH_SHM_KEY_SIZE - 1) key[0] = '\0';
+}
+
 void bough_shm_refuse(bough_shm *shm, const bough_store *store) {
     uint32_t depth = atomic_load(&shm->header->depth);
     for (uint32_t i = 0; i < depth; i++) {

@@ -381,6 +381,12 @@ BOUGH_CHECK int bough_shm_attach(bough_shm **shm, pid_t postmaster, const char *
                                  bough_error *err);
 /** Tell the memory who the postmaster is (liveness of its children is judged by it). */
 void bough_shm_set_postmaster(bough_shm *shm, pid_t postmaster);
+/** Bytes of a key by which the administrator comes in, with the NUL; hexadecimal digits. */
+#define BOUGH_SHM_KEY_SIZE 33
+/** Tell the memory of a compute that is about to start by which key the administrator comes in. */
+void bough_shm_set_key(bough_shm *shm, const char *key);
+/** Read that of a running one; "" where what is there is none. */
+void bough_shm_key(char *key, const bough_shm *shm);
 void bough_shm_close(bough_shm *shm);
 /** (the branch's lock) Tell a running compute that the disk has refused layers of its branch: its
  * next fsync fails, and it recovers from its WAL. */

@@ -238,6 +238,19 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat()
 
 
+def admin_user(host):
+    """The name by which the administrator comes in at a compute's Unix socket: its key is behind the role, in the
+    memory of the compute (admin_key in src/preload/layout.h)."""
+    with open(os.path.join(host, ".s.PGSQL.5432.lock"), encoding="ascii") as f:
+        pid = int(f.readline())
+    for fd in glob.glob(f"/proc/{pid}/fd/*"):
+        if os.readlink(fd).startswith("/memfd:bough"):
+            with open(fd, "rb") as f:
+                f.seek(16 + 2 * 1024)
+                return f"{ADMIN}.{f.read(32).decode('ascii')}"
+    raise AssertionError(f"no compute listens in {host}")
+
+
 class Client:
     """A connection in autocommit mode."""
 
@@ -450,7 +463,7 @@ class Project:
     def admin(self, branch="main", database=None):
         """As the superuser, by the store's admin password."""
         p = self.socket(branch)
-        return Client(psycopg2.connect(host=p["host"], port=p["port"], user=ADMIN,
+        return Client(psycopg2.connect(host=p["host"], port=p["port"], user=admin_user(p["host"]),
                                        password=self.server.admin_password(),
                                        dbname=database or p["dbname"], connect_timeout=20))
 
@@ -616,7 +629,7 @@ def assert_clean(project, branch="main"):
     """pg_amcheck finds nothing, and every page that a stock PostgreSQL would see has the right checksum."""
     p = project.socket(branch)
     env = os.environ | {"PGPASSWORD": project.server.admin_password()}
-    done = run([tool("pg_amcheck"), "-h", p["host"], "-p", str(p["port"]), "-U", ADMIN, "--all",
+    done = run([tool("pg_amcheck"), "-h", p["host"], "-p", str(p["port"]), "-U", admin_user(p["host"]), "--all",
                 "--install-missing", "--heapallindexed", "--parent-check"], check=False, env=env)
     assert done.returncode == 0, f"pg_amcheck on {branch}: {done.stdout}{done.stderr}"
     project.suspend(branch)

@@ -181,12 +181,7 @@ def uri_of(project, database, role=None):
 
 
 def admin_rows(project, database, sql):
-    """As bough_admin, whose password is in the store."""
-    p = project.socket()
-    with open(os.path.join(project.server.store, "admin_password"), encoding="ascii") as f:
-        password = f.read().strip()
-    uri = f"host={p['host']} port={p['port']} user={h.ADMIN} dbname={database} password={password}"
-    with project.connect(uri=uri) as c:
+    with project.admin(database=database) as c:
         return c.rows(sql)
 
 

@@ -79,6 +79,8 @@ def test_who_has_no_right_does_not_get_in(pooler):
     admin = pooler.clear(user=h.ADMIN, password=pooler.server.admin_password())
     with pytest.raises(psycopg2.OperationalError):
         psycopg2.connect(**admin)
+    with pytest.raises(psycopg2.OperationalError):
+        psycopg2.connect(**admin | {"user": h.admin_user(pooler.project.socket()["host"])})
     with pooler.pooled(pooler.clear()) as c:  # a password that is changed counts at once
         role = pooler.login["user"]
         c.run(f"ALTER ROLE \"{role}\" PASSWORD 'another'")

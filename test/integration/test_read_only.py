@@ -33,8 +33,9 @@ class Reader:
 
     def admin(self):
         s = h.uri_parts(self.uri("--socket"))
-        return h.Client(psycopg2.connect(host=s["host"], port=s["port"], user=h.ADMIN, dbname=s["dbname"],
-                                         password=self.p.server.admin_password(), connect_timeout=20))
+        return h.Client(psycopg2.connect(host=s["host"], port=s["port"], user=h.admin_user(s["host"]),
+                                         dbname=s["dbname"], password=self.p.server.admin_password(),
+                                         connect_timeout=20))
 
     def state(self):
         return self.p.json("endpoint", "get", self.id)["current_state"]

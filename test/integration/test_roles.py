@@ -4,6 +4,7 @@ import sqlite3
 import psycopg2
 import pytest
 
+import harness as h
 from api import connect, quote
 
 
@@ -106,6 +107,7 @@ def test_passwords_are_encrypted_at_rest_and_verifiers_inside(api, shop):
     assert secret and made["password"].encode() not in secret
     socket = api("GET", f"{shop.path}/connection_uri?socket=true")["uri"]
     host = socket.split("host=")[1].split("&")[0].replace("%2F", "/")
-    with connect(f"host={host} port=5432 user=bough_admin dbname=neondb password={api.server.admin_password()}") as c:
+    user, password = h.admin_user(host), api.server.admin_password()
+    with connect(f"host={host} port=5432 user={user} dbname=neondb password={password}") as c:
         assert c.one("SELECT rolpassword FROM pg_authid WHERE rolname = 'secretive'").startswith("SCRAM-SHA-256$")
     api("DELETE", f"{shop.main_path}/roles/secretive")

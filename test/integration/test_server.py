@@ -4,11 +4,13 @@ import glob
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import sqlite3
 import stat
+import struct
 import subprocess
 
 import psycopg2
@@ -373,12 +375,7 @@ class Cell:
         self.project = server.project("shop")
         self.project.branch("sibling")
         self.project.sql("sibling", "CREATE TABLE secret AS SELECT 'precious' AS word")
-        with open(f"{server.store}/admin_password", encoding="ascii") as f:
-            password = f.read().strip()
-        p = self.project.socket("main")
-        self.c = h.Client(psycopg2.connect(host=p["host"], port=p["port"], user=h.ADMIN,
-                                           password=password,
-                                           dbname=p["dbname"]))
+        self.c = self.project.admin("main")
         self.c.run("CREATE TABLE said (n serial, line text)")
 
     def sh(self, command):
@@ -484,6 +481,103 @@ def test_a_compute_does_not_get_into_its_neighbour_by_its_socket(cell):
         said = cell.denied(f"psql -w -h {sibling['host']} -U {user} -d {sibling['dbname']} -c"
                            f" \"TABLE secret\"")
         assert "precious" not in said
+
+
+def psql_inside(cell, at, user, password=None):
+    """What psql says that a hostile compute runs."""
+    env = f"PGPASSWORD={password} " if password else ""
+    return cell.denied(f"{env}{h.tool('psql')} -w -h {at['host']} -U {user} -d {at['dbname']} -Atc"
+                       f" \"SELECT word FROM secret\"")
+
+
+def test_what_one_compute_knows_opens_no_other(cell):
+    """It knows the role's password, which is the store's, and its own key."""
+    password, own, sibling = cell.server.admin_password(), cell.project.socket("main"), cell.project.socket("sibling")
+    keys = {h.admin_user(p["host"]) for p in (own, sibling)}
+    assert len(keys) == 2 and all(re.fullmatch(h.ADMIN + r"\.[0-9a-f]{32}", k) for k in keys)
+    assert "Bough alone" in psql_inside(cell, sibling, h.ADMIN, password)
+    guesses = [h.admin_user(own["host"]), f"{h.ADMIN}.", f"{h.ADMIN}.{'0' * 32}", f"{h.admin_user(sibling['host'])}0",
+               h.admin_user(sibling["host"])[:-1]]
+    for user in guesses:
+        said = psql_inside(cell, sibling, user, password)
+        assert "precious" not in said and "authentication failed" in said, said
+    with cell.project.admin("sibling") as c:  # whom Bough has given the key comes in, as the role
+        assert c.one("SELECT session_user") == h.ADMIN
+
+
+def test_an_endpoint_has_another_key_at_each_start(server):
+    p = server.project("p")
+    host = p.socket()["host"]
+    before = h.admin_user(host)
+    server.kill()
+    server.up()
+    assert h.admin_user(host) == before
+    server.api("POST", f"/projects/{p.id}/branches/{p.get()['id']}/roles", {"role": {"name": "adopted"}})
+    p.bough("endpoint", "restart", "main")
+    assert h.admin_user(p.socket()["host"]) != before
+    with p.admin() as c:
+        assert c.one("SELECT count(*) FROM pg_roles WHERE rolname = 'adopted'") == 1
+
+
+def packet(*pairs, code=3 << 16):
+    body = struct.pack("!i", code) + b"".join(x.encode() + b"\0" for pair in pairs for x in pair) + b"\0"
+    return struct.pack("!i", len(body) + 4) + body
+
+
+@pytest.mark.parametrize("how", ["second", "after-ssl", "in-pieces", "replication"])
+def test_no_packet_names_the_administrator_without_the_key(cell, how):
+    user, database = ("user", h.ADMIN), ("database", cell.project.socket("sibling")["dbname"])
+    data = {"second": packet(("user", "somebody"), database, user), "after-ssl": packet(user, database),
+            "in-pieces": packet(database, user),
+            "replication": packet(user, ("replication", "true"))}[how]
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
+        s.settimeout(20)
+        s.connect(os.path.join(cell.project.socket("sibling")["host"], ".s.PGSQL.5432"))
+        if how == "after-ssl":
+            s.sendall(struct.pack("!ii", 8, 80877103))
+            assert s.recv(1) == b"N"
+        for piece in ([data[i:i + 1] for i in range(len(data))] if how == "in-pieces" else [data]):
+            s.sendall(piece)
+        said = b""
+        while more := s.recv(4096):
+            said += more
+        assert said[:1] == b"E" and b"Bough alone" in said
+
+
+def test_no_hand_off_brings_a_client_that_has_not_come_by_tcp(cell):
+    """Neighbours reach the socket by which boughd hands clients over, too."""
+    data = packet(("user", h.ADMIN), ("database", "neondb"))
+    where = os.path.join(cell.project.socket("sibling")["host"], "d/.s.PGSQL.5432")
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(s) for s in socket.socketpair())
+        pipe = os.pipe()
+        for fd in pipe:
+            stack.callback(os.close, fd)
+        carrier = stack.enter_context(socket.socket(socket.AF_UNIX))
+        with h.server_user():
+            carrier.connect(where)
+            socket.send_fds(carrier, [b"BHF1" + struct.pack("=II", 0, len(data)) + data], [theirs.fileno(), pipe[0]])
+        carrier.settimeout(20)
+        assert carrier.recv(1) == b"1"  # it was understood
+        theirs.close()
+        ours.settimeout(20)
+        assert ours.recv(1) == b"", "postgres speaks to it"
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"\0\0", struct.pack("!i", 7), struct.pack("!i", 20000), b"\x16\x03\x01\x02\0\x01", b"GET / HTTP/1.0\r\n\r\n",
+    packet(("user", h.ADMIN))[:-1], packet(("user", h.ADMIN), code=2 << 16),
+    struct.pack("!ii", 300, 2 << 16) + bytes(292)])
+def test_nonsense_at_a_computes_socket_ends_its_connection_only(cell, data):
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
+        s.settimeout(20)
+        s.connect(os.path.join(cell.project.socket("sibling")["host"], ".s.PGSQL.5432"))
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):  # it had not read all of it
+            assert s.recv(1) != b"R"
+    with cell.project.admin("sibling") as c:
+        assert c.one("SELECT word FROM secret") == "precious"
 
 
 def test_users_are_no_superusers(cell):

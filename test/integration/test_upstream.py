@@ -46,8 +46,8 @@ def results(said):
 class Target:
     """A server that the suites run on. Their files are in its PGDATA: a compute may read nothing else."""
 
-    def __init__(self, label, data, host, port, password):
-        self.label, self.host, self.port = label, host, str(port)
+    def __init__(self, label, data, host, port, password, user=h.ADMIN):
+        self.label, self.host, self.port, self.user = label, host, str(port), user
         self.work = os.path.join(data, "upstream")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "BOUGH_", "LD_"))}
         self.env |= {"PGPASSWORD": password, "PGPORT": self.port, "PGHOST": host, "LC_ALL": "C.UTF-8"}
@@ -68,7 +68,7 @@ class Target:
             f"{library()}/pgxs/src/test/{name}/{program}", f"--inputdir={inputs}",
             f"--outputdir={inputs}", f"--bindir={h.PG_BIN}", f"--dlpath={self.work}/regress",
             f"--schedule={inputs}/{schedule}", "--max-connections=8", f"--host={self.host}", f"--port={self.port}",
-            f"--user={h.ADMIN}", f"--dbname={DATABASES[name]}"]),
+            f"--user={self.user}", f"--dbname={DATABASES[name]}"]),
             check=False, timeout=1200, env=self.env, cwd=inputs)
         found = results(done.stdout)
         assert len(found) > 50, f"{name} on {self.label} did not run: {done.stdout[-3000:]}{done.stderr[-2000:]}"
@@ -88,7 +88,7 @@ class Target:
             return next((part[:3000] for part in f.read().split("diff -U3 ") if f"/{test}.out" in part), "")
 
     def tool(self, name, *args, check=True):
-        return h.run([h.tool(name), "-h", self.host, "-p", self.port, "-U", h.ADMIN, *args], check=check,
+        return h.run([h.tool(name), "-h", self.host, "-p", self.port, "-U", self.user, *args], check=check,
                      env=self.env, timeout=600)
 
     def dump(self):
@@ -135,7 +135,8 @@ def fixture_branch(server, source):
         parent = name
     with bank.running(), h.Bank(p, "b", clients=2).running():
         at = p.socket("c")  # the front door lets nobody in as the owner of the catalogues
-        target = Target("the branch", p.pgdata("c"), at["host"], at["port"], server.admin_password())
+        target = Target("the branch", p.pgdata("c"), at["host"], at["port"], server.admin_password(),
+                        h.admin_user(at["host"]))
         target.prepare(source)
         target.project, target.loads = p, loads
         yield target
