@@ -157,8 +157,9 @@ int bough_branches_copy_contents(bough_catalogue *cat, const char *from, const c
                                  bough_error *err) {
     int64_t now = bough_now_epoch_ms();
     int rc = bough_query_run(NULL, cat, err,
-                             "INSERT INTO roles (branch_id, name, secret, created_ms, updated_ms)"
-                             " SELECT ?1, name, secret, ?2, ?2 FROM roles WHERE branch_id = ?3",
+                             "INSERT INTO roles (branch_id, name, secret, created_ms, updated_ms,"
+                             " is_unsure) SELECT ?1, name, secret, ?2, ?2, is_unsure FROM roles"
+                             " WHERE branch_id = ?3",
                              "sis", to, now, from);
     if (rc) return rc;
     return bough_query_run(

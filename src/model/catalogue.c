@@ -135,6 +135,8 @@ static const char *const migrations[] = {
     /* a branch's children are counted with each look at it: without their rows */
     "DROP INDEX IF EXISTS branches_parent;"
     "CREATE INDEX branches_parent ON branches (parent_id, deleted_ms, is_look);",
+    /* a new password is recorded before PostgreSQL has it: whether it came to that is not known */
+    "ALTER TABLE roles ADD COLUMN is_unsure INTEGER NOT NULL DEFAULT 0;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -243,6 +243,7 @@ BOUGH_CHECK int bough_roles_get(bough_role_row *row, bough_catalogue *cat, const
                                 const char *name, bough_error *err);
 BOUGH_CHECK int bough_roles_list(bough_role_row **rows, size_t *n, bough_catalogue *cat,
                                  const char *branch, bough_error *err);
+/** The secret of a role, and whether it is unsure. */
 BOUGH_CHECK int bough_roles_set_secret(bough_catalogue *cat, const bough_role_row *row,
                                        bough_error *err);
 BOUGH_CHECK int bough_roles_delete(bough_catalogue *cat, const char *branch, const char *name,

@@ -114,6 +114,8 @@ typedef struct bough_role_row {
     char name[BOUGH_PG_NAME_SIZE];
     unsigned char secret[BOUGH_SECRET_SIZE]; /**< the password, encrypted (model/secret.h) */
     size_t secret_size;                      /**< 0: the password is not known */
+    bool is_unsure; /**< PostgreSQL may still have the one before: to be set again before it is
+                       told anybody */
     int64_t created_ms, updated_ms;
 } bough_role_row;
 

@@ -3,7 +3,7 @@
 
 #include "model/query.h"
 
-#define ROLE "branch_id, name, secret, created_ms, updated_ms"
+#define ROLE "branch_id, name, secret, created_ms, updated_ms, is_unsure"
 #define DATABASE "id, branch_id, name, owner, created_ms, updated_ms"
 
 static void fill_role(void *record, sqlite3_stmt *stmt) {
@@ -18,6 +18,7 @@ static void fill_role(void *record, sqlite3_stmt *stmt) {
     }
     row->created_ms = sqlite3_column_int64(stmt, 3);
     row->updated_ms = sqlite3_column_int64(stmt, 4);
+    row->is_unsure = sqlite3_column_int64(stmt, 5) != 0;
 }
 
 static void fill_database(void *record, sqlite3_stmt *stmt) {
@@ -31,9 +32,10 @@ static void fill_database(void *record, sqlite3_stmt *stmt) {
 }
 
 int bough_roles_insert(bough_catalogue *cat, const bough_role_row *row, bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err, "INSERT INTO roles (" ROLE ") VALUES (?, ?, ?, ?, ?)",
-                             "ssbii", row->branch_id, row->name, row->secret, row->secret_size,
-                             row->created_ms, row->updated_ms);
+    int rc =
+        bough_query_run(NULL, cat, err, "INSERT INTO roles (" ROLE ") VALUES (?, ?, ?, ?, ?, ?)",
+                        "ssbiii", row->branch_id, row->name, row->secret, row->secret_size,
+                        row->created_ms, row->updated_ms, (int64_t)row->is_unsure);
     if (rc == BOUGH_E_CONFLICT) (void)bough_fail(err, rc, "role \"%s\" already exists", row->name);
     return rc;
 }
@@ -59,10 +61,11 @@ int bough_roles_list(bough_role_row **rows, size_t *n, bough_catalogue *cat, con
 }
 
 int bough_roles_set_secret(bough_catalogue *cat, const bough_role_row *row, bough_error *err) {
-    return bough_query_run(
-        NULL, cat, err,
-        "UPDATE roles SET secret = ?, updated_ms = ? WHERE branch_id = ? AND name = ?", "biss",
-        row->secret, row->secret_size, bough_now_epoch_ms(), row->branch_id, row->name);
+    return bough_query_run(NULL, cat, err,
+                           "UPDATE roles SET secret = ?, updated_ms = ?, is_unsure = ? WHERE "
+                           "branch_id = ? AND name = ?",
+                           "biiss", row->secret, row->secret_size, bough_now_epoch_ms(),
+                           (int64_t)row->is_unsure, row->branch_id, row->name);
 }
 
 int bough_roles_delete(bough_catalogue *cat, const char *branch, const char *name,

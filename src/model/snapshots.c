@@ -328,12 +328,13 @@ int bough_restored_replace(bough_catalogue *cat, const bough_branch_row *restore
         rc = bough_branches_set_default(cat, target->project_id, restored->id, err);
     if (!rc) rc = bough_schedules_move(cat, target->id, restored->id, err);
     if (!rc)
-        rc = bough_query_run(NULL, cat, err,
-                             "UPDATE roles SET secret = (SELECT t.secret FROM roles t WHERE"
-                             " t.branch_id = ?2 AND t.name = roles.name) WHERE branch_id = ?1 AND"
-                             " EXISTS (SELECT 1 FROM roles t WHERE t.branch_id = ?2 AND t.name ="
-                             " roles.name AND t.secret IS NOT NULL)",
-                             "ss", restored->id, target->id);
+        rc = bough_query_run(
+            NULL, cat, err,
+            "UPDATE roles SET is_unsure = 1, secret = (SELECT t.secret FROM roles t WHERE"
+            " t.branch_id = ?2 AND t.name = roles.name) WHERE branch_id = ?1 AND"
+            " EXISTS (SELECT 1 FROM roles t WHERE t.branch_id = ?2 AND t.name ="
+            " roles.name AND t.secret IS NOT NULL)",
+            "ss", restored->id, target->id);
     if (!rc)
         rc = bough_query_run(NULL, cat, err, "UPDATE restored SET is_final = 1 WHERE branch_id = ?",
                              "s", restored->id);

@@ -458,7 +458,7 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
     int rc = bough_databases_list(&databases, &n, srv->cat, branch, err);
     for (size_t i = 0; !rc && i < n; i++) {
         if (bough_roles_get(&role, srv->cat, branch, databases[i].owner, NULL) != BOUGH_OK ||
-            role.secret_size == 0)
+            role.secret_size == 0 || role.is_unsure)
             continue;
         rc = answer_password(password, srv, &role, err);
         login who = {role.name, password, databases[i].name};

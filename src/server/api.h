@@ -121,6 +121,12 @@ BOUGH_CHECK int api_read_life(bough_branch_row *row, request *rq, const json_t *
  */
 BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const json_t *project,
                                   bough_error *err);
+/**
+ * Before the password of a role is told: where a reset of it was cut short, let PostgreSQL have it.
+ * Takes the branch's lock then, and wakes it.
+ */
+BOUGH_CHECK int api_role_make_sure(bough_role_row *row, server *srv, const bough_branch_row *branch,
+                                   bough_error *err);
 /** Put the settings of a row into the catalogue and into effect. */
 BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bough_error *err);
 /**

@@ -14,6 +14,7 @@
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/inside.h"
+#include "util/crashpoint.h"
 #include "util/log.h"
 
 #define LOOK_WAIT_MS 100
@@ -213,24 +214,59 @@ int api_role_list(request *rq, bough_error *err) {
     return rc;
 }
 
-static int get_role(bough_role_row *row, request *rq, bough_error *err) {
-    bough_branch_row branch;
-    int rc = api_branch_of(&branch, rq, err);
-    if (!rc) look(rq, &branch);
-    return rc ? rc : bough_roles_get(row, rq->srv->cat, branch.id, rq->params[2], err);
+static int get_role(bough_role_row *row, bough_branch_row *branch, request *rq, bough_error *err) {
+    int rc = api_branch_of(branch, rq, err);
+    if (!rc) look(rq, branch);
+    return rc ? rc : bough_roles_get(row, rq->srv->cat, branch->id, rq->params[2], err);
+}
+
+/* (locked; its compute runs) Let PostgreSQL have the password that is recorded. */
+static int set_recorded(bough_role_row *row, const server *srv, const char *endpoint,
+                        bough_error *err) {
+    char password[BOUGH_SECRET_SIZE] = "";
+    int rc = answer_password(password, srv, row, err);
+    if (!rc) rc = inside_set_password(srv, endpoint, row->name, password, err);
+    explicit_bzero(password, sizeof password);
+    if (rc) return rc;
+    row->is_unsure = false;
+    return bough_roles_set_secret(srv->cat, row, err);
+}
+
+int api_role_make_sure(bough_role_row *row, server *srv, const bough_branch_row *branch,
+                       bough_error *err) {
+    bough_branch_row fresh;
+    bough_endpoint_row endpoint;
+    if (!row->is_unsure || row->secret_size == 0) return BOUGH_OK;
+    int rc = lock_take(srv->locks, branch->id, INNER_WAIT_MS, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
+    if (!rc) rc = bough_roles_get(row, srv->cat, branch->id, row->name, err);
+    if (!rc && row->is_unsure && row->secret_size) {
+        rc = bough_endpoints_of_branch(&endpoint, srv->cat, branch->id, err);
+        if (rc == BOUGH_E_NOTFOUND) rc = err->code = BOUGH_E_PRECONDITION;
+        if (!rc)
+            rc = computes_use_locked(srv, &fresh, &endpoint,
+                                     (compute_cause){"a password was asked for", false}, err);
+        if (!rc) rc = set_recorded(row, srv, endpoint.id, err);
+    }
+    lock_drop(srv->locks, branch->id);
+    return rc;
 }
 
 int api_role_get(request *rq, bough_error *err) {
+    bough_branch_row branch;
     bough_role_row row;
-    int rc = get_role(&row, rq, err);
+    int rc = get_role(&row, &branch, rq, err);
     if (!rc) rq->answer = json_pack("{s:o}", "role", answer_role(&row, NULL));
     return rc;
 }
 
 int api_role_reveal(request *rq, bough_error *err) {
+    bough_branch_row branch;
     bough_role_row row;
     char password[BOUGH_SECRET_SIZE] = "";
-    int rc = get_role(&row, rq, err);
+    int rc = get_role(&row, &branch, rq, err);
+    if (!rc) rc = api_role_make_sure(&row, rq->srv, &branch, err);
     if (!rc) rc = answer_password(password, rq->srv, &row, err);
     if (!rc) rq->answer = json_pack("{s:s}", "password", password);
     explicit_bzero(password, sizeof password);
@@ -287,6 +323,28 @@ int api_role_delete(request *rq, bough_error *err) {
     return rc ? rc : answer_changed(rq, &in, "role", answer_role(&row, NULL), "apply_config", err);
 }
 
+/*
+ * The new password is recorded before PostgreSQL has it, as one that is unsure: whatever happens
+ * between, it is set again before it is told. Where PostgreSQL has refused it, the one before
+ * stays.
+ */
+static int reset_password(const bough_role_row *before, bough_role_row *fresh, const server *srv,
+                          const char *endpoint, const char *password, bough_error *err) {
+    bough_error why;
+    fresh->is_unsure = true;
+    int rc = bough_roles_set_secret(srv->cat, fresh, err);
+    BOUGH_POINT(rc, "reset.recorded");
+    if (rc) return rc;
+    rc = inside_set_password(srv, endpoint, before->name, password, err);
+    BOUGH_POINT(rc, "reset.changed");
+    if (rc == BOUGH_E_UNREACHABLE || rc == BOUGH_E_TIMEOUT) return rc; /* it may have it */
+    fresh->is_unsure = false;
+    if (bough_roles_set_secret(srv->cat, rc ? before : fresh, &why) != BOUGH_OK)
+        bough_log(BOUGH_LOG_WARN, "it stays unsure which password a role has", "branch",
+                  before->branch_id, "error", why.message, NULL);
+    return rc;
+}
+
 int api_role_reset(request *rq, bough_error *err) {
     bough_role_row row = {0}, fresh;
     inner in = {0};
@@ -295,8 +353,7 @@ int api_role_reset(request *rq, bough_error *err) {
     if (!rc) rc = enter(&in, rq, err);
     if (!rc) rc = bough_roles_get(&row, rq->srv->cat, in.branch.id, rq->params[2], err);
     if (!rc) rc = flow_role(&fresh, rq->srv, in.branch.id, row.name, password, err);
-    if (!rc) rc = inside_set_password(rq->srv, in.endpoint.id, row.name, password, err);
-    if (!rc) rc = bough_roles_set_secret(rq->srv->cat, &fresh, err);
+    if (!rc) rc = reset_password(&row, &fresh, rq->srv, in.endpoint.id, password, err);
     if (!rc) rc = bough_roles_get(&row, rq->srv->cat, in.branch.id, row.name, err);
     leave(&in, rq);
     if (!rc) rc = answer_changed(rq, &in, "role", answer_role(&row, password), "apply_config", err);

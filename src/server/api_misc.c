@@ -327,6 +327,7 @@ int api_connection_uri(request *rq, bough_error *err) {
     if (!rc) rc = find_target(&branch, &endpoint, rq, project.id, err);
     if (!rc) rc = access_branch(rq, branch.id, err);
     if (!rc) rc = find_login(&database, &role, rq, branch.id, err);
+    if (!rc) rc = api_role_make_sure(&role, rq->srv, &branch, err);
     if (!rc && role.secret_size) rc = answer_password(password, rq->srv, &role, err);
     if (!rc && by_socket) /* nobody would wake it at the first connection */
         rc = computes_use(rq->srv, &branch, &endpoint,

@@ -108,7 +108,10 @@ static int settle_role(server *srv, const bough_role_row *row, const inside_cont
                                row->secret_size, err);
     if (!rc) rc = inside_set_password(srv, endpoint, row->name, password, err);
     explicit_bzero(password, sizeof password);
-    return rc;
+    if (rc || !row->is_unsure) return rc;
+    bough_role_row sure = *row;
+    sure.is_unsure = false;
+    return bough_roles_set_secret(srv->cat, &sure, err);
 }
 
 static int settle_databases(server *srv, const char *branch, inside_contents *c, bough_error *err) {

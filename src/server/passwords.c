@@ -72,7 +72,10 @@ int passwords_renew(bough_role_row **roles, size_t *n, const server *srv, const 
     PGconn *conn = NULL;
     int rc = bough_roles_list(roles, n, srv->cat, branch, err);
     if (rc) return rc;
-    for (size_t i = 0; i < *n; i++) (*roles)[i].secret_size = 0;
+    for (size_t i = 0; i < *n; i++) {
+        (*roles)[i].secret_size = 0;
+        (*roles)[i].is_unsure = false;
+    }
     rc = inside_connect(&conn, srv, endpoint, NULL, BOUGH_SQL_LONG, err);
     /* statements with verifiers must not be logged, whatever ALTER DATABASE ... SET says */
     if (!rc) rc = bough_sql_exec(conn, "SET log_statement = 'none'", err);

@@ -14,6 +14,7 @@ import threading
 
 import harness as h
 import pytest
+from psycopg2.extensions import parse_dsn
 from faults import Faults
 from test_kill import assert_nothing_left
 
@@ -57,6 +58,7 @@ POINTS = {
     "forget": {
         "forget.point-renamed": GONE, "forget.point-removed": GONE, "forget.segment-removed:1": GONE,
         "forget.segment-removed:2": GONE},
+    "reset": {"reset.recorded": THERE, "reset.changed": THERE},
     "schema": {"schema.copied": GONE, "schema.committed": THERE},
     "start": {"start.configured": THERE, "start.spawned": THERE, "start.ready": THERE},
     "stop": {"stop.ended": THERE, "stop.let-go": THERE},
@@ -100,7 +102,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert operations == {"seal", "fork", "point", "forget",
                           "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
-                          "schema", "standby", "mend", "settle"}
+                          "schema", "standby", "mend", "settle", "reset"}
 
 
 class State:
@@ -247,6 +249,26 @@ def test_deleting_a_branch(state, point, outcome):
         with state.p.connect(name) as c:
             state.bank.check(c)
         state.p.purge(name)
+    state.check()
+
+
+@cases("reset")
+def test_resetting_a_password(state, point, outcome):
+    name = state.name()
+    state.p.branch(name)
+    before = parse_dsn(state.p.uri(name))
+    path = f"/projects/{state.p.id}/branches/{state.p.get(name)['id']}"
+    crash(state.server, point, call=lambda: state.server.api("POST",
+                                                             f"{path}/roles/{before['user']}/reset_password"))
+    state.p.branch("of-" + name, name)  # has what its parent has, and does not know either
+    for branch in ("of-" + name, name):
+        now = parse_dsn(state.p.uri(branch))
+        expect(now["password"] != before["password"], outcome, False)
+        assert state.p.one(branch, "SELECT 1") == 1
+    status, _, answer = state.server.api("GET", f"{path}/roles/{before['user']}/reveal_password")
+    assert status == 200 and answer["password"] == parse_dsn(state.p.uri(name))["password"]
+    state.p.purge("of-" + name)
+    state.p.purge(name)
     state.check()
 
 

@@ -36,10 +36,12 @@ def fixture_locked(api, shop):
 
 def test_what_a_session_has_locked_is_refused_soon(api, locked):
     path, _, session = locked
+    before = api("GET", f"{path}/roles/plain/reveal_password")
     began = time.monotonic()
     refused = api("POST", f"{path}/roles/plain/reset_password", status=423)
     assert time.monotonic() - began < 30 and "locked" in refused["message"]
     api("DELETE", f"{path}/roles/plain", status=423)
+    assert api("GET", f"{path}/roles/plain/reveal_password") == before, "what was refused is told"
     session.run("ROLLBACK")
     api("POST", f"{path}/roles/plain/reset_password")
 

@@ -522,10 +522,14 @@ static void a_catalogue_of_version_1_is_brought_up_to_date(void **state) {
         " updated_ms INTEGER NOT NULL) STRICT;"
         "CREATE TABLE api_keys (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,"
         " hash TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL) STRICT;"
+        "CREATE TABLE roles (branch_id TEXT NOT NULL REFERENCES branches ON DELETE CASCADE, name"
+        " TEXT NOT NULL, secret BLOB, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,"
+        " PRIMARY KEY (branch_id, name)) STRICT;"
         "INSERT INTO projects VALUES ('p', 'shop', 15, '', '', 1, 1);"
         "INSERT INTO branches VALUES ('main', 'p', 'main', NULL, 'ready', 1, 1, 1);"
         "INSERT INTO branches VALUES ('a', 'p', 'ci-old', 'main', 'ready', 0, 2, 3);"
         "INSERT INTO endpoints VALUES ('ep', 'p', 'a', 0, NULL, 2, 2);"
+        "INSERT INTO roles VALUES ('a', 'alice', x'01', 2, 2);"
         "PRAGMA user_version = 1");
     assert_int_equal(bough_catalogue_open(&cat, path, NULL), BOUGH_OK);
     assert_int_equal(bough_branches_list(&rows, &n, cat, "p", NULL), BOUGH_OK);
@@ -542,6 +546,9 @@ static void a_catalogue_of_version_1_is_brought_up_to_date(void **state) {
     bough_catalogue_close(cat);
     assert_int_equal(bough_catalogue_open(&cat, path, NULL), BOUGH_OK);
     assert_int_equal(bough_branches_find(&row, cat, "p", "ci-old", NULL), BOUGH_OK);
+    bough_role_row role;
+    assert_int_equal(bough_roles_get(&role, cat, "a", "alice", NULL), BOUGH_OK);
+    assert_true(role.secret_size == 1 && !role.is_unsure);
     /* its endpoint is the one that writes, and there may be others beside it now */
     bough_endpoint_row endpoint;
     assert_int_equal(bough_endpoints_of_branch(&endpoint, cat, "a", NULL), BOUGH_OK);

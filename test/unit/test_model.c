@@ -502,6 +502,7 @@ static void a_branch_gets_its_parents_roles_and_databases(void **state) {
     put_both();
     put_branch("br-a", "p", "a", "br-main");
     assert_int_equal(bough_roles_insert(cat, &alice, NULL), BOUGH_OK);
+    bob.is_unsure = true;
     assert_int_equal(bough_roles_insert(cat, &bob, NULL), BOUGH_OK);
     assert_int_equal(bough_databases_insert(cat, &one, NULL), BOUGH_OK);
     assert_int_equal(bough_databases_insert(cat, &two, NULL), BOUGH_OK);
@@ -512,6 +513,7 @@ static void a_branch_gets_its_parents_roles_and_databases(void **state) {
     assert_int_equal(roles[0].secret_size, 6);
     assert_memory_equal(roles[0].secret, "secret", 6);
     assert_int_equal(roles[1].secret_size, 0);
+    assert_true(!roles[0].is_unsure && roles[1].is_unsure); /* whatever it is, it is copied */
     free(roles);
     assert_int_equal(bough_databases_list(&databases, &n, cat, "br-a", NULL), BOUGH_OK);
     assert_int_equal(n, 2);
@@ -606,10 +608,16 @@ static void a_role_keeps_its_secret_until_it_gets_another(void **state) {
     assert_int_equal(bough_catalogue_has_secrets(&has, cat, NULL), BOUGH_OK);
     assert_true(has);
     bough_role_row fresh = role_row("br-main", "alice", "newer");
+    fresh.is_unsure = true;
     assert_int_equal(bough_roles_set_secret(cat, &fresh, NULL), BOUGH_OK);
     assert_int_equal(bough_roles_get(&back, cat, "br-main", "alice", NULL), BOUGH_OK);
     assert_int_equal(back.secret_size, 5);
     assert_memory_equal(back.secret, "newer", 5);
+    assert_true(back.is_unsure);
+    fresh.is_unsure = false;
+    assert_int_equal(bough_roles_set_secret(cat, &fresh, NULL), BOUGH_OK);
+    assert_int_equal(bough_roles_get(&back, cat, "br-main", "alice", NULL), BOUGH_OK);
+    assert_false(back.is_unsure);
     assert_int_equal(bough_roles_delete(cat, "br-main", "alice", NULL), BOUGH_OK);
     assert_int_equal(bough_roles_get(&back, cat, "br-main", "alice", &err), BOUGH_E_NOTFOUND);
     assert_string_equal(err.message, "no role is named \"alice\" on this branch");
