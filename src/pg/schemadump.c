@@ -85,6 +85,7 @@ static int prepare(int *ruleset, bough_env *env, char *conninfo, size_t size, co
     bough_env_init(env, tool->bindir);
     bough_env_set(env, "PGHOST", source->at->socket_dir);
     bough_env_set(env, "PGPORT", "5432");
+    bough_env_set(env, "PGCONNECT_TIMEOUT", "10");
     bough_env_set(env, "PGUSER", source->at->user);
     bough_env_set(env, "PGPASSWORD", bough_admin_password());
     bough_env_set(env, "PGPASSFILE", "/nonexistent/.pgpass");
