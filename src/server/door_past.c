@@ -259,7 +259,7 @@ static int open_inner(past *p, bough_error *err) {
     const ws_limit limit = {bough_now_ms() + CONNECT_MS, p->all->sessions.stop_fd};
     int rc = ws_connect(&p->compute_fd, p->door->srv, p->address, &limit, err);
     if (!rc && p->is_cancel) {
-        (void)!send(p->compute_fd, p->packet, p->size, MSG_NOSIGNAL);
+        ws_cancel(p->compute_fd, p->packet, p->size, &limit);
         return BOUGH_OK;
     }
     if (!rc) rc = begin_tls(p, &limit, err);

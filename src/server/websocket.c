@@ -230,10 +230,10 @@ static int log_in(session *s, bool *is_cancel, bough_error *err) {
     *is_cancel = false;
     int rc = read_startup(s, &packet, is_cancel, &limit, err);
     if (!rc && !*is_cancel) rc = read_password(s, &password, &limit, err);
-    limit.until_ms = bough_now_ms() + LOGIN_MS;
+    limit.until_ms = bough_now_ms() + (*is_cancel ? HANDSHAKE_MS : LOGIN_MS);
     if (!rc) rc = ws_connect(&s->compute, s->all->srv, s->from, &limit, err);
     if (!rc && *is_cancel)
-        (void)!send(s->compute, packet.data, packet.size, MSG_NOSIGNAL);
+        ws_cancel(s->compute, packet.data, packet.size, &limit);
     else if (!rc)
         rc = ws_login(&answer, s->compute, &packet, password, &limit, err);
     if (answer.size > 0 && queue(s, answer.data, answer.size) != 0)

@@ -158,6 +158,13 @@ int ws_connect(int *out, const server *srv, const char *from, const ws_limit *li
     return rc;
 }
 
+void ws_cancel(int fd, const uint8_t *packet, size_t size, const ws_limit *limit) {
+    bough_error err;
+    uint8_t byte;
+    if (write_all(fd, packet, size, limit, &err) == BOUGH_OK)
+        bough_ignore(read_all(fd, &byte, 1, limit, &err)); /* there are no answers but its end */
+}
+
 /* ---- StartupMessage ---- */
 
 int ws_startup(ws_bytes *out, const uint8_t *packet, size_t size, const char *endpoint,

@@ -53,6 +53,12 @@ BOUGH_CHECK int ws_connect(int *fd, const server *srv, const char *from, const w
                            bough_error *err);
 
 /**
+ * Send a CancelRequest, and wait until it has been done, as libpq does: the other side closes then,
+ * and PgBouncer (1.18) ends itself over a client that leaves before.
+ */
+void ws_cancel(int fd, const uint8_t *packet, size_t size, const ws_limit *limit);
+
+/**
  * Send the StartupMessage and authenticate.
  *
  * @param[out] answer  For the client: from AuthenticationOk on, as far as it has come; or the
