@@ -13,7 +13,14 @@
 
 #include "util/fs.h"
 
-enum { PID_LINE = 1, SHMEM_LINE = 7, STATUS_LINE = 8, FILE_MAX = 8192 };
+enum {
+    PID_LINE = 1,
+    DATA_DIR_LINE = 2,
+    SOCKET_DIR_LINE = 5,
+    SHMEM_LINE = 7,
+    STATUS_LINE = 8,
+    FILE_MAX = 8192
+};
 
 /* Copy line `number` (from 1) without its newline; -1 when it is missing or unfinished. */
 static int line_of(char *out, size_t size, const char *data, int number) {
@@ -63,6 +70,12 @@ int bough_pidfile_read_segment(bough_pidfile_segment *segment, const char *pgdat
     return rc;
 }
 
+static bool is_same_file(const char *a, const char *b) {
+    struct stat of_a, of_b;
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev &&
+           of_a.st_ino == of_b.st_ino;
+}
+
 bool bough_pidfile_process_is(pid_t pid, const char *pgdata) {
     char path[64], exe[BOUGH_PATH_MAX];
     (void)snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
@@ -72,13 +85,41 @@ bool bough_pidfile_process_is(pid_t pid, const char *pgdata) {
     const char *name = strrchr(exe, '/');
     name = name ? name + 1 : exe;
     if (strcmp(name, "postgres") != 0 && strcmp(name, "postgres (deleted)") != 0) return false;
-    struct stat its, ours;
     (void)snprintf(path, sizeof path, "/proc/%d/cwd", (int)pid);
-    return stat(path, &its) == 0 && stat(pgdata, &ours) == 0 && its.st_dev == ours.st_dev &&
-           its.st_ino == ours.st_ino;
+    return is_same_file(path, pgdata);
 }
 
-static void repair(const char *path, const char *pgdata) {
+/* How long the lines before line `number` are, together. */
+static size_t before_line(const char *data, int number) {
+    const char *at = data;
+    for (int line = 1; line < number; line++) {
+        at = strchr(at, '\n');
+        if (!at) return 0;
+        at++;
+    }
+    return (size_t)(at - data);
+}
+
+/*
+ * Whether process `pid` has made the lock file of a socket: it is the postgres of the directory
+ * that the file names, since the same time, and its socket is in ours. A number alone may be
+ * anybody's, and a copy of a store names the directories of the original.
+ */
+static bool is_held(const char *data, pid_t pid, const char *socket_dir) {
+    char its[BOUGH_PATH_MAX], dir[BOUGH_PATH_MAX], *own = NULL;
+    if (line_of(its, sizeof its, data, DATA_DIR_LINE) != 0 ||
+        line_of(dir, sizeof dir, data, SOCKET_DIR_LINE) != 0 || !is_same_file(dir, socket_dir) ||
+        !bough_pidfile_process_is(pid, its) || read_text(&own, its) != 0)
+        return false;
+    /* what comes before the directory of sockets both files have from one function */
+    size_t n = before_line(data, SOCKET_DIR_LINE);
+    bool is = n > 0 && before_line(own, SOCKET_DIR_LINE) == n && memcmp(own, data, n) == 0;
+    free(own);
+    return is;
+}
+
+/* `socket_dir`: of a socket's lock file; NULL: PGDATA's. */
+static void repair(const char *path, const char *pgdata, const char *socket_dir) {
     char *data = NULL;
     size_t size = 0;
     if (bough_read_file(&data, &size, path, FILE_MAX, NULL)) return;
@@ -88,7 +129,8 @@ static void repair(const char *path, const char *pgdata) {
     /* a postmaster writes its number before all else: what has none was spoiled by a power cut */
     if (atoi(data) == 0) (void)unlink(path);
     bool taken = pid > 0 && pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
-    if (taken && !bough_pidfile_process_is(pid, pgdata)) {
+    if (taken && !bough_pidfile_process_is(pid, pgdata) &&
+        !(socket_dir && is_held(data, pid, socket_dir))) {
         char text[FILE_MAX + 64];
         int n = snprintf(text, sizeof text, "%d%s", (int)getpid(), data + strcspn(data, "\n"));
         if (n > 0 && (size_t)n < sizeof text) {
@@ -104,7 +146,8 @@ static void repair(const char *path, const char *pgdata) {
 
 void bough_pidfile_repair(const char *pgdata, const char *socket_dir) {
     char path[BOUGH_PATH_MAX];
-    if (!bough_path(path, sizeof path, NULL, "%s/postmaster.pid", pgdata)) repair(path, pgdata);
+    if (!bough_path(path, sizeof path, NULL, "%s/postmaster.pid", pgdata))
+        repair(path, pgdata, NULL);
     if (!bough_path(path, sizeof path, NULL, "%s/.s.PGSQL.5432.lock", socket_dir))
-        repair(path, pgdata);
+        repair(path, pgdata, socket_dir);
 }

@@ -36,7 +36,8 @@ bool bough_pidfile_process_is(pid_t pid, const char *pgdata);
  * postgres would refuse to start. Where that is certain, put our own number there: postgres takes
  * its parent's number for stale, and still makes its other checks (shared memory of surviving
  * backends). A file without any number, which postgres refuses too, is removed: a power cut left
- * it. The caller knows that no postmaster runs there.
+ * it. The caller knows that no postmaster runs on `pgdata`; the lock file of a socket that a living
+ * postgres of another directory holds stays as it is, so that postgres refuses to start.
  */
 void bough_pidfile_repair(const char *pgdata, const char *socket_dir);
 

@@ -5,11 +5,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -21,6 +24,7 @@
 #include "pg/dumpscan.h"
 #include "pg/orphans.h"
 #include "pg/pglog.h"
+#include "pg/pidfile.h"
 #include "pg/spawn.h"
 #include "pg/sql.h"
 #include "util/fs.h"
@@ -404,6 +408,73 @@ static void shared_memory_of_the_dead_goes_and_of_nobody_else(void **state) {
     assert_false(is_there(id));
 }
 
+/* ---- the lock file of a socket ---- */
+
+/* A process that looks like the postgres of `data`, until it is killed. */
+static pid_t start_postgres(const char *data) {
+    char program[128], *code;
+    size_t size;
+    int gone[2];
+    assert_int_equal(bough_read_file(&code, &size, "/bin/sleep", 16 << 20, NULL), BOUGH_OK);
+    (void)snprintf(program, sizeof program, "%s/postgres", dir);
+    assert_int_equal(bough_write_file(program, code, size, 0700, NULL), BOUGH_OK);
+    free(code);
+    assert_int_equal(pipe2(gone, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && chdir(data) == 0)
+            (void)execl(program, program, "600", (char *)NULL);
+        _exit(1);
+    }
+    close(gone[1]);
+    assert_int_equal(read(gone[0], program, 1), 0); /* closed by its exec */
+    close(gone[0]);
+    return pid;
+}
+
+/* Both of its files, as postgres writes them; the socket's is said to be in `sockets`. */
+static void put_locks(pid_t pid, const char *started, const char *sockets) {
+    char text[512];
+    (void)snprintf(text, sizeof text, "%d\n%s/theirs\n1700000000\n5432\n/first\n*\n", (int)pid,
+                   dir);
+    put("theirs/postmaster.pid", text);
+    (void)snprintf(text, sizeof text, "%d\n%s/theirs\n%s\n5432\n%s/%s\n", (int)pid, dir, started,
+                   dir, sockets);
+    put("run/.s.PGSQL.5432.lock", text);
+}
+
+/* Whose number is in the lock file when a postgres of `ours` is about to start. */
+static pid_t repaired(void) {
+    char ours[128], run[128];
+    (void)snprintf(ours, sizeof ours, "%s/ours", dir);
+    (void)snprintf(run, sizeof run, "%s/run", dir);
+    bough_pidfile_repair(ours, run);
+    char *text = get("run/.s.PGSQL.5432.lock");
+    pid_t pid = (pid_t)atoi(text);
+    free(text);
+    return pid;
+}
+
+static void a_socket_that_a_living_postgres_holds_is_not_taken(void **state) {
+    (void)state;
+    static const char *const made[] = {"ours", "theirs", "run", "elsewhere"};
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++)
+        assert_int_equal(mkdir(in_dir(made[i]), 0700), 0);
+    pid_t pid = start_postgres(in_dir("theirs"));
+    put_locks(pid, "1700000000", "run");
+    assert_int_equal(repaired(), pid);
+    put_locks(pid, "1600000000", "run"); /* before the machine was started anew */
+    assert_int_equal(repaired(), getpid());
+    put_locks(pid, "1700000000", "elsewhere"); /* a copy of their store */
+    assert_int_equal(repaired(), getpid());
+    put_locks(getppid(), "1700000000", "run"); /* lives, and is no postgres */
+    assert_int_equal(repaired(), getpid());
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    put_locks(pid, "1700000000", "run"); /* postgres itself sees that it has ended */
+    assert_int_equal(repaired(), pid);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         IN_DIR(source_is_told_by_its_first_bytes),
@@ -420,6 +491,7 @@ int main(void) {
         cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
         IN_DIR(threads_may_write_one_file_at_once),
         IN_DIR(shared_memory_of_the_dead_goes_and_of_nobody_else),
+        IN_DIR(a_socket_that_a_living_postgres_holds_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
