@@ -149,7 +149,7 @@ static int create_locked(bough_endpoint_row *row, request *rq, const bough_branc
     memcpy(row->branch_id, branch->id, sizeof row->branch_id);
     rc = bough_endpoints_insert(rq->srv->cat, row, err);
     if (rc) return rc;
-    rc = computes_use_locked(rq->srv, branch, row,
+    rc = computes_use_locked(rq->srv, &fresh, row,
                              (compute_cause){"its endpoint was created", true}, err);
     char socket_dir[BOUGH_PATH_MAX];
     if (rc && bough_endpoints_delete(rq->srv->cat, row->id, NULL) == BOUGH_OK &&
@@ -318,8 +318,7 @@ int api_endpoint_start(request *rq, bough_error *err) {
     bough_branch_row branch;
     int rc = get(&row, &branch, rq, err);
     if (rc) return rc;
-    if (computes_is_active(rq->srv, bough_endpoint_home(&row)))
-        return answer_with_operation(rq, &row, NULL, err);
+    if (computes_runs(rq->srv, &row)) return answer_with_operation(rq, &row, NULL, err);
     rc = computes_use(rq->srv, &branch, &row, (compute_cause){"a start was asked for", true}, err);
     row.last_error[0] = '\0';
     return rc ? rc : answer_with_operation(rq, &row, "start_compute", err);

@@ -95,6 +95,19 @@ static int tick(void *context, pid_t pid) {
     return flow_check(context, NULL) != BOUGH_OK;
 }
 
+/*
+ * Whether what was read was this branch's: its compute ran for this endpoint since then. Only the
+ * branch's lock would keep another branch from taking the endpoint, and a dump may take long.
+ */
+static int check_view(const server *srv, const view *v, int64_t started_ms, bough_error *err) {
+    if (started_ms && computes_runs(srv, &v->endpoint) &&
+        computes_started_ms(srv, v->branch.id) == started_ms)
+        return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_BUSY, "the compute of branch \"%.200s\" was stopped meanwhile",
+                     v->branch.name);
+    return bough_hint(err, "Try again.");
+}
+
 /* `*text` is the schema in SQL, or with `as_json` its tables. */
 static int read_view(char **text, view *v, request *rq, int major, bool as_json, bough_error *err) {
     server *srv = rq->srv;
@@ -109,7 +122,9 @@ static int read_view(char **text, view *v, request *rq, int major, bool as_json,
         rc = computes_use(srv, &v->branch, &v->endpoint,
                           (compute_cause){"its schema was asked for", false}, err);
     if (rc) return rc;
-    bool is_held = computes_hold(&hold, srv, NULL, v->branch.id); /* not suspended meanwhile */
+    int64_t started_ms = computes_started_ms(srv, v->branch.id);
+    /* not suspended meanwhile */
+    bool is_held = computes_hold(&hold, srv, v->endpoint.id, v->branch.id);
     rc = computes_place(&place, srv, v->endpoint.id, err);
     if (rc) goto out;
     if (as_json) {
@@ -124,6 +139,7 @@ static int read_view(char **text, view *v, request *rq, int major, bool as_json,
             .at = &place, .database = database, .major = major, .tick = tick, .context = rq};
         rc = bough_schema_dump(text, &source, err);
     }
+    if (!rc) rc = check_view(srv, v, started_ms, err);
 out:
     if (is_held) computes_release(srv, v->branch.id);
     return rc;

@@ -614,15 +614,26 @@ static int check_restarts(const entry *e, bough_error *err) {
                       e->branch.id);
 }
 
-/* It may have been deleted, or been given to another branch, while we waited for the lock. */
+/* (locked) It may have been deleted, or been given to another branch, while we waited for the lock:
+ * that branch's compute has its sockets then. */
 static int check_still_there(server *srv, const bough_branch_row *branch,
                              const bough_endpoint_row *endpoint, bough_error *err) {
     bough_endpoint_row now;
     int rc = bough_endpoints_get(&now, srv->cat, branch->project_id, endpoint->id, err);
-    if (!rc && strcmp(now.branch_id, branch->id) != 0)
-        rc =
-            bough_fail(err, BOUGH_E_BUSY, "endpoint \"%s\" is of another branch now", endpoint->id);
+    if (!rc && strcmp(now.branch_id, branch->id) != 0) {
+        (void)bough_fail(err, BOUGH_E_BUSY, "endpoint \"%s\" is of another branch now",
+                         endpoint->id);
+        rc = bough_hint(err, "Try again.");
+    }
     return rc;
+}
+
+/* (locked) Whether that compute runs for another endpoint than this one. */
+static bool is_of_another(const server *srv, const entry *e, const bough_endpoint_row *endpoint) {
+    pthread_mutex_lock(&srv->computes->mutex);
+    bool is = strcmp(e->endpoint.id, endpoint->id) != 0;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return is;
 }
 
 int computes_use_locked(server *srv, const bough_branch_row *branch,
@@ -630,6 +641,10 @@ int computes_use_locked(server *srv, const bough_branch_row *branch,
     bough_project_row project;
     const char *home = bough_endpoint_home(endpoint);
     entry *e = computes_get(srv, home);
+    int rc = check_still_there(srv, branch, endpoint, err);
+    if (!rc && e && e->compute && is_of_another(srv, e, endpoint))
+        rc = computes_stop(srv, home, false, "its endpoint is gone", err);
+    if (rc) return rc;
     if (e && e->compute) {
         if (bough_compute_running(e->compute)) {
             int ready =
@@ -644,8 +659,7 @@ int computes_use_locked(server *srv, const bough_branch_row *branch,
     if (strcmp(branch->state, "ready") != 0)
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
                           branch->name, branch->state);
-    int rc = cause.is_asked ? BOUGH_OK : check_restarts(e, err);
-    if (!rc && endpoint->is_read_only) rc = check_still_there(srv, branch, endpoint, err);
+    rc = cause.is_asked ? BOUGH_OK : check_restarts(e, err);
     if (!rc) rc = bough_projects_get(&project, srv->cat, branch->project_id, err);
     if (!rc) rc = computes_begin(srv, branch, endpoint, project.pg_major, NULL, err);
     if (!rc) rc = computes_wait(srv, home, cause.text, err);
@@ -666,7 +680,7 @@ int computes_use_pooled(server *srv, const bough_branch_row *branch,
     int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     rc = bough_branches_get(&fresh, srv->cat, branch->project_id, branch->id, err);
-    if (!rc && !computes_is_active(srv, bough_endpoint_home(endpoint)))
+    if (!rc && !computes_runs(srv, endpoint))
         rc = computes_use_locked(srv, &fresh, endpoint, cause, err);
     if (!rc) rc = pools_use(srv, endpoint->id, err);
     lock_drop(srv->locks, branch->id);
@@ -676,7 +690,7 @@ int computes_use_pooled(server *srv, const bough_branch_row *branch,
 int computes_use(server *srv, const bough_branch_row *branch, const bough_endpoint_row *endpoint,
                  compute_cause cause, bough_error *err) {
     bough_branch_row fresh;
-    if (computes_is_active(srv, bough_endpoint_home(endpoint))) return BOUGH_OK;
+    if (computes_runs(srv, endpoint)) return BOUGH_OK;
     int rc = lock_take(srv->locks, branch->id, LOCK_WAIT_MS, err);
     if (rc) return rc;
     /* it may have been deleted while we waited */

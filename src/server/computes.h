@@ -25,6 +25,8 @@ BOUGH_CHECK int computes_new(struct computes **computes, bough_error *err);
 void computes_free(struct computes *computes);
 
 bool computes_is_active(const server *srv, const char *home);
+/** Whether the compute of an endpoint is active, on the branch that the row says. */
+bool computes_runs(const server *srv, const bough_endpoint_row *endpoint);
 /** When the compute became active, in ms since 1970; 0 when it is not. */
 int64_t computes_started_ms(const server *srv, const char *home);
 int computes_count(const server *srv);
@@ -38,7 +40,8 @@ BOUGH_CHECK int computes_shm(bough_shm **shm, server *srv, const char *home, bou
 
 /** What a client is handed to. */
 typedef struct compute_hold {
-    char home[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
+    char home[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE], branch[BOUGH_ID_SIZE],
+        project[BOUGH_ID_SIZE];
     int major;
     bool has_tls;
 } compute_hold;
@@ -48,10 +51,13 @@ typedef struct compute_hold {
  * computes_release(). Never blocks for long; for the loop thread.
  *
  * @param[out] hold  Whose session it is; with false unchanged.
- * @param endpoint   NULL: by `home`.
+ * @param endpoint   Of which it has to be; NULL: of the one that writes.
+ * @param branch     Of which it has to be; NULL: of any.
  * @return Whether it is active.
  */
-bool computes_hold(compute_hold *hold, server *srv, const char *endpoint, const char *home);
+bool computes_hold(compute_hold *hold, server *srv, const char *endpoint, const char *branch);
+/** Whether what is held runs still: who stops a compute asks nobody. For the loop thread, too. */
+bool computes_is_held(const server *srv, const compute_hold *hold);
 /** The session has ended. */
 void computes_release(server *srv, const char *home);
 /** Hold the active compute that a process belongs to: of a postmaster, or a child of one. */
@@ -138,7 +144,12 @@ typedef struct compute_cause {
                          count */
 } compute_cause;
 
-/** Make sure that the compute of an endpoint runs; takes the branch's lock when it does not. */
+/**
+ * Make sure that the compute of an endpoint runs; takes the branch's lock when it does not. The
+ * rows may be older than that: with the lock they are read anew.
+ * @retval BOUGH_E_BUSY      Among others: the endpoint is of another branch now. Look it up again.
+ * @retval BOUGH_E_NOTFOUND  Branch or endpoint was deleted.
+ */
 BOUGH_CHECK int computes_use(server *srv, const bough_branch_row *branch,
                              const bough_endpoint_row *endpoint, compute_cause cause,
                              bough_error *err);
@@ -181,8 +192,8 @@ void computes_stop_all(server *srv);
 /**
  * Look whether those that follow another do (server/standbys.h), and suspend those that nobody has
  * used for as long as their endpoint says: no session of the front door, and inside no other
- * client, no query, open transaction, walsender or autovacuum worker. Called by the clock, on a
- * worker.
+ * client, no query, open transaction, walsender or autovacuum worker. One whose endpoint is not in
+ * the catalogue, which therefore says nothing, is stopped. Called by the clock, on a worker.
  */
 void computes_suspend_idle(server *srv);
 

@@ -26,6 +26,14 @@ bool computes_is_active(const server *srv, const char *home) {
     return computes_started_ms(srv, home) != 0;
 }
 
+bool computes_runs(const server *srv, const bough_endpoint_row *endpoint) {
+    const entry *e = computes_get(srv, bough_endpoint_home(endpoint));
+    pthread_mutex_lock(&srv->computes->mutex);
+    bool runs = e && e->is_active && strcmp(e->endpoint.id, endpoint->id) == 0;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return runs;
+}
+
 int64_t computes_started_ms(const server *srv, const char *home) {
     const entry *e = computes_get(srv, home);
     pthread_mutex_lock(&srv->computes->mutex);
@@ -43,18 +51,32 @@ static void hold(compute_hold *out, entry *e) {
     *out = (compute_hold){.major = e->major, .has_tls = e->has_tls};
     (void)snprintf(out->home, sizeof out->home, "%s", computes_home(e));
     memcpy(out->endpoint, e->endpoint.id, sizeof out->endpoint);
+    memcpy(out->branch, e->branch.id, sizeof out->branch);
     memcpy(out->project, e->branch.project_id, sizeof out->project);
 }
 
-bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const char *home) {
+/* With the mutex. */
+static bool is_that(const entry *e, const char *endpoint, const char *branch) {
+    return e->is_active &&
+           (endpoint ? strcmp(e->endpoint.id, endpoint) == 0 : !e->endpoint.is_read_only) &&
+           (!branch || strcmp(e->branch.id, branch) == 0);
+}
+
+bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const char *branch) {
     pthread_mutex_lock(&srv->computes->mutex);
     entry *e = srv->computes->first;
-    while (e && !(e->is_active && (endpoint ? strcmp(e->endpoint.id, endpoint) == 0
-                                            : strcmp(computes_home(e), home) == 0)))
-        e = e->next;
+    while (e && !is_that(e, endpoint, branch)) e = e->next;
     if (e) hold(out, e);
     pthread_mutex_unlock(&srv->computes->mutex);
     return e != NULL;
+}
+
+bool computes_is_held(const server *srv, const compute_hold *held) {
+    const entry *e = computes_get(srv, held->home);
+    pthread_mutex_lock(&srv->computes->mutex);
+    bool is = e && is_that(e, held->endpoint, held->branch);
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return is;
 }
 
 static pid_t parent_of(pid_t pid) {
@@ -272,13 +294,62 @@ static void suspend_if_idle(server *srv, entry *e, int timeout_seconds) {
     suspend_unused(srv, e, cause);
 }
 
+/* (locked) Stop it where its endpoint is not in the catalogue, or is of another branch there. */
+static void stop_if_stray(server *srv, const entry *e) {
+    bough_endpoint_row row;
+    bough_error err = {0};
+    int rc = bough_endpoints_find(&row, srv->cat, e->endpoint.id, &err);
+    if (rc ? rc != BOUGH_E_NOTFOUND : strcmp(row.branch_id, e->branch.id) == 0) return;
+    bough_log(BOUGH_LOG_ERROR, "stopping a compute whose endpoint is gone", "branch", e->branch.id,
+              "endpoint", e->endpoint.id, NULL);
+    if (computes_stop(srv, computes_home(e), false, "its endpoint is gone", &err) != BOUGH_OK)
+        bough_log(BOUGH_LOG_ERROR, "could not stop a compute", "branch", e->branch.id, "error",
+                  err.message, NULL);
+}
+
+/* With the mutex. The next active one that this look around has not met in the catalogue. */
+static entry *next_unmet(entry *e, uint64_t look) {
+    while (e && !(e->is_active && e->met != look)) e = e->next;
+    return e;
+}
+
+/* No row would ever say of these that they are idle. One that is being made has its lock held. */
+static void stop_strays(server *srv, uint64_t look) {
+    struct computes *c = srv->computes;
+    char branch[BOUGH_ID_SIZE];
+    pthread_mutex_lock(&c->mutex);
+    for (entry *e = c->first; (e = next_unmet(e, look)); e = e->next) {
+        memcpy(branch, e->branch.id, sizeof branch);
+        pthread_mutex_unlock(&c->mutex);
+        if (lock_take(srv->locks, branch, 0, NULL) == BOUGH_OK) { /* else the next time */
+            if (is_of(srv, e, branch) && computes_is_active(srv, computes_home(e)))
+                stop_if_stray(srv, e);
+            lock_drop(srv->locks, branch);
+        }
+        pthread_mutex_lock(&c->mutex);
+    }
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* The entry of a row's compute; NULL where it has none. */
+static entry *meet(server *srv, const bough_endpoint_row *row, uint64_t look) {
+    entry *e = computes_get(srv, bough_endpoint_home(row));
+    pthread_mutex_lock(&srv->computes->mutex);
+    if (e && strcmp(e->endpoint.id, row->id) == 0) e->met = look;
+    pthread_mutex_unlock(&srv->computes->mutex);
+    return e;
+}
+
 void computes_suspend_idle(server *srv) {
     bough_endpoint_row *rows;
     size_t n;
+    pthread_mutex_lock(&srv->computes->mutex);
+    uint64_t look = ++srv->computes->looks;
+    pthread_mutex_unlock(&srv->computes->mutex);
     if (bough_endpoints_list(&rows, &n, srv->cat, NULL, NULL) != BOUGH_OK) return;
     for (size_t i = 0; i < n; i++) {
         int seconds = computes_suspend_seconds(&rows[i]);
-        entry *e = computes_get(srv, bough_endpoint_home(&rows[i]));
+        entry *e = meet(srv, &rows[i], look);
         bool is_due = seconds > 0 && e && quiet_seconds(srv, e) >= seconds;
         if (!is_due && !(e && standby_is_due(srv, e))) continue;
         if (lock_take(srv->locks, rows[i].branch_id, 0, NULL) != BOUGH_OK) continue; /* in use */
@@ -289,4 +360,5 @@ void computes_suspend_idle(server *srv) {
         lock_drop(srv->locks, rows[i].branch_id);
     }
     free(rows);
+    stop_strays(srv, look);
 }

@@ -39,6 +39,7 @@ typedef struct entry {
     bough_shm *shm;
     watch *watch;
     uint64_t generation, look; /**< the look around for room that tried it last */
+    uint64_t met;              /**< the look around for strays that met its endpoint last */
     bool is_active, has_tls;
     bool has_slot;    /**< of `starts` */
     bool is_coming;   /**< being started: counts as awake */

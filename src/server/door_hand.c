@@ -112,9 +112,15 @@ static void on_late(evutil_socket_t fd, short what, void *arg) {
 }
 
 static void on_full(evutil_socket_t fd, short what, void *arg) {
+    guest *g = arg;
     (void)fd;
     (void)what;
-    guest_hand(arg);
+    if (computes_is_held(g->door->srv, &g->hold)) {
+        guest_hand(g);
+    } else { /* what took its sockets may be another branch's */
+        guest_drop_hand(g);
+        guest_route_again(g);
+    }
 }
 
 /* Connect to the compute. 0, or -1 with errno. */

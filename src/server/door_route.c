@@ -4,6 +4,9 @@
  * An errand is one piece of work on another thread, for all guests that want the same: looking up a
  * target in the catalogue, or waking an endpoint. It outlives its guests. A wake that failed is
  * kept for a moment, so that clients that try again at once do not start a compute each time.
+ *
+ * Between the two an endpoint may be given to another branch, or end: so a guest is given to no
+ * compute but that of the branch and endpoint which its target meant together, or looks up again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,13 +29,15 @@ typedef struct errand {
     struct guest_list guests;
     bool is_wake, is_pooled, is_done;
     bool is_past;               /* a lookup for one that is to say its moment in TLS */
+    bool is_stale;              /* a wake: the endpoint is not there any more */
     double kept_until_ms;       /* a failure */
     hello_target target;        /* of a lookup */
-    char branch[BOUGH_ID_SIZE]; /* a lookup finds it, and the two that follow */
+    char branch[BOUGH_ID_SIZE]; /* a lookup finds it, and the three that follow */
     char home[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE]; /* of a wake: whose compute */
-    bough_target moment;                              /* of that branch; all zero: the present */
-    char look[BOUGH_ID_SIZE];                         /* the look at it, where there is one */
-    char allowed[BOUGH_ALLOW_SIZE];                   /* of a lookup: who may connect */
+    char endpoint[BOUGH_ID_SIZE];   /* and for which endpoint; "" with a moment, and with that: */
+    bough_target moment;            /* of that branch; all zero: the present */
+    char look[BOUGH_ID_SIZE];       /* the look at it, where there is one */
+    char allowed[BOUGH_ALLOW_SIZE]; /* of a lookup: who may connect */
     char cause[96];
     int rc;
     bough_error err;
@@ -84,16 +89,14 @@ static int read_list(errand *e, const bough_branch_row *branch, bough_error *err
     return rc;
 }
 
-/* The branch that is meant, and in `home` its endpoint where that only reads. */
-static int find_target(bough_branch_row *branch, char *home, server *srv, const hello_target *t,
-                       bough_error *err) {
-    bough_endpoint_row endpoint;
+/* The branch that is meant; and the endpoint, where the target names one. */
+static int find_target(bough_branch_row *branch, bough_endpoint_row *endpoint, server *srv,
+                       const hello_target *t, bough_error *err) {
     bough_project_row project;
     if (*t->endpoint) {
-        int rc = bough_endpoints_find(&endpoint, srv->cat, t->endpoint, err);
-        if (!rc && endpoint.is_read_only) (void)snprintf(home, BOUGH_ID_SIZE, "%s", endpoint.id);
+        int rc = bough_endpoints_find(endpoint, srv->cat, t->endpoint, err);
         return rc ? rc /* not of a deleted branch */
-                  : bough_branches_get(branch, srv->cat, endpoint.project_id, endpoint.branch_id,
+                  : bough_branches_get(branch, srv->cat, endpoint->project_id, endpoint->branch_id,
                                        err);
     }
     int rc = *t->project ? find_project(&project, srv, t->project, err) : BOUGH_OK;
@@ -103,14 +106,15 @@ static int find_target(bough_branch_row *branch, char *home, server *srv, const 
 }
 
 /* The oldest endpoint of a branch that only reads. */
-static int find_reader(char *home, server *srv, const bough_branch_row *branch, bough_error *err) {
+static int find_reader(bough_endpoint_row *endpoint, server *srv, const bough_branch_row *branch,
+                       bough_error *err) {
     bough_endpoint_row *rows;
     size_t n;
     int rc = bough_endpoints_list_reading(&rows, &n, srv->cat, branch->id, err);
     if (!rc && n == 0)
         rc = bough_fail(err, BOUGH_E_NOTFOUND, "branch \"%.200s\" has no read-only endpoint",
                         branch->name);
-    if (!rc) (void)snprintf(home, BOUGH_ID_SIZE, "%s", rows[0].id);
+    if (!rc) *endpoint = rows[0];
     free(rows);
     return rc;
 }
@@ -118,12 +122,17 @@ static int find_reader(char *home, server *srv, const bough_branch_row *branch, 
 static int look_up(errand *e, bough_error *err) {
     server *srv = e->door->srv;
     bough_branch_row branch;
+    bough_endpoint_row endpoint = {0};
     bool is_past = e->is_past || history_is_wanted(&e->moment);
-    int rc = find_target(&branch, e->home, srv, &e->target, err);
-    if (!rc && !is_past && strcmp(e->target.type, "read_only") == 0 && !*e->home)
-        rc = find_reader(e->home, srv, &branch, err);
+    int rc = find_target(&branch, &endpoint, srv, &e->target, err);
+    if (!rc && !is_past && strcmp(e->target.type, "read_only") == 0 && !endpoint.is_read_only)
+        rc = find_reader(&endpoint, srv, &branch, err);
+    if (!rc && !is_past && !*endpoint.id)
+        rc = bough_endpoints_of_branch(&endpoint, srv->cat, branch.id, err);
     if (rc) return rc;
-    if (is_past || !*e->home) memcpy(e->home, branch.id, sizeof e->home);
+    (void)snprintf(e->home, sizeof e->home, "%s",
+                   is_past ? branch.id : bough_endpoint_home(&endpoint));
+    if (!is_past) memcpy(e->endpoint, endpoint.id, sizeof e->endpoint);
     memcpy(e->branch, branch.id, sizeof e->branch);
     memcpy(e->project, branch.project_id, sizeof e->project);
     if (e->is_past) rc = past_prepare(srv, &branch, err);
@@ -143,6 +152,14 @@ int door_read_lists(server *srv, bough_error *err) {
     return rc;
 }
 
+/* The endpoint, where it is still what the lookup has found. */
+static int find_again(bough_endpoint_row *endpoint, const errand *e, bough_error *err) {
+    int rc = bough_endpoints_get(endpoint, e->door->srv->cat, e->project, e->endpoint, err);
+    if (!rc && strcmp(endpoint->branch_id, e->branch) != 0)
+        rc = bough_fail(err, BOUGH_E_BUSY, "endpoint \"%s\" is of another branch now", e->endpoint);
+    return rc;
+}
+
 static int wake(errand *e, bough_error *err) {
     server *srv = e->door->srv;
     bough_branch_row branch;
@@ -152,13 +169,14 @@ static int wake(errand *e, bough_error *err) {
         rc = bough_branches_get(&branch, srv->cat, e->project, e->home, err);
         return rc ? rc : look_use(e->look, srv, &branch, &e->moment, err);
     }
-    rc = bough_endpoints_at(&endpoint, srv->cat, e->home, err);
-    if (!rc) rc = bough_branches_get(&branch, srv->cat, e->project, endpoint.branch_id, err);
-    if (rc) return rc;
-    rc = (e->is_pooled ? computes_use_pooled : computes_use)(srv, &branch, &endpoint,
-                                                             (compute_cause){e->cause, false}, err);
-    if (rc)
-        bough_log(BOUGH_LOG_WARN, "could not wake a compute", "endpoint", endpoint.id, "error",
+    rc = find_again(&endpoint, e, err);
+    if (!rc) rc = bough_branches_get(&branch, srv->cat, e->project, e->branch, err);
+    if (!rc)
+        rc = (e->is_pooled ? computes_use_pooled : computes_use)(
+            srv, &branch, &endpoint, (compute_cause){e->cause, false}, err);
+    e->is_stale = rc && find_again(&endpoint, e, NULL) != BOUGH_OK;
+    if (rc && !e->is_stale)
+        bough_log(BOUGH_LOG_WARN, "could not wake a compute", "endpoint", e->endpoint, "error",
                   err->message, NULL);
     return rc;
 }
@@ -221,10 +239,12 @@ static bool is_same(const errand *e, const errand *wanted) {
     if (e->is_wake != wanted->is_wake || e->is_pooled != wanted->is_pooled ||
         e->is_past != wanted->is_past)
         return false;
-    return e->is_wake ? strcmp(e->home, wanted->home) == 0 &&
-                            e->moment.time_us == wanted->moment.time_us &&
-                            e->moment.lsn == wanted->moment.lsn
-                      : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
+    return e->is_wake
+               ? strcmp(e->home, wanted->home) == 0 && strcmp(e->endpoint, wanted->endpoint) == 0 &&
+                     strcmp(e->branch, wanted->branch) == 0 &&
+                     e->moment.time_us == wanted->moment.time_us &&
+                     e->moment.lsn == wanted->moment.lsn
+               : memcmp(&e->target, &wanted->target, sizeof e->target) == 0;
 }
 
 /* Whether one more wake is within the limits. */
@@ -289,22 +309,21 @@ static void ask(guest *g, const errand *wanted) {
     join(g, e);
 }
 
-/* To the start of a branch's compute; with a moment, to that of a look at it. */
-static void ask_wake(guest *g, const char *home, const char *project, const bough_target *moment) {
-    errand wanted = {.is_wake = true, .is_pooled = g->is_pooled};
-    if (moment) wanted.moment = *moment;
-    (void)snprintf(wanted.home, sizeof wanted.home, "%s", home);
-    (void)snprintf(wanted.project, sizeof wanted.project, "%s", project);
+/* To the start of the compute that `where` says; with a moment, to that of a look at it. */
+static void ask_wake(guest *g, const compute_hold *where, const bough_target *moment) {
+    errand wanted = {.is_wake = true, .is_pooled = g->is_pooled, .moment = *moment};
+    memcpy(wanted.home, where->home, sizeof wanted.home);
+    memcpy(wanted.endpoint, where->endpoint, sizeof wanted.endpoint);
+    memcpy(wanted.branch, where->branch, sizeof wanted.branch);
+    memcpy(wanted.project, where->project, sizeof wanted.project);
     (void)snprintf(wanted.cause, sizeof wanted.cause, "a connection from %s", g->address);
     ask(g, &wanted);
 }
 
 void guest_start_pool(guest *g) {
-    char home[BOUGH_ID_SIZE], project[BOUGH_ID_SIZE];
-    memcpy(home, g->hold.home, sizeof home);
-    memcpy(project, g->hold.project, sizeof project);
+    compute_hold held = g->hold; /* a look already where one is wanted */
     guest_drop_hand(g);
-    ask_wake(g, home, project, NULL); /* what is held is a look already where one is wanted */
+    ask_wake(g, &held, &(bough_target){0});
 }
 
 /* ID-pooler is the pooler of ID. */
@@ -369,29 +388,37 @@ static bool refuse_unlisted(guest *g, const errand *e) {
 static void finish(errand *e) {
     struct door *d = e->door;
     struct guest_list guests;
-    const char *compute = history_is_wanted(&e->moment) ? e->look : e->home;
+    const char *branch = history_is_wanted(&e->moment) ? e->look : e->branch;
+    const char *endpoint = *e->endpoint ? e->endpoint : NULL;
     TAILQ_INIT(&guests);
     TAILQ_CONCAT(&guests, &e->guests, company);
     for (guest *g; (g = TAILQ_FIRST(&guests));) {
         TAILQ_REMOVE(&guests, g, company);
         g->errand = NULL;
-        if (e->rc) {
+        if (e->is_stale) {
+            guest_route_again(g);
+        } else if (e->rc) {
             guest_refuse_error(g, &e->err);
         } else if (refuse_unlisted(g, e)) {
             continue;
         } else if (e->is_past) {
             guest_past_begin(g, e->branch);
-        } else if (*compute && computes_hold(&g->hold, d->srv, NULL, compute)) {
+        } else if (*branch && computes_hold(&g->hold, d->srv, endpoint, branch)) {
             g->is_held = true;
             guest_hand(g);
         } else if (!e->is_wake) {
-            ask_wake(g, e->home, e->project, &e->moment);
+            compute_hold where = {0};
+            memcpy(where.home, e->home, sizeof where.home);
+            memcpy(where.endpoint, e->endpoint, sizeof where.endpoint);
+            memcpy(where.branch, e->branch, sizeof where.branch);
+            memcpy(where.project, e->project, sizeof where.project);
+            ask_wake(g, &where, &e->moment);
         } else {
             guest_route_again(g); /* suspended meanwhile */
         }
     }
     e->is_done = true; /* from now on ask() may free it */
-    if (e->is_wake && e->rc && e->rc != BOUGH_E_NOTFOUND)
+    if (e->is_wake && e->rc && e->rc != BOUGH_E_NOTFOUND && !e->is_stale)
         e->kept_until_ms = bough_now_ms() + FAILURE_KEPT_MS;
     else
         errand_free(e);
