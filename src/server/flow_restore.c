@@ -317,10 +317,8 @@ int flow_branch_restore(request *rq, const bough_project_row *project, const cha
     bough_swap_row *s = &r->swap;
     int rc = bough_branches_get(&r->branch, srv->cat, project->id, branch, err);
     if (!rc) rc = bough_branches_get(&r->source, srv->cat, project->id, wish->source, err);
-    if (!rc && history_is_wanted(&wish->moment)) {
-        rc = history_check(project, &wish->moment, err);
-        if (!rc) rc = history_base(r->base, srv, &r->source, &wish->moment, err);
-    }
+    if (!rc && history_is_wanted(&wish->moment))
+        rc = history_base(r->base, srv, project, &r->source, &wish->moment, err);
     if (!rc && !wish->preserve_under_name) rc = flow_end_looks(srv, project->id, branch, err);
     if (!rc) rc = bough_ids_new(s->incoming_id, srv->cat, "br-", err);
     if (!rc) rc = bough_ids_new(s->endpoint_id, srv->cat, "ep-", err);

@@ -104,10 +104,8 @@ int flow_snapshot_create(bough_snapshot_row *row, bough_operation_row *operation
     taking t = {.srv = srv, .project = project, .wish = wish, .row = row};
     *row = (bough_snapshot_row){.created_ms = bough_now_epoch_ms(), .expires_ms = wish->expires_ms};
     int rc = bough_branches_get(&t.branch, srv->cat, project->id, wish->branch, err);
-    if (!rc && history_is_wanted(&wish->moment)) {
-        rc = history_check(project, &wish->moment, err);
-        if (!rc) rc = history_base(t.base, srv, &t.branch, &wish->moment, err);
-    }
+    if (!rc && history_is_wanted(&wish->moment))
+        rc = history_base(t.base, srv, project, &t.branch, &wish->moment, err);
     if (!rc) rc = bough_ids_new(row->id, srv->cat, "snap-", err);
     if (rc) return rc;
     (void)snprintf(row->project_id, sizeof row->project_id, "%s", project->id);

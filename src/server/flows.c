@@ -470,9 +470,8 @@ int flow_branch_create(request *rq, const bough_project_row *project, const bran
                    wish->snapshot ? wish->snapshot : wish->parent);
     (void)snprintf(child_lock, sizeof child_lock, "%s", m->branch.id);
     if (history_is_wanted(&wish->moment)) {
-        rc = history_check(project, &wish->moment, err);
-        if (!rc) rc = bough_branches_get(&m->parent, srv->cat, project->id, wish->parent, err);
-        if (!rc) rc = history_base(m->base, srv, &m->parent, &wish->moment, err);
+        rc = bough_branches_get(&m->parent, srv->cat, project->id, wish->parent, err);
+        if (!rc) rc = history_base(m->base, srv, project, &m->parent, &wish->moment, err);
         if (rc) goto out;
     }
     const char *const names[] = {m->parent.id, m->name_lock, child_lock, m->base};

@@ -14,6 +14,7 @@
 #include "server/inside.h"
 #include "server/space.h"
 #include "util/log.h"
+#include "util/lsn.h"
 
 /** Even a quiet branch gets one as its history moves on: WAL is forgotten from point to point. */
 #define POINTS_PER_RETENTION 8
@@ -23,7 +24,19 @@
 
 enum { MOST_GENERATIONS = 1024 };
 
-int history_check(const bough_project_row *project, const bough_target *target, bough_error *err) {
+static int check_age(const bough_project_row *project, int64_t time_us, int64_t now_us,
+                     bough_error *err) {
+    char when[40];
+    int64_t from_us = now_us - project->history_retention_seconds * 1000000;
+    if (time_us >= from_us) return BOUGH_OK;
+    answer_time(when, sizeof when, from_us / 1000);
+    (void)bough_fail(err, BOUGH_E_INVALID, "the moment is before the history that is kept");
+    return bough_hint(err, "The project keeps history from %s on.", when);
+}
+
+/* A time that is to come or older than what is kept, and a project that keeps nothing. */
+static int check_window(const bough_project_row *project, const bough_target *target,
+                        bough_error *err) {
     int64_t now_us = bough_now_epoch_ms() * 1000;
     if (project->history_retention_seconds == 0) {
         (void)bough_fail(err, BOUGH_E_PRECONDITION, "project \"%.200s\" keeps no history",
@@ -33,30 +46,80 @@ int history_check(const bough_project_row *project, const bough_target *target, 
     if (!target->time_us) return BOUGH_OK;
     if (target->time_us > now_us + 1000)
         return bough_fail(err, BOUGH_E_INVALID, "the moment is in the future");
-    if (target->time_us < now_us - project->history_retention_seconds * 1000000) {
-        char when[40];
-        answer_time(when, sizeof when, now_us / 1000 - project->history_retention_seconds * 1000);
-        (void)bough_fail(err, BOUGH_E_INVALID, "the moment is before the history that is kept");
-        return bough_hint(err, "The project keeps history from %s on.", when);
-    }
-    return BOUGH_OK;
+    return check_age(project, target->time_us, now_us, err);
 }
 
 static bool is_reached(const bough_point *oldest, const bough_target *target) {
     return target->time_us ? oldest->time_ms * 1000 <= target->time_us : oldest->lsn <= target->lsn;
 }
 
-int history_base(char *base, server *srv, const bough_branch_row *branch,
-                 const bough_target *target, bough_error *err) {
+/*
+ * Where the history of a branch begins to be its own. Where the store does not know that, LSNs
+ * before its oldest restore point may be its own or its parent's; times are told by the catalogue.
+ */
+static int find_begin(bough_point *begin, server *srv, const bough_branch_row *row,
+                      bough_error *err) {
+    bough_origin_row origin;
+    int rc = bough_store_begin(begin, srv->store, row->id, err);
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    bough_error_clear(err);
+    *begin = (bough_point){.time_ms = row->created_ms};
+    if (bough_origins_get(&origin, srv->cat, row->id, NULL) == BOUGH_OK &&
+        origin.restored_ms > begin->time_ms)
+        begin->time_ms = origin.restored_ms;
+    return BOUGH_OK;
+}
+
+/* Whether an LSN is older than the window: WAL had gone on from there before that began. What tells
+ * is the next restore point, so one that is a little older may pass, until history is forgotten. A
+ * point may be at the end of a page of which little is written: of a quiet branch, the present. */
+static int check_lsn(const bough_point *points, size_t n, const bough_project_row *project,
+                     const bough_target *target, bough_error *err) {
+    size_t i = 0;
+    while (i < n && (points[i].lsn <= target->lsn || points[i].lsn - target->lsn < WAL_PAGE)) i++;
+    if (!target->lsn || i == n) return BOUGH_OK;
+    return check_age(project, points[i].time_ms * 1000, bough_now_epoch_ms() * 1000, err);
+}
+
+static int fail_forgotten(const bough_branch_row *row, const bough_point *points, size_t n,
+                          bough_error *err) {
+    char when[40];
+    (void)bough_fail(err, BOUGH_E_NOTFOUND,
+                     "the history of branch \"%.200s\" does not reach back so far", row->name);
+    if (!n) return bough_hint(err, "What was kept of it has been forgotten.");
+    answer_time(when, sizeof when, points[0].time_ms);
+    return bough_hint(err, "What is kept of it begins at %s, LSN %s.", when,
+                      BOUGH_LSN_TEXT(points[0].lsn));
+}
+
+/* Whether a branch has the moment; its parent may have what is before its begin, and only that. */
+static int look_into(bool *has, server *srv, const bough_project_row *project,
+                     const bough_branch_row *row, const bough_target *target, bough_error *err) {
+    bough_point *points, begin;
+    size_t n;
+    *has = false;
+    int rc = bough_store_points(&points, &n, srv->store, row->id, err);
+    if (rc) return rc;
+    if (n > 0 && is_reached(&points[0], target)) {
+        *has = true;
+        rc = check_lsn(points, n, project, target, err);
+    } else {
+        rc = find_begin(&begin, srv, row, err);
+        if (!rc && is_reached(&begin, target)) rc = fail_forgotten(row, points, n, err);
+    }
+    free(points);
+    return rc;
+}
+
+int history_base(char *base, server *srv, const bough_project_row *project,
+                 const bough_branch_row *branch, const bough_target *target, bough_error *err) {
     bough_branch_row row = *branch;
-    for (int i = 0; i < MOST_GENERATIONS; i++) {
-        bough_point *points;
-        size_t n;
-        int rc = bough_store_points(&points, &n, srv->store, row.id, err);
+    int rc = check_window(project, target, err);
+    for (int i = 0; !rc && i < MOST_GENERATIONS; i++) {
+        bool has;
+        rc = look_into(&has, srv, project, &row, target, err);
         if (rc) return rc;
-        bool reached = n > 0 && is_reached(&points[0], target);
-        free(points);
-        if (reached) {
+        if (has) {
             (void)snprintf(base, BOUGH_ID_SIZE, "%s", row.id);
             return BOUGH_OK;
         }
@@ -64,6 +127,7 @@ int history_base(char *base, server *srv, const bough_branch_row *branch,
         (void)snprintf(parent, sizeof parent, "%s", row.parent_id);
         if (!*parent || bough_branches_get_any(&row, srv->cat, parent, NULL)) break;
     }
+    if (rc) return rc;
     (void)bough_fail(err, BOUGH_E_NOTFOUND,
                      "the history of branch \"%.200s\" does not reach back so far", branch->name);
     return bough_hint(err, "It begins when the branch, or the project, was made.");

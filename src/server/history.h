@@ -22,22 +22,18 @@ static inline bool history_is_wanted(const bough_target *target) {
 }
 
 /**
- * Refuse a time that is to come or older than the project's history.
- * @retval BOUGH_E_INVALID
- * @retval BOUGH_E_PRECONDITION  The project keeps no history.
- */
-BOUGH_CHECK int history_check(const bough_project_row *project, const bough_target *target,
-                              bough_error *err);
-
-/**
- * The branch whose history has the moment: `branch`, or where it is younger than the moment, the
- * one that it was made from.
+ * The branch whose history has the moment: `branch`, or where the moment is before it began, the
+ * one that it was made from. What a branch had itself and has forgotten is looked for nowhere else:
+ * the same LSN, or the same time, of its parent is of other data.
  *
  * @param[out] base  BOUGH_ID_SIZE bytes.
- * @retval BOUGH_E_NOTFOUND  The history does not reach back so far.
+ * @retval BOUGH_E_INVALID       It is to come, or older than the history that the project keeps.
+ * @retval BOUGH_E_PRECONDITION  The project keeps no history.
+ * @retval BOUGH_E_NOTFOUND      The history does not reach back so far.
  */
-BOUGH_CHECK int history_base(char *base, server *srv, const bough_branch_row *branch,
-                             const bough_target *target, bough_error *err);
+BOUGH_CHECK int history_base(char *base, server *srv, const bough_project_row *project,
+                             const bough_branch_row *branch, const bough_target *target,
+                             bough_error *err);
 
 /** (locked: base) Make the files of `child` from a moment of `base`; see bough_store_fork_at(). */
 BOUGH_CHECK int history_fork(bough_cut *cut, server *srv, const char *base,

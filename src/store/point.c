@@ -6,6 +6,7 @@
  *     stack                     the layers that the branch stood on
  *     meta                      LSN, redo point, time
  *     pg_twophase/ pg_logical/  what recovery needs beside WAL
+ *   branches/B/begins           the meta of its first moment: stays when that point has gone
  *   branches/B/history/         WAL segments that left pg_wal (src/preload/wal.c)
  *
  * All WAL from the oldest point's redo on is in history or in pg_wal. A branch at a moment is made
@@ -32,6 +33,7 @@
 #include "util/crashpoint.h"
 
 #define META_MAX 4096
+#define BEGINS "begins"
 #define XLOG_PAGE UINT64_C(8192)
 
 /* ---- writing ---- */
@@ -114,6 +116,19 @@ static int open_first(void *context, uint32_t tli, uint64_t number) {
     return bough_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
+/* A link, so that nothing more is to be synced: where a power cut takes it away, the branch does
+ * not know where it begins, as one that an older version made. */
+static int note_begin(const bough_store *store, const char *dir, uint64_t lsn, bough_error *err) {
+    char from[BOUGH_PATH_MAX], to[BOUGH_PATH_MAX];
+    int rc = bough_branch_path(to, store, dir, "/" BEGINS, err);
+    if (!rc)
+        rc = bough_path(from, sizeof from, err, "%s/branches/%s/points/%016" PRIx64 "/meta",
+                        store->dir, dir, lsn);
+    if (!rc && link(from, to) != 0)
+        rc = bough_fail_sys(err, errno, "could not link \"%s\" to \"%s\"", from, to);
+    return rc;
+}
+
 int bough_point_write_first(const bough_store *store, const char *dir, const bough_moment *m,
                             const char *pgdata, bough_error *err) {
     first f = {m, pgdata};
@@ -121,7 +136,8 @@ int bough_point_write_first(const bough_store *store, const char *dir, const bou
         .tli = m->tli, .segment_bytes = m->segment_bytes, .open = open_first, .context = &f};
     uint64_t lsn = bough_moment_lsn(m);
     int rc = m->is_at_checkpoint ? BOUGH_OK : bough_wal_last_end(&lsn, &source, lsn, err);
-    return rc ? rc : write_point(store, dir, m, lsn, pgdata, err);
+    if (!rc) rc = write_point(store, dir, m, lsn, pgdata, err);
+    return rc ? rc : note_begin(store, dir, lsn, err);
 }
 
 typedef struct making {
@@ -170,21 +186,34 @@ int bough_store_point(bough_fork_result *result, bough_store *store, const char 
 
 /* ---- reading ---- */
 
-static int read_point(bough_point *point, const bough_store *store, const char *branch,
-                      const char *name, bough_error *err) {
-    char path[BOUGH_PATH_MAX], *text = NULL;
+static int read_meta(bough_point *point, const char *path, bough_error *err) {
+    char *text = NULL;
     size_t n;
-    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/points/%s/meta", store->dir, branch,
-                        name);
-    if (!rc) rc = bough_read_file(&text, &n, path, META_MAX, err);
-    if (rc) return rc;
     memset(point, 0, sizeof *point);
-    (void)snprintf(point->name, sizeof point->name, "%.16s", name);
+    int rc = bough_read_file(&text, &n, path, META_MAX, err);
+    if (rc) return rc;
     int got =
         sscanf(text, "bough-point 1\nlsn %" SCNx64 "\nredo %" SCNx64 "\ntime_ms %" SCNd64 "\nend",
                &point->lsn, &point->redo, &point->time_ms);
     free(text);
     return got == 3 ? BOUGH_OK : bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" is damaged", path);
+}
+
+static int read_point(bough_point *point, const bough_store *store, const char *branch,
+                      const char *name, bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_path(path, sizeof path, err, "%s/branches/%s/points/%s/meta", store->dir, branch,
+                        name);
+    if (!rc) rc = read_meta(point, path, err);
+    (void)snprintf(point->name, sizeof point->name, "%.16s", name);
+    return rc;
+}
+
+int bough_store_begin(bough_point *begin, const bough_store *store, const char *branch,
+                      bough_error *err) {
+    char path[BOUGH_PATH_MAX];
+    int rc = bough_branch_path(path, store, branch, "/" BEGINS, err);
+    return rc ? rc : read_meta(begin, path, err);
 }
 
 static int by_lsn(const void *a, const void *b) {

@@ -207,9 +207,20 @@ BOUGH_CHECK int bough_store_trim(bough_store *store, const char *branch, bool ke
 BOUGH_CHECK int bough_store_point(bough_fork_result *result, bough_store *store, const char *branch,
                                   bough_shm *live, bough_error *err);
 
-/** The restore points of a branch, oldest first; malloc'ed. Its first moment is one. */
+/** The restore points of a branch, oldest first; malloc'ed. Its first moment is one, until it is
+ * forgotten. */
 BOUGH_CHECK int bough_store_points(bough_point **points, size_t *n, const bough_store *store,
                                    const char *branch, bough_error *err);
+
+/**
+ * The first moment of a branch, also when its restore point has been forgotten: from there on its
+ * history is its own, and an LSN means something else than in its parent.
+ *
+ * @param[out] begin  `name` is empty.
+ * @retval BOUGH_E_NOTFOUND  It is not known: an older version made the branch.
+ */
+BOUGH_CHECK int bough_store_begin(bough_point *begin, const bough_store *store, const char *branch,
+                                  bough_error *err);
 
 /**
  * Make `child` from a moment of the branch's past: the newest restore point before it, and the WAL

@@ -3,6 +3,7 @@ import datetime
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import psycopg2
 import pytest
 
 import harness as h
+from test_lifecycle import Clock
 
 
 @pytest.fixture(name="p")
@@ -375,3 +377,103 @@ def test_a_moment_behind_damaged_wal_is_refused(project):
         f.write(b"damage")
     project.branch("then", at=at)
     assert project.one("then", "SELECT count(*) FROM w") == 100
+
+
+# ---- what a branch has forgotten ----
+
+
+def fork_and_part(p):
+    """A branch b of main; a moment of b, by LSN and by time, and main after it, at the same LSNs."""
+    p.sql("main", "CREATE TABLE t AS SELECT 'of both'::text AS said")
+    before = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    p.sql("main", "CREATE TABLE later (id int)")
+    p.branch("b")
+    p.sql("b", "UPDATE t SET said = 'of b'")
+    lsn, when = p.one("b", "SELECT pg_current_wal_insert_lsn()::text"), now()
+    p.sql("main", "UPDATE t SET said = 'of main'")
+    write_wal(p, 5)
+    assert p.one("main", "SELECT pg_current_wal_insert_lsn() > %s::pg_lsn", lsn)
+    return before, lsn, when.isoformat()
+
+
+def a_later_point(p, branch):
+    """Its first restore point, when it has another."""
+    first = points(p, branch)
+    write_wal(p, 20, branch)
+    with p.admin(branch) as c:
+        c.run("CHECKPOINT")
+    h.wait_for(lambda: len(points(p, branch)) > len(first), "a restore point is made", 60)
+    return first[0]
+
+
+def test_what_a_branch_has_forgotten_is_not_its_parents(p):
+    before, lsn, when = fork_and_part(p)
+    first = a_later_point(p, "b")
+    for moment in (lsn, when):
+        p.branch("then", parent="b", at=moment)
+        assert p.one("then", "SELECT said FROM t") == "of b"
+        p.purge("then")
+    # as where the disk is nearly full
+    shutil.rmtree(f"{os.path.dirname(p.pgdata('b'))}/points/{first}")
+    status, _, taken = p.server.api("POST", f"/projects/{p.id}/branches/{p.get('b')['id']}/snapshot?lsn={lsn}")
+    assert status == 404, taken
+    for moment in (lsn, when):
+        p.refused("branch", "create", "no", "--parent", "b", "--at", moment, status="notfound",
+                  says='history of branch "b" does not reach back', hint="What is kept of it begins at .*, LSN ")
+        p.refused("branch", "restore", "b", "--at", moment, "--preserve-under-name", "no", status="notfound",
+                  says="does not reach back")
+    with pytest.raises(psycopg2.OperationalError, match="does not reach back"):
+        psycopg2.connect(p.uri("b"), options=f"neon_lsn:{lsn}", dbname=f"{h.uri_parts(p.uri('b'))['dbname']}@b")
+    p.branch("then", parent="b", at=before)  # before it was made: its parent's
+    assert p.one("then", "SELECT said FROM t") == "of both"
+    p.branch("also", parent="main", at=when)
+    assert p.one("also", "SELECT said FROM t") == "of both"
+
+
+def test_what_the_window_has_passed_is_not_the_parents(p):
+    _, lsn, _ = fork_and_part(p)
+    p.suspend("main")  # so that it keeps its first restore point
+    first = a_later_point(p, "b")
+    p.server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 1}})
+    h.wait_for(lambda: first not in points(p, "b"), "the first restore point is forgotten", 60)
+    p.server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 86400}})
+    p.refused("branch", "create", "no", "--parent", "b", "--at", lsn, status="notfound", says="does not reach back")
+    p.branch("mains", at=lsn)
+    assert p.one("mains", "SELECT said FROM t") == "of main", "it could have been shown"
+
+
+def test_where_an_older_version_did_not_say_where_a_branch_begins_nothing_is_guessed(p):
+    before, lsn, when = fork_and_part(p)
+    first, early = a_later_point(p, "b"), p.get("b")["created_at"]
+    os.unlink(f"{os.path.dirname(p.pgdata('b'))}/begins")
+    p.branch("then", parent="b", at=lsn)
+    assert p.one("then", "SELECT said FROM t") == "of b"
+    shutil.rmtree(f"{os.path.dirname(p.pgdata('b'))}/points/{first}")
+    for moment in (before, lsn, when):
+        p.refused("branch", "create", "no", "--parent", "b", "--at", moment, status="notfound",
+                  says="does not reach back")
+    p.branch("earlier", parent="b", at=(datetime.datetime.fromisoformat(early.replace("Z", "+00:00"))
+                                        - datetime.timedelta(milliseconds=1)).isoformat())
+    assert p.one("earlier", "SELECT said FROM t") == "of both"
+
+
+def test_an_lsn_that_is_older_than_the_window_is_refused_as_a_time_is(directory, make_server):
+    clock = Clock(directory)  # stands still, some time ago: nothing is forgotten
+    clock.wall = int(now().timestamp()) - 3600
+    clock.write()
+    server = make_server(up=False)
+    server.env["BOUGH_BOUGHD"] = clock.wrapper()
+    p = server.up().project("p")
+    p.sql("main", "CREATE TABLE t (id int)")
+    lsn, when = p.one("main", "SELECT pg_current_wal_insert_lsn()::text"), now().isoformat()
+    first = a_later_point(p, "main")
+    server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": 2}})
+    with open(f"{os.path.dirname(p.pgdata())}/points/{points(p)[1]}/meta", encoding="ascii") as f:
+        since = int(re.search("^time_ms ([0-9]+)$", f.read(), re.M).group(1)) / 1000
+    h.wait_for(lambda: now().timestamp() > since + 3, "the window has passed it", 30)
+    p.refused("branch", "create", "no", "--at", lsn, status="invalid", says="before the history that is kept",
+              hint="keeps history from")
+    p.refused("branch", "create", "no", "--at", when, status="invalid", says="before the history that is kept")
+    assert first in points(p), "it could have been shown"
+    now_lsn = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    p.branch("late", at=now_lsn)
