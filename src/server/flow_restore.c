@@ -176,14 +176,15 @@ static int check(restoring *r, bough_error *err) {
 /* The files of what it is to show. */
 static int make_files(restoring *r, bough_error *err) {
     bough_swap_row *s = &r->swap;
-    bough_cut cut;
+    bough_cut cut = {0};
     if (!*r->base) {
         bough_shm *live;
         int rc = computes_shm(&live, r->srv, r->source.id, err);
         return rc ? rc
                   : bough_store_fork(NULL, r->srv->store, r->source.id, s->incoming_id, live, err);
     }
-    int rc = history_fork(&cut, r->srv, r->base, &r->wish->moment, s->incoming_id, err);
+    int rc = history_check_base(r->base, r->srv, r->project, &r->source, &r->wish->moment, err);
+    if (!rc) rc = history_fork(&cut, r->srv, r->base, &r->wish->moment, s->incoming_id, err);
     bough_lsn_write(s->lsn, cut.lsn);
     s->time_us = r->wish->moment.time_us;
     return rc;

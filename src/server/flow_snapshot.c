@@ -51,7 +51,8 @@ static int make_files(taking *t, bough_error *err) {
     int rc;
     t->row->time_us = bough_now_epoch_ms() * 1000;
     if (*t->base) {
-        rc = history_fork(&cut, t->srv, t->base, &t->wish->moment, t->row->id, err);
+        rc = history_check_base(t->base, t->srv, t->project, &t->branch, &t->wish->moment, err);
+        if (!rc) rc = history_fork(&cut, t->srv, t->base, &t->wish->moment, t->row->id, err);
         if (!rc) rc = bough_store_pgdata(pgdata, store, t->base, err);
         if (!rc) rc = flow_carried(&carried, pgdata, err);
         if (!rc) bough_lsn_write(t->row->lsn, cut.lsn);

@@ -216,8 +216,9 @@ void flow_free_carried(char **carried) {
 /* (base locked) The files of a child of a moment of the past. */
 static int fork_past(making *m, const bough_target *moment, char ***carried, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
-    bough_cut cut;
-    int rc = history_fork(&cut, m->srv, m->base, moment, m->branch.id, err);
+    bough_cut cut = {0};
+    int rc = history_check_base(m->base, m->srv, m->project, &m->parent, moment, err);
+    if (!rc) rc = history_fork(&cut, m->srv, m->base, moment, m->branch.id, err);
     m->forked.create_ms = cut.create_ms;
     m->replay_bytes = cut.replay_bytes;
     if (!rc) rc = bough_store_pgdata(pgdata, m->srv->store, m->base, err);

@@ -133,6 +133,17 @@ int history_base(char *base, server *srv, const bough_project_row *project,
     return bough_hint(err, "It begins when the branch, or the project, was made.");
 }
 
+int history_check_base(const char *base, server *srv, const bough_project_row *project,
+                       const bough_branch_row *branch, const bough_target *target,
+                       bough_error *err) {
+    char now[BOUGH_ID_SIZE];
+    int rc = history_base(now, srv, project, branch, target, err);
+    if (rc || strcmp(now, base) == 0) return rc;
+    (void)bough_fail(err, BOUGH_E_BUSY, "the past of branch \"%.200s\" was changed by a restore",
+                     branch->name);
+    return bough_hint(err, "Try again.");
+}
+
 int history_fork(bough_cut *cut, server *srv, const char *base, const bough_target *target,
                  const char *child, bough_error *err) {
     bough_shm *live;

@@ -35,6 +35,15 @@ BOUGH_CHECK int history_base(char *base, server *srv, const bough_project_row *p
                              const bough_branch_row *branch, const bough_target *target,
                              bough_error *err);
 
+/**
+ * (locked: branch, base) Whether what history_base() said before is still so: a restore in place
+ * that had the locks meanwhile gives a branch another past.
+ * @retval BOUGH_E_BUSY  It is not.
+ */
+BOUGH_CHECK int history_check_base(const char *base, server *srv, const bough_project_row *project,
+                                   const bough_branch_row *branch, const bough_target *target,
+                                   bough_error *err);
+
 /** (locked: base) Make the files of `child` from a moment of `base`; see bough_store_fork_at(). */
 BOUGH_CHECK int history_fork(bough_cut *cut, server *srv, const char *base,
                              const bough_target *target, const char *child, bough_error *err);

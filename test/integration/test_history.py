@@ -1,10 +1,12 @@
 """Branches of a moment of the past: exact, across segments, restarts and restore points."""
+import contextlib
 import datetime
 import os
 import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 
@@ -477,3 +479,32 @@ def test_an_lsn_that_is_older_than_the_window_is_refused_as_a_time_is(directory,
     assert first in points(p), "it could have been shown"
     now_lsn = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
     p.branch("late", at=now_lsn)
+
+
+def test_a_restore_that_gives_the_parent_another_past_does_not_give_it_to_a_branch(make_server):
+    server = make_server(up=False)
+    server.env["BOUGH_DELAY_AT"] = "restore.recorded:8000"
+    p = server.up().project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT 'first' AS said")
+    first = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    p.sql("main", "UPDATE t SET said = 'second'")
+    second = p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    write_wal(p, 1)
+    b = p.branch("b")["branch"]["id"]
+    restore = threading.Thread(target=p.bough, args=("branch", "restore", "main", "--at", first,
+                                                     "--preserve-under-name", "was"))
+    restore.start()
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{server.store}/bough.db?mode=ro", uri=True)) as db:
+            h.wait_for(lambda: db.execute("SELECT count(*) FROM swaps").fetchone()[0], "the restore has the lock")
+        body = {"branch": {"name": "then", "parent_id": b, "parent_lsn": second},
+                "endpoints": [{"type": "read_write"}]}
+        status, _, made = server.api("POST", f"/projects/{p.id}/branches", body)
+    finally:
+        restore.join(60)
+    assert status in (201, 423), made  # or the restore was over before it was asked
+    if status == 423:
+        assert "was changed by a restore" in made["message"]
+        p.branch("then", parent="b", at=second)
+    assert p.one("then", "SELECT said FROM t") == "second"
+    assert p.one("main", "SELECT said FROM t") == "first"
