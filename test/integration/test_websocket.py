@@ -243,6 +243,7 @@ def test_a_query_is_cancelled_over_another_socket(edge, suffix):
         other = edge.open()
         other.send(struct.pack("!II", 16, 80877102) + key)
         assert [m for m in s.until((b"Z",)) if m[0] == b"E" and b"C57014\0" in m[1]]
+        assert other.frame()[0] == 8  # it is done: what postgres signals twice does not hit the next query
     s.ws.close()
 
 
