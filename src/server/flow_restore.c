@@ -127,7 +127,9 @@ int flow_restore_recover(server *srv, bough_error *err) {
     size_t n;
     int rc = bough_swaps_list(&rows, &n, srv->cat, err);
     for (size_t i = 0; !rc && i < n; i++) {
-        bool done = bough_store_is_marked(srv->store, rows[i].branch_id, rows[i].incoming_id);
+        bool done;
+        rc = bough_store_is_marked(&done, srv->store, rows[i].branch_id, rows[i].incoming_id, err);
+        if (rc) break;
         bough_log(BOUGH_LOG_WARN,
                   done ? "finishing an interrupted restore" : "undoing an interrupted restore",
                   "branch", rows[i].branch_id, NULL);
@@ -244,12 +246,13 @@ static int change_places(restoring *r, bough_error *err) {
     if (!rc) rc = bough_swaps_insert(srv->cat, &r->swap, err);
     BOUGH_POINT(rc, "restore.recorded");
     if (rc) return rc;
-    rc = bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, r->swap.incoming_id,
-                              err);
+    rc = bough_store_exchange(&r->is_undecided, srv->store, r->branch.id, r->swap.incoming_id,
+                              r->swap.incoming_id, err);
     if (rc) {
-        r->is_undecided = bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
+        r->is_undecided =
+            r->is_undecided || bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
         if (r->is_undecided)
-            bough_log(BOUGH_LOG_ERROR, "a restore is undone at the next start", "branch",
+            bough_log(BOUGH_LOG_ERROR, "a restore is ended at the next start", "branch",
                       r->branch.id, NULL);
         return rc;
     }
@@ -258,9 +261,10 @@ static int change_places(restoring *r, bough_error *err) {
     BOUGH_POINT(rc, "restore.committed");
     if (!rc) return BOUGH_OK;
     /* put it back; where that fails, the next start finishes the restore, and needs both */
-    r->is_undecided =
-        bough_store_exchange(srv->store, r->branch.id, r->swap.incoming_id, "", NULL) != BOUGH_OK ||
-        bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
+    bool is_lost;
+    r->is_undecided = bough_store_exchange(&is_lost, srv->store, r->branch.id, r->swap.incoming_id,
+                                           "", NULL) != BOUGH_OK ||
+                      bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
     return rc;
 }
 

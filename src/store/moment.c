@@ -77,6 +77,29 @@ static int load_control(bough_moment *m, const char *path, bough_error *err) {
     return BOUGH_OK;
 }
 
+void bough_moment_segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
+    uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
+    (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log),
+                   (unsigned)(number % per_log));
+}
+
+/* Whether the segment stands in pg_wal; used where the end of the WAL is not known. */
+static bool has_segment(const bough_moment *m, const char *pgdata, uint64_t number) {
+    char name[32], path[BOUGH_PATH_MAX];
+    bough_moment_segment_name(name, sizeof name, m, number);
+    return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 &&
+           access(path, F_OK) == 0;
+}
+
+/* Behind a shutdown checkpoint: it is shorter than a page, and may stand at the end of the last
+ * segment that there is. */
+static uint64_t after_checkpoint(const bough_moment *m, const char *pgdata) {
+    uint64_t checkpoint = field64(m->control, 32), end = checkpoint + 2 * XLOG_PAGE;
+    uint64_t next = checkpoint / m->segment_bytes + 1;
+    bool is_over = end > next * m->segment_bytes && !has_segment(m, pgdata, next);
+    return is_over ? next * m->segment_bytes : end;
+}
+
 int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *live,
                       bough_error *err) {
     char path[BOUGH_PATH_MAX];
@@ -86,6 +109,7 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
     m->time_ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + 1;
     int rc = bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME);
     if (!rc) rc = load_control(m, path, err);
+    if (!rc) rc = segment_bytes(&m->segment_bytes, pgdata, err);
     if (rc) return rc;
     uint32_t state = field32(m->control, 16);
     m->clean = !live && (state == DB_SHUTDOWNED || state == DB_SHUTDOWNED_IN_RECOVERY);
@@ -95,10 +119,10 @@ int bough_moment_read(bough_moment *m, const char *pgdata, const bough_header *l
      * shutdown checkpoint. Before postgres is ready it may be about to replay WAL behind that */
     bool untouched = live && atomic_load(&live->wal_end) == 0 && atomic_load(&live->is_ready) &&
                      field64(m->control, 32) == m->redo;
-    /* a shutdown checkpoint is the last record there is, and shorter than a page */
+    /* a shutdown checkpoint is the last record there is */
     m->is_at_checkpoint = !m->wal_end && (m->clean || state == DB_SHUTDOWNED || untouched);
-    if (m->is_at_checkpoint) m->wal_end = field64(m->control, 32) + 2 * XLOG_PAGE;
-    return segment_bytes(&m->segment_bytes, pgdata, err);
+    if (m->is_at_checkpoint) m->wal_end = after_checkpoint(m, pgdata);
+    return BOUGH_OK;
 }
 
 int bough_moment_load(bough_moment *m, const char *control_path, const char *pgdata,
@@ -130,12 +154,6 @@ int bough_moment_set_crashed(bough_moment *m, bough_error *err) {
     memcpy(m->control + crc_at, &crc, sizeof crc);
     m->clean = false;
     return BOUGH_OK;
-}
-
-void bough_moment_segment_name(char *out, size_t size, const bough_moment *m, uint64_t number) {
-    uint64_t per_log = (UINT64_C(1) << 32) / m->segment_bytes;
-    (void)snprintf(out, size, "%08X%08X%08X", m->tli, (unsigned)(number / per_log),
-                   (unsigned)(number % per_log));
 }
 
 /* A copy on any file system, durable. */
@@ -194,14 +212,6 @@ static bool is_history(const char *name) {
 }
 static bool is_origins(const char *name) {
     return strcmp(name, "replorigin_checkpoint") == 0;
-}
-
-/* Whether the segment stands in pg_wal; used where the end of the WAL is not known. */
-static bool has_segment(const bough_moment *m, const char *pgdata, uint64_t number) {
-    char name[32], path[BOUGH_PATH_MAX];
-    bough_moment_segment_name(name, sizeof name, m, number);
-    return bough_path(path, sizeof path, NULL, "%s/pg_wal/%s", pgdata, name) == 0 &&
-           access(path, F_OK) == 0;
 }
 
 static int link_state(const char *pgdata, const char *dest, bool copy, bough_error *err) {

@@ -547,28 +547,46 @@ int bough_store_forget_oldest(bough_store *store, const char *branch, bough_erro
 
 /* ---- changing places ---- */
 
-int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,
-                         const char *mark, bough_error *err) {
+static int exchange(bough_store *store, const char *here, const char *there, bough_error *err) {
+    pthread_mutex_lock(&store->places);
+    int rc = renameat2(AT_FDCWD, here, AT_FDCWD, there, RENAME_EXCHANGE) == 0
+                 ? BOUGH_OK
+                 : bough_fail_sys(err, errno, "could not exchange \"%s\" and \"%s\"", here, there);
+    pthread_mutex_unlock(&store->places);
+    return rc;
+}
+
+int bough_store_exchange(bool *is_undecided, bough_store *store, const char *branch,
+                         const char *incoming, const char *mark, bough_error *err) {
     char here[BOUGH_PATH_MAX], there[BOUGH_PATH_MAX], path[BOUGH_PATH_MAX];
+    *is_undecided = false;
     int rc = bough_branch_path(path, store, incoming, "/mark", err);
     if (!rc) rc = bough_write_file(path, mark, strlen(mark), 0600, err);
     if (!rc) rc = bough_branch_path(here, store, branch, "", err);
     if (!rc) rc = bough_branch_path(there, store, incoming, "", err);
-    pthread_mutex_lock(&store->places);
-    if (!rc && renameat2(AT_FDCWD, here, AT_FDCWD, there, RENAME_EXCHANGE) != 0)
-        rc = bough_fail_sys(err, errno, "could not exchange \"%s\" and \"%s\"", here, there);
-    pthread_mutex_unlock(&store->places);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches", store->dir);
-    return rc ? rc : bough_fsync_path(path, err);
+    if (!rc) rc = exchange(store, here, there, err);
+    if (rc) return rc;
+    rc = bough_fsync_path(path, err);
+    /* done, and perhaps only until a power cut: what was is so again when that is durable */
+    if (rc)
+        *is_undecided = exchange(store, here, there, NULL) != BOUGH_OK ||
+                        bough_fsync_path(path, NULL) != BOUGH_OK;
+    return rc;
 }
 
-bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark) {
+int bough_store_is_marked(bool *is_marked, const bough_store *store, const char *branch,
+                          const char *mark, bough_error *err) {
     char path[BOUGH_PATH_MAX], *text = NULL;
     size_t n;
-    if (bough_branch_path(path, store, branch, "/mark", NULL) ||
-        bough_read_file(&text, &n, path, META_MAX, NULL))
-        return false;
-    bool same = strcmp(text, mark) == 0;
+    *is_marked = false;
+    int rc = bough_branch_path(path, store, branch, "/mark", err);
+    if (!rc) rc = bough_read_file(&text, &n, path, META_MAX, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        bough_error_clear(err);
+        return BOUGH_OK;
+    }
+    if (!rc) *is_marked = strcmp(text, mark) == 0;
     free(text);
-    return same;
+    return rc;
 }

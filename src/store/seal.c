@@ -27,11 +27,9 @@
 int bough_layer_next(char *dir, size_t size, const bough_store *store, const char *group,
                      bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    unsigned highest = 0, n;
+    unsigned highest = 0, last, n;
     int rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, group);
     if (!rc) rc = bough_mkdirs(path, 0700, err);
-    /* also the numbers of layers that are gone */
-    if (!rc) rc = bough_layer_last(&highest, store, group, err);
     if (rc) return rc;
     DIR *d = opendir(path);
     if (!d) return bough_fail_sys(err, errno, "could not list \"%s\"", path);
@@ -41,7 +39,11 @@ int bough_layer_next(char *dir, size_t size, const bough_store *store, const cha
         if (sscanf(e->d_name, "%8u", &n) == 1 && n > highest) highest = n;
     closedir(d);
     if (failed) return bough_fail_sys(err, failed, "could not list \"%s\"", path);
-    return bough_path(dir, size, err, "%s/%08u", group, highest + 1);
+    /* also the numbers of layers that are gone; after the listing, as they are noted before they go
+     */
+    rc = bough_layer_last(&last, store, group, err);
+    if (rc) return rc;
+    return bough_path(dir, size, err, "%s/%08u", group, (last > highest ? last : highest) + 1);
 }
 
 int bough_seal_begin(bough_seal *seal, bough_store *store, const char *branch, bough_error *err) {
@@ -127,7 +129,11 @@ void bough_seal_publish(const bough_seal *seal, bough_header *live) {
     atomic_store(&live->changes, 0);
 }
 
-/* All that makes a seal durable. The index comes last: a layer that has one is complete. */
+/*
+ * All that makes a seal durable. The index comes last: a layer that has one is complete, and one
+ * that has one knows its boot. Where the index of an earlier boot is made anew, the boot comes
+ * last: until then that index is not believed.
+ */
 int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_fsync_path(seal->pgdata, err);
@@ -136,12 +142,13 @@ int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, 
     if (!rc) rc = bough_fsync_path(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, seal->branch);
     if (!rc) rc = bough_fsync_path(path, err);
-    if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
+    if (!rc && !seal->is_again) rc = bough_layer_set_boot(store, seal->layer, err);
     BOUGH_POINT(rc, "seal.directories-synced");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc && live) rc = bough_index_write(live, atomic_load(&live->gen) - 1, path, err);
     if (!rc && !live) rc = bough_index_rebuild(store, seal->layer, &seal->below, err);
     BOUGH_POINT(rc, "seal.indexed");
+    if (!rc && seal->is_again) rc = bough_layer_set_boot(store, seal->layer, err);
     return rc;
 }
 
@@ -161,7 +168,7 @@ int bough_seal_complete(bough_store *store, const char *branch, const bough_laye
         bough_log(BOUGH_LOG_WARN,
                   is_lost ? "indexing a layer anew" : "finishing an interrupted seal", "branch",
                   branch, "layer", dir, NULL);
-        bough_seal seal = {.below = {layers->dir + i + 1, layers->n - i - 1}};
+        bough_seal seal = {.below = {layers->dir + i + 1, layers->n - i - 1}, .is_again = is_lost};
         (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
         (void)snprintf(seal.layer, sizeof seal.layer, "%s", dir);
         rc = bough_store_pgdata(seal.pgdata, store, branch, err);

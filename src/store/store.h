@@ -287,12 +287,16 @@ BOUGH_CHECK int bough_store_collect_all(bough_store *store, bough_error *err);
  * step, which a crash cannot divide. Neither runs, and each stands on durable layers
  * (bough_store_sync()).
  *
- * @param mark  A text kept with `incoming`, by which bough_store_is_marked() tells afterwards
- * whether it stands in the place of `branch`.
+ * @param is_undecided  Of a failure: which of the two it is after a power cut is not known, so that
+ *                      both must stay, and what would finish it. Else all is as before.
+ * @param mark          A text kept with `incoming`, by which bough_store_is_marked() tells
+ *                      afterwards whether it stands in the place of `branch`.
  */
-BOUGH_CHECK int bough_store_exchange(bough_store *store, const char *branch, const char *incoming,
-                                     const char *mark, bough_error *err);
-bool bough_store_is_marked(const bough_store *store, const char *branch, const char *mark);
+BOUGH_CHECK int bough_store_exchange(bool *is_undecided, bough_store *store, const char *branch,
+                                     const char *incoming, const char *mark, bough_error *err);
+/** @param is_marked  Unknown where it fails. */
+BOUGH_CHECK int bough_store_is_marked(bool *is_marked, const bough_store *store, const char *branch,
+                                      const char *mark, bough_error *err);
 
 /** (the branch's lock) Forget one restore point; its WAL stays. Its name is that of
  * bough_store_points(). */

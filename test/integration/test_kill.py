@@ -123,8 +123,12 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, counted):
         h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
 
 
-def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server):
-    """A layer's index may name blocks that never came to the disk: hint bits alone, say, which no WAL repairs."""
+@pytest.mark.parametrize("point", [None, "seal.directories-synced", "seal.indexed"])
+def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
+    """A layer's index may name blocks that never came to the disk: hint bits alone, say, which no WAL repairs.
+
+    `point`: where the first server after the cut ends, too.
+    """
     p = server.project("p")
     p.sql("main", "CREATE TABLE t (id int, n int) WITH (fillfactor = 40, autovacuum_enabled = false)")
     p.sql("main", "INSERT INTO t SELECT g, 0 FROM generate_series(1, 2000) g")
@@ -147,6 +151,11 @@ def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server):
     with open(f"{top}/boot", "w", encoding="ascii") as f:
         f.write("another boot")
     h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+    if point:
+        server.env["BOUGH_CRASH_AT"] = point
+        server.up(check=False)
+        h.wait_for(lambda: server.bough("status", check=False).returncode, f"the server has come to {point}")
+        del server.env["BOUGH_CRASH_AT"]
     server.up()
     assert p.one("second", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
     assert 0 < p.one("second", "SELECT count(*) FROM t WHERE n = 0") < 500

@@ -1,6 +1,8 @@
 """Moments that are hard to hit: boundaries, before everything, and what PostgreSQL keeps about transactions."""
 import itertools
+import os
 import random
+import struct
 
 import psycopg2
 import pytest
@@ -50,6 +52,30 @@ def test_a_branch_on_a_segment_boundary(p):
     h.assert_clean(p, "on")
     p.bough("branch", "create", "beyond", "--parent", "on")
     assert p.one("beyond", "SELECT array_agg(id) FROM t") == [1, 9]
+
+
+def test_a_branch_of_one_that_ended_at_the_end_of_a_segment(p):
+    """The segment after its shutdown checkpoint need not be there."""
+    size = 16 << 20
+    p.sql("main", "CREATE TABLE t AS SELECT 1 AS id")
+    with p.admin() as c:
+        c.run("CHECKPOINT")
+        used = c.one("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint") % size
+        left = (size - used - 9500) * 8168 // 8192  # pages have heads
+        c.run("SELECT pg_logical_emit_message(false, 'fill', repeat('x', %s))", left)
+    p.bough("endpoint", "suspend", "main")
+    home = f"{p.server.store}/branches/{p.get()['id']}/pgdata"
+    with open(f"{home}/bough.control", "rb") as f:
+        checkpoint = struct.unpack_from("<Q", f.read(64), 32)[0]
+    assert checkpoint % size > size - 16384
+    after = f"{home}/pg_wal/00000001{checkpoint // size + 1:016X}"
+    if os.path.exists(after):  # made ahead
+        os.unlink(after)
+    p.branch("b")
+    p.bough("branch", "create", "c", "--parent", "b")
+    for name in ("main", "b", "c"):
+        assert p.one(name, "SELECT array_agg(id) FROM t") == [1]
+        h.assert_clean(p, name)
 
 
 @pytest.mark.parametrize("lsn", ["0/1", "0/16", "0/1000000"])

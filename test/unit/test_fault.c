@@ -179,8 +179,9 @@ static int write_out(bough_error *err) {
     char path[BOUGH_PATH_MAX];
     return bough_store_export(store, "main", at(path, "export"), NULL, NULL, err);
 }
+static bool is_undecided;
 static int exchange(bough_error *err) {
-    return bough_store_exchange(store, "main", "kid", "mark", err);
+    return bough_store_exchange(&is_undecided, store, "main", "kid", "mark", err);
 }
 static int forget(bough_error *err) {
     return bough_store_forget_oldest(store, "main", err);
@@ -295,13 +296,17 @@ static void check_world(const operation *o, const char *what, int rc) {
     if (o->removes && rc == BOUGH_OK && kid) fail_msg("%s: it is still there", what);
     may_lose_kid = is_made = false;
     if (!o->removes && !kid) fail_msg("%s: a branch is gone", what);
-    bool swapped = o->swaps && bough_store_is_marked(store, "main", "mark");
+    bough_error err;
+    bool swapped = false;
+    if (o->swaps && bough_store_is_marked(&swapped, store, "main", "mark", &err))
+        fail_msg("%s: %s", what, err.message);
     if (o->swaps && rc == BOUGH_OK && !swapped) fail_msg("%s: nothing was exchanged", what);
+    /* who calls removes what was to come in, then */
+    if (swapped && rc && !is_undecided) fail_msg("%s: it was exchanged, and said no", what);
     expect_shows(swapped ? "kid" : "main", 'm', 'n');
     if (kid) expect_shows(swapped ? "main" : "kid", 'k', 0);
     if (made && o->run == take_child) expect_shows("made", 'm', 'n');
     /* and branching goes on */
-    bough_error err;
     write_page(swapped ? "kid" : "main", "5000", 'p');
     if (bough_store_fork(NULL, store, swapped ? "kid" : "main", "later", NULL, &err))
         fail_msg("%s: branching fails afterwards: %s", what, err.message);
