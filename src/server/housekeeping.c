@@ -77,6 +77,14 @@ static bool merge_one(server *srv, bough_tidy *tidy, const char *branch) {
     return layers > 0;
 }
 
+/* What a branch stands on could not be made durable when it was made: for want of room, say. Until
+ * it is, the branch keeps all its WAL. What the disk refused is mended (mending.c). */
+static void sync_again(server *srv, const bough_branch_row *branch) {
+    if (bough_store_sync_pending(srv->store, branch->id) &&
+        !bough_store_is_refused(srv->store, branch->id))
+        computes_sync_later(srv, branch);
+}
+
 /* Returns whether something was merged, so that there may be more. */
 static bool round_of_all(server *srv) {
     bough_branch_row *rows = NULL;
@@ -86,6 +94,7 @@ static bool round_of_all(server *srv) {
     bool is_more = false;
     int rc = bough_tidy_begin(&tidy, srv->store, &err);
     if (!rc) rc = bough_branches_list(&rows, &n, srv->cat, NULL, &err);
+    for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) sync_again(srv, &rows[i]);
     for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++) apply_one(srv, tidy, rows[i].id);
     for (size_t i = 0; !rc && i < n && !is_cancelled(srv); i++)
         is_more |= merge_one(srv, tidy, rows[i].id);

@@ -173,6 +173,25 @@ def test_a_layer_that_the_disk_refuses_ends_all_that_trust_it(pair):
         p.purge(branch)
 
 
+def test_what_could_not_be_made_durable_at_once_is_made_so_later(pair):
+    """No failed fsync, which would mean that something is lost: there was no room for a note."""
+    fault, _, _, p = pair
+    p.branch("parent")
+    with fault.failing("open", "ENOSPC", path="*/durable.tmp*", program="boughd"):
+        p.branch("made", "parent")
+        h.wait_for(lambda: fault.fired, "boughd has not made the layer durable")
+    h.wait_for(lambda: "could not make layers durable yet" in p.server.log(), "it has said so")
+    h.wait_for(lambda: not not_durable(p, "made"), "it is durable", 60)
+    await_settled(p, "made")
+
+    def held():
+        with p.admin("made") as c:
+            return c.one("SHOW wal_keep_size")
+    h.wait_for(lambda: "TB" not in held(), "it does not keep all its WAL any more")
+    for branch in ("made", "parent"):
+        p.purge(branch)
+
+
 def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
     fault, _, _, p = pair
     p.branch("parent")
