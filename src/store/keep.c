@@ -310,6 +310,7 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
     if (!rc) rc = discard_merges(store, err);
     if (!rc) rc = bough_store_collect(store, NULL, err);
+    if (!rc) rc = bough_layers_reindex(store, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/tmp", store->dir);
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_mkdirs(path, 0700, err);

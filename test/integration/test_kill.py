@@ -162,6 +162,36 @@ def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
     h.assert_clean(p, "second")
 
 
+def test_layers_that_only_a_snapshot_names_are_indexed_anew_too(server):
+    p = server.project("p")
+    p.branch("x")
+    p.sql("x", "CREATE TABLE t (id int, n int) WITH (fillfactor = 40, autovacuum_enabled = false)")
+    p.sql("x", "INSERT INTO t SELECT g, 0 FROM generate_series(1, 2000) g")
+    with p.admin("x") as c:
+        c.run("CHECKPOINT")
+    p.branch("first", "x")
+    p.sql("x", "UPDATE t SET n = 1")
+    with p.admin("x") as c:
+        c.run("CHECKPOINT")
+    path, group = p.one("x", "SELECT pg_relation_filepath('t')"), p.get("x")["id"]
+    p.bough("snapshot", "create", "x", "--name", "kept")
+    p.purge("first")
+    p.purge("x")
+    layer = sorted(glob.glob(f"{server.store}/layers/{group}/*/data/{path}"))[-1]
+    server.down()
+    top = layer[:-len(f"/data/{path}")]
+    for name in ("durable", "boot"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{top}/{name}")
+    with open(f"{top}/boot", "w", encoding="ascii") as f:
+        f.write("another boot")
+    h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+    server.up()
+    p.bough("snapshot", "restore", "kept", "--name", "back")
+    assert p.one("back", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
+    h.assert_clean(p, "back")
+
+
 @pytest.mark.parametrize("content", [b"", bytes(512)], ids=["empty", "zeros"])
 def test_lock_files_that_a_power_cut_spoiled_keep_no_branch_asleep(server, content):
     p = server.project("p")
