@@ -523,6 +523,8 @@ static void mend(bough_header *shm, bough_slot *slot) {
     atomic_store(&slot->pid, 0);
 }
 
+enum { MEND_NAPS = 60000 }; /* of a millisecond */
+
 /*
  * Mend what a dead process left, or wait for who does: until then its paths are not what the disk
  * has. One process takes the slot over, so that it is nobody else's before all is done.
@@ -530,11 +532,12 @@ static void mend(bough_header *shm, bough_slot *slot) {
 static void mend_slot(bough_header *shm, bough_slot *slot) {
     int32_t me = bough_table_pid();
     struct timespec nap = {0, 1000000};
-    for (;;) {
+    for (int naps = 0;; naps++) {
         int32_t pid = atomic_load(&slot->pid), who = pid < 0 ? -pid : pid;
         if (!pid || !atomic_load(&slot->busy)) return;
-        /* who claims has no slot yet: one with its number is of a process before it */
-        if (who == me || dead(who)) {
+        /* who claims has no slot yet: one with its number is of a process before it; and a number
+         * that was mending may be a stranger's by now (what is mended twice is the same) */
+        if (who == me || dead(who) || (pid < 0 && naps > MEND_NAPS)) {
             if (pid != -me && !atomic_compare_exchange_strong(&slot->pid, &pid, -me)) continue;
             mend(shm, slot);
             return;
