@@ -384,7 +384,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, home, err);
     if (!rc) rc = make_key(srv, e, err);
     if (!rc) {
-        (void)bough_shm_keep_history(e->shm, !follows && history_is_kept(srv, &e->branch));
+        bough_shm_keep_history(e->shm, !follows && history_is_kept(srv, &e->branch));
         const char *rw[3] = {NULL};
         size_t n = 0;
         if (!follows) rw[n++] = history;

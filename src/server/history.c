@@ -271,7 +271,7 @@ static bool is_due(const server *srv, const bough_point *points, size_t n, uint6
            age_ms > project->history_retention_seconds * 1000 / POINTS_PER_RETENTION;
 }
 
-/* (locked) A restore point where one is due, of a branch whose project keeps a history. */
+/* (locked) */
 static int make_point(bool *is_changed, server *srv, const bough_project_row *project,
                       const bough_branch_row *branch, bough_error *err) {
     bough_shm *live;
@@ -281,16 +281,12 @@ static int make_point(bool *is_changed, server *srv, const bough_project_row *pr
     unsigned lost;
     int rc = computes_shm(&live, srv, branch->id, err);
     if (rc || !live || bough_store_sync_pending(srv->store, branch->id)) return rc;
-    /* where it was switched on while this branch could not be asked (until now all WAL has stayed,
-     * or nobody has kept it): what there is from here on begins with a point */
-    bool begins = !bough_shm_keep_history(live, true);
     bough_shm_history(&wal_end, &lost, live);
     rc = bough_store_points(&points, &n, srv->store, branch->id, err);
     if (!rc && lost)
         bough_log(BOUGH_LOG_ERROR, "the history of a branch has a gap: WAL could not be kept",
                   "branch", branch->id, NULL);
-    if (!rc && wal_end &&
-        (begins || is_due(srv, points, n, wal_end, bough_shm_redo(live), project))) {
+    if (!rc && wal_end && is_due(srv, points, n, wal_end, bough_shm_redo(live), project)) {
         bough_fork_result made;
         *is_changed = true;
         rc = bough_store_point(&made, srv->store, branch->id, live, err);
@@ -349,11 +345,7 @@ static bool forget_one(server *srv, const bough_project_row *project,
 static bool keep_one(server *srv, const bough_project_row *project,
                      const bough_branch_row *branch) {
     bough_error err = {0};
-    bough_shm *live = NULL;
     bool is_changed = false;
-    if (project->history_retention_seconds == 0 && computes_is_active(srv, branch->id) &&
-        computes_shm(&live, srv, branch->id, NULL) == BOUGH_OK && live)
-        (void)bough_shm_keep_history(live, false);
     if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
         !atomic_load(&srv->is_disk_low) &&
         make_point(&is_changed, srv, project, branch, &err) != BOUGH_OK)
@@ -425,7 +417,14 @@ unsigned history_forget(server *srv) {
     return each_branch(srv, NULL, forget_one);
 }
 
+static bool apply_one(server *srv, const bough_project_row *project,
+                      const bough_branch_row *branch) {
+    bough_shm *live = NULL;
+    if (computes_shm(&live, srv, branch->id, NULL) == BOUGH_OK && live)
+        bough_shm_keep_history(live, project->history_retention_seconds > 0);
+    return keep_one(srv, project, branch);
+}
+
 void history_changed(server *srv, const bough_project_row *project) {
-    /* who is busy learns of it in the next round */
-    (void)each_branch(srv, project->id, keep_one);
+    (void)each_branch(srv, project->id, apply_one);
 }

@@ -286,8 +286,8 @@ bool bough_store_is_refused(const bough_store *store, const char *branch) {
     return is;
 }
 
-bool bough_shm_keep_history(bough_shm *shm, bool keeps) {
-    return atomic_exchange(&shm->header->keeps_history, keeps) != 0;
+void bough_shm_keep_history(bough_shm *shm, bool keeps) {
+    atomic_store(&shm->header->keeps_history, keeps);
 }
 
 void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm) {

@@ -230,11 +230,6 @@ int bough_moment_read(bough_moment *moment, const char *pgdata, const bough_head
 /* The same from an image of pg_control that was kept; `pgdata` tells the size of segments. */
 int bough_moment_load(bough_moment *moment, const char *control_path, const char *pgdata,
                       bough_error *err);
-/*
- * The last checkpoint that pg_control names, from whatever a running compute has made of it: with
- * that it has said that all WAL before it is durable. 0 where it is being written just now.
- */
-int bough_moment_checkpoint(uint64_t *lsn, uint32_t *tli, const char *pgdata, bough_error *err);
 /* All that the moment's pages can hold was written before this LSN. */
 uint64_t bough_moment_lsn(const bough_moment *moment);
 /* Make an image of a cleanly stopped cluster one of a crashed one: the WAL behind it is replayed.

@@ -145,18 +145,6 @@ static size_t find_crc(const bough_moment *m) {
     return 0;
 }
 
-int bough_moment_checkpoint(uint64_t *lsn, uint32_t *tli, const char *pgdata, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    bough_moment *m = calloc(1, sizeof *m);
-    int rc = m ? bough_path(path, sizeof path, err, "%s/%s", pgdata, BOUGH_CONTROL_NAME)
-               : bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc) rc = load_control(m, path, err);
-    *lsn = !rc && find_crc(m) ? field64(m->control, 32) : 0;
-    *tli = rc ? 0 : m->tli;
-    free(m);
-    return rc;
-}
-
 int bough_moment_set_crashed(bough_moment *m, bough_error *err) {
     size_t crc_at = find_crc(m);
     if (!crc_at) return bough_fail(err, BOUGH_E_CORRUPT, "an image of pg_control is damaged");

@@ -347,39 +347,8 @@ static int choose(bough_point *chosen, bough_store *store, const char *branch,
                       "the history of the branch does not reach back so far");
 }
 
-static int fail_gap(const at *a, bough_error *err) {
-    if (a->found.missing)
-        return bough_fail(err, BOUGH_E_CORRUPT,
-                          "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
-                          " is missing",
-                          a->branch, a->found.missing);
-    return bough_fail(err, BOUGH_E_CORRUPT,
-                      "the history of branch \"%s\" has a gap: its WAL cannot be read behind %s",
-                      a->branch, BOUGH_LSN_TEXT(a->found.cut));
-}
-
-/*
- * The WAL ended before the moment came: is that where the branch is, or is the rest not there?
- *
- * written     it has been written so far; 0: not known
- * checkpoint  a checkpoint of this timeline, which has been written; 0: not known
- */
-static int check_end(const at *a, uint64_t written, uint64_t checkpoint, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
-    uint64_t missing = a->found.missing;
-    if (checkpoint && a->found.cut <= checkpoint) return fail_gap(a, err);
-    if (!missing) return BOUGH_OK;
-    if (written && missing <= (written - 1) / a->moment.segment_bytes) return fail_gap(a, err);
-    return find_segment(path, a, missing + 1) == 0 ? fail_gap(a, err) : BOUGH_OK;
-}
-
 /* Where the WAL has to end. */
-static int find_cut(at *a, const bough_target *target, const bough_header *live, const char *pgdata,
-                    bough_error *err) {
-    uint64_t checkpoint;
-    uint32_t tli;
-    int rc = bough_moment_checkpoint(&checkpoint, &tli, pgdata, err);
-    if (rc) return rc;
+static int find_cut(at *a, const bough_target *target, const bough_header *live, bough_error *err) {
     bough_wal_source source = {.tli = a->moment.tli,
                                .segment_bytes = a->moment.segment_bytes,
                                .open = open_segment,
@@ -391,10 +360,15 @@ static int find_cut(at *a, const bough_target *target, const bough_header *live,
                            .lsn = target->lsn,
                            .time_us = target->time_us};
     if (wish.not_before < a->point.redo) wish.not_before = a->point.redo + 1;
-    rc = bough_wal_scan(&a->found, &source, &wish, err);
-    if (!rc && !a->found.is_stopped)
-        rc = check_end(a, wish.end, tli == a->moment.tli ? checkpoint : 0, err);
+    int rc = bough_wal_scan(&a->found, &source, &wish, err);
     if (rc) return rc;
+    char path[BOUGH_PATH_MAX];
+    if (!a->found.is_stopped && a->found.missing &&
+        find_segment(path, a, a->found.missing + 1) == 0)
+        return bough_fail(err, BOUGH_E_CORRUPT,
+                          "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
+                          " is missing",
+                          a->branch, a->found.missing);
     if (target->lsn && !a->found.is_stopped && a->found.cut < target->lsn &&
         target->lsn - a->found.cut > XLOG_PAGE)
         return bough_fail(err, BOUGH_E_INVALID,
@@ -467,7 +441,7 @@ int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
     char pgdata[BOUGH_PATH_MAX];
     if (!rc) rc = bough_store_pgdata(pgdata, store, branch, err);
     if (!rc) rc = bough_moment_load(&a->moment, path, pgdata, err);
-    if (!rc) rc = find_cut(a, target, live ? live->header : NULL, pgdata, err);
+    if (!rc) rc = find_cut(a, target, live ? live->header : NULL, err);
     if (!rc) rc = bough_moment_set_crashed(&a->moment, err);
     if (!rc) rc = bough_branch_path(a->temp, store, child, ".new~", err);
     if (!rc) rc = bough_path(a->dest, sizeof a->dest, err, "%s/pgdata", a->temp);

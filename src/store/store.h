@@ -406,9 +406,8 @@ void bough_shm_close(bough_shm *shm);
 /** (the branch's lock) Tell a running compute that the disk has refused layers of its branch: its
  * next fsync fails, and it recovers from its WAL. */
 void bough_shm_refuse(bough_shm *shm, const bough_store *store);
-/** Whether the compute keeps its WAL segments as history; off for a new memory. Returns whether it
- * did. */
-bool bough_shm_keep_history(bough_shm *shm, bool keeps);
+/** Whether the compute keeps its WAL segments as history; off for a new memory. */
+void bough_shm_keep_history(bough_shm *shm, bool keeps);
 /** What happened to the history: the end of the WAL written (0: none yet) and how many segments
  * could not be kept. */
 void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm);

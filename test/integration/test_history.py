@@ -276,54 +276,6 @@ def test_a_missing_segment_is_told_not_papered_over(p):
     assert p.one("b", "SELECT count(*) FROM t") == 0
 
 
-@pytest.mark.parametrize("is_awake", [True, False], ids=["awake", "asleep"])
-def test_the_wal_ends_where_the_branch_is_and_not_in_a_gap(p, is_awake):
-    """However wide it is, and though no restore point is behind it: as when a full disk took the links."""
-    p.sql("main", "CREATE TABLE t (id int)")
-    write_wal(p, 70)
-    with p.admin() as c:
-        c.run("CHECKPOINT")
-    p.sql("main", "INSERT INTO t VALUES (1)")
-    late = now()
-    if not is_awake:
-        p.bough("endpoint", "suspend", "main")
-    home = os.path.dirname(p.pgdata())
-    points = sorted(os.listdir(f"{home}/points"))
-    for name in points[1:]:
-        shutil.move(f"{home}/points/{name}", f"{p.server.dir}/{name}")
-    there = sorted(name for place in ("history", "pgdata/pg_wal") for name in os.listdir(f"{home}/{place}")
-                   if re.fullmatch("[0-9A-F]{24}", name))
-    for name in there[2:4]:
-        for place in ("history", "pgdata/pg_wal"):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.move(f"{home}/{place}/{name}", f"{p.server.dir}/{name}")
-    p.refused("branch", "create", "b", "--at", late.isoformat(), says="has a gap")
-
-
-def test_history_that_is_switched_on_reaches_a_branch_that_was_busy(server):
-    server.down()
-    server.env["BOUGH_DELAY_AT"] = "sync.begun:3000"
-    server.up()
-    p = server.project("p")
-    p.bough("project", "update", p.name, "--history-retention", "0")
-    with p.connect() as c:
-        c.run("CREATE TABLE t (id int)")
-    p.branch("b")  # what is below it is made durable now, with its lock
-    p.bough("project", "update", p.name, "--history-retention", "1d")
-
-    def keeps():
-        write_wal(p, 20, "b")
-        with p.admin("b") as c:
-            c.run("CHECKPOINT")
-        return kept_segments(p, "b")
-    h.wait_for(keeps, "its WAL is kept", 60)
-    p.sql("b", "INSERT INTO t VALUES (1)")
-    late = now()
-    p.sql("b", "INSERT INTO t VALUES (2)")
-    p.bough("branch", "create", "c", "--parent", "b", "--at", late.isoformat())
-    assert p.one("c", "SELECT array_agg(id) FROM t") == [1]
-
-
 def test_own_names_tell_moments_apart(p):
     p.sql("main", "CREATE TABLE t (id int)")
     when = now().isoformat()
