@@ -270,7 +270,8 @@ typedef struct at {
     bough_store *store;
     const char *branch, *child;
     bough_point point;
-    bough_moment moment;
+    uint64_t newest; /* LSN of the branch's newest point */
+    bough_moment moment, present;
     bough_wal_found found;
     bool is_whole; /* all records before the cut are, so that recovery must come to it */
     char temp[BOUGH_PATH_MAX], dest[BOUGH_PATH_MAX];
@@ -329,46 +330,113 @@ static int link_wal(const at *a, bough_error *err) {
 }
 
 /* The newest point that the moment may start from. */
-static int choose(bough_point *chosen, bough_store *store, const char *branch,
-                  const bough_target *target, bough_error *err) {
+static int choose(at *a, const bough_target *target, bough_error *err) {
     bough_point *points;
     size_t n;
     bool found = false;
-    int rc = bough_store_points(&points, &n, store, branch, err);
-    for (size_t i = 0; !rc && i < n; i++)
-        if (target->time_us ? points[i].time_ms * 1000 <= target->time_us
-                            : points[i].lsn <= target->lsn) {
-            *chosen = points[i];
-            found = true;
-        }
+    int rc = bough_store_points(&points, &n, a->store, a->branch, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        a->newest = points[i].lsn;
+        if (target->time_us ? points[i].time_ms * 1000 > target->time_us
+                            : points[i].lsn > target->lsn)
+            continue;
+        a->point = points[i];
+        found = true;
+    }
     free(points);
     if (rc || found) return rc;
     return bough_fail(err, BOUGH_E_NOTFOUND,
                       "the history of the branch does not reach back so far");
 }
 
+/* The place of the page that was the last when the WAL ended at an LSN. */
+static uint64_t last_page(uint64_t lsn) {
+    return lsn ? (lsn - 1) & ~(XLOG_PAGE - 1) : 0;
+}
+
+/*
+ * The branch's WAL is known to go at least so far: what does not come to it has a gap. Its compute
+ * knows what it has written. Where it sleeps, or has not written yet, the last checkpoint of which
+ * pg_control tells is a record. `live_end` is the compute's, 0 where it is not known.
+ */
+static int find_known_end(uint64_t *end, at *a, uint64_t live_end, bough_error *err) {
+    char path[BOUGH_PATH_MAX], pgdata[BOUGH_PATH_MAX];
+    int rc = BOUGH_OK;
+    *end = last_page(live_end);
+    if (!live_end) {
+        rc = bough_store_pgdata(pgdata, a->store, a->branch, err);
+        if (!rc) rc = bough_path(path, sizeof path, err, "%s/" BOUGH_CONTROL_NAME, pgdata);
+        if (!rc) rc = bough_moment_load(&a->present, path, pgdata, err);
+        if (!rc && a->present.tli == a->moment.tli) *end = bough_moment_lsn(&a->present) + 1;
+    }
+    if (*end < last_page(a->newest)) *end = last_page(a->newest);
+    return rc;
+}
+
+/* Whether a segment behind this one is there: WAL of the moment's timeline. */
+static int has_later(bool *has, const at *a, uint64_t number, bough_error *err) {
+    static const char *const places[] = {"history", "pgdata/pg_wal"};
+    uint64_t size = a->moment.segment_bytes;
+    char path[BOUGH_PATH_MAX];
+    int rc = BOUGH_OK;
+    *has = false;
+    for (size_t i = 0; !rc && !*has && i < sizeof places / sizeof places[0]; i++) {
+        int failed = 0;
+        rc = bough_path(path, sizeof path, err, "%s/branches/%s/%s", a->store->dir, a->branch,
+                        places[i]);
+        DIR *dir = rc ? NULL : opendir(path);
+        if (!dir) {
+            if (!rc && errno != ENOENT)
+                rc = bough_fail_sys(err, errno, "could not list \"%s\"", path);
+            continue;
+        }
+        const struct dirent *d;
+        while (!*has && (d = bough_list_next(dir, &failed)) != NULL) {
+            unsigned tli, log, seg;
+            *has = bough_parse_wal_name(d->d_name, &tli, &log, &seg) && tli == a->moment.tli &&
+                   log * ((UINT64_C(1) << 32) / size) + seg > number;
+        }
+        if (failed) rc = bough_fail_sys(err, failed, "could not list \"%s\"", path);
+        closedir(dir);
+    }
+    return rc;
+}
+
+/* The scan was not stopped by the moment: it must have come to the end of the WAL. */
+static int check_end(const at *a, uint64_t known_end, bough_error *err) {
+    bool has = false;
+    int rc = a->found.missing ? has_later(&has, a, a->found.missing, err) : BOUGH_OK;
+    if (rc || (!has && a->found.reach >= known_end)) return rc;
+    if (a->found.missing)
+        return bough_fail(err, BOUGH_E_CORRUPT,
+                          "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
+                          " is missing",
+                          a->branch, a->found.missing);
+    return bough_fail(err, BOUGH_E_CORRUPT,
+                      "the history of branch \"%s\" has a gap: there is no WAL record at %s",
+                      a->branch, BOUGH_LSN_TEXT(a->found.reach));
+}
+
 /* Where the WAL has to end. */
 static int find_cut(at *a, const bough_target *target, const bough_header *live, bough_error *err) {
+    uint64_t known_end, live_end = live ? atomic_load(&live->wal_end) : 0;
+    if (live_end && atomic_load(&live->wal_tli) != a->moment.tli) live_end = 0;
     bough_wal_source source = {.tli = a->moment.tli,
                                .segment_bytes = a->moment.segment_bytes,
                                .open = open_segment,
                                .context = a};
     bough_wal_wish wish = {.start = a->point.redo,
                            /* what was written before its last page is in the point's pages */
-                           .not_before = (a->point.lsn - 1) & ~(XLOG_PAGE - 1),
-                           .end = live ? atomic_load(&live->wal_end) : 0,
+                           .not_before = last_page(a->point.lsn),
+                           .end = live_end,
                            .lsn = target->lsn,
                            .time_us = target->time_us};
     if (wish.not_before < a->point.redo) wish.not_before = a->point.redo + 1;
-    int rc = bough_wal_scan(&a->found, &source, &wish, err);
+    /* before the scan: what is written meanwhile need not be in it */
+    int rc = find_known_end(&known_end, a, live_end, err);
+    if (!rc) rc = bough_wal_scan(&a->found, &source, &wish, err);
+    if (!rc && !a->found.is_stopped) rc = check_end(a, known_end, err);
     if (rc) return rc;
-    char path[BOUGH_PATH_MAX];
-    if (!a->found.is_stopped && a->found.missing &&
-        find_segment(path, a, a->found.missing + 1) == 0)
-        return bough_fail(err, BOUGH_E_CORRUPT,
-                          "the history of branch \"%s\" has a gap: WAL segment %" PRIu64
-                          " is missing",
-                          a->branch, a->found.missing);
     if (target->lsn && !a->found.is_stopped && a->found.cut < target->lsn &&
         target->lsn - a->found.cut > XLOG_PAGE)
         return bough_fail(err, BOUGH_E_INVALID,
@@ -434,7 +502,7 @@ int bough_store_fork_at(bough_cut *cut, bough_store *store, const char *branch,
     if (!a) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     *a = (at){.store = store, .branch = branch, .child = child};
     int rc = bough_child_check(store, child, err);
-    if (!rc) rc = choose(&a->point, store, branch, target, err);
+    if (!rc) rc = choose(a, target, err);
     if (!rc)
         rc = bough_path(path, sizeof path, err, "%s/branches/%s/points/%s/control", store->dir,
                         branch, a->point.name);

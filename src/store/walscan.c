@@ -141,7 +141,8 @@ static bool take(reader *r, uint64_t *at, unsigned char *out, size_t n, uint64_t
     return true;
 }
 
-/* Read the record at rec->at. False: there is none. */
+/* Read the record at rec->at. False: there is none, or not all of it; its length is 0 where not
+ * even that is known. */
 static bool read_record(reader *r, record *rec, uint64_t previous) {
     uint64_t page = rec->at & ~(uint64_t)(PAGE - 1), at;
     rec->overwritten = 0;
@@ -149,11 +150,12 @@ static bool read_record(reader *r, record *rec, uint64_t previous) {
     if (rec->at == page) rec->at += header_bytes(r, page);
     at = rec->at;
     if (!take(r, &at, rec->head, RECORD_HEADER, &rec->overwritten)) return false;
-    rec->length = get32(rec->head);
+    uint32_t length = get32(rec->head);
     rec->info = rec->head[16];
     rec->rmid = rec->head[17];
-    if (rec->length < RECORD_HEADER || rec->length > RECORD_MAX) return false;
+    if (length < RECORD_HEADER || length > RECORD_MAX) return false;
     if (previous && get64(rec->head + 8) != previous) return false;
+    rec->length = length;
     uint32_t rest = rec->length - RECORD_HEADER;
     rec->n_head =
         RECORD_HEADER +
@@ -211,6 +213,18 @@ static bool is_past(const record *rec, const bough_wal_wish *wish, bough_wal_fou
     return false;
 }
 
+/* Where a record that is not all there would end. */
+static uint64_t would_end(const reader *r, const record *rec) {
+    uint64_t at = rec->at;
+    for (uint64_t n = rec->length; n;) {
+        if (at % PAGE == 0) at += header_bytes(r, at);
+        uint64_t part = PAGE - at % PAGE < n ? PAGE - at % PAGE : n;
+        at += part;
+        n -= part;
+    }
+    return at;
+}
+
 static int unreadable(const reader *r, bough_error *err) {
     return bough_fail_sys(err, r->failure, "could not read WAL segment %" PRIu64, r->number);
 }
@@ -224,6 +238,7 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
     found->cut = wish->start;
     if (!r.buffer) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (;;) {
+        rec.length = 0;
         if (wish->end && rec.at >= wish->end) break;
         if (!read_record(&r, &rec, previous)) {
             if (!rec.overwritten) break;
@@ -240,6 +255,7 @@ int bough_wal_scan(bough_wal_found *found, const bough_wal_source *source,
         rec.at = next_of(&r, &rec);
     }
     found->missing = r.is_missing ? r.number : 0;
+    found->reach = would_end(&r, &rec);
     if (r.fd >= 0) close(r.fd);
     free(r.buffer);
     if (r.failure) return unreadable(&r, err);

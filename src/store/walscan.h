@@ -41,11 +41,15 @@ typedef struct bough_wal_found {
     int64_t last_commit_us; /**< time of the last commit that is in; 0: none seen */
     uint64_t commits;       /**< commits that are in, from not_before on */
     uint64_t missing; /**< number of the segment that could not be opened; 0: none was wanted */
+    /** How far what is there tells of WAL: the next record's place, or where one of which only the
+     * beginning is there would end. */
+    uint64_t reach;
 } bough_wal_found;
 
 /**
  * Find the place to cut. CRCs are not checked: a torn record at the end of the WAL counts as in,
- * and recovery leaves it out.
+ * and recovery leaves it out. Whether the WAL ended where it should, only the caller can know: by
+ * `reach`.
  *
  * @param[out] found
  * @retval BOUGH_E_NOTFOUND  There is no record at `start`, or a segment between it and not_before

@@ -259,21 +259,91 @@ def fixture_shared(shared_server):
     return shared_server.project("shared")
 
 
-def test_a_missing_segment_is_told_not_papered_over(p):
+def history_past(p):
+    """Segments in the history, and a moment in them that only its first restore point leads to."""
     p.sql("main", "CREATE TABLE t (id int)")
     write_wal(p, 20)
+    p.sql("main", "INSERT INTO t VALUES (1)")
     late = now()  # there is no restore point since, whose WAL would do without those segments
     for _ in range(4):
         with p.admin() as c:
             c.run("CHECKPOINT")
         write_wal(p, 20)
-    h.wait_for(lambda: len(kept_segments(p)) > 2, "segments are kept")
-    gone = kept_segments(p)[1]
-    os.rename(f"{os.path.dirname(p.pgdata())}/history/{gone}", f"{p.server.dir}/{gone}")
-    p.refused("branch", "create", "b", "--at", late.isoformat(), says="has a gap")
-    os.rename(f"{p.server.dir}/{gone}", f"{os.path.dirname(p.pgdata())}/history/{gone}")
-    p.bough("branch", "create", "b", "--at", late.isoformat())
-    assert p.one("b", "SELECT count(*) FROM t") == 0
+    h.wait_for(lambda: len(kept_segments(p)) > 3, "segments are kept")
+    return late.isoformat()
+
+
+@contextlib.contextmanager
+def without(p, names, points_too=True):
+    """As if these segments had not been kept; and no later restore point that tells of what was."""
+    home = os.path.dirname(p.pgdata())
+    gone = [f"history/{name}" for name in names]
+    if points_too:
+        gone += [f"points/{name}" for name in points(p)[1:]]
+    aside = os.path.join(p.server.dir, "aside")
+    os.mkdir(aside)
+    for name in gone:
+        os.rename(f"{home}/{name}", f"{aside}/{os.path.basename(name)}")
+    yield
+    for name in gone:
+        os.rename(f"{aside}/{os.path.basename(name)}", f"{home}/{name}")
+    os.rmdir(aside)
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+def test_a_missing_segment_is_told_not_papered_over(p, is_awake):
+    late = history_past(p)
+    if not is_awake:
+        p.suspend("main")
+    for n in 1, 2, len(kept_segments(p)) - 1:
+        for points_too in True, False:
+            with without(p, kept_segments(p)[1:1 + n], points_too):
+                p.refused("branch", "create", "b", "--at", late, says="has a gap")
+    p.bough("branch", "create", "b", "--at", late)
+    assert p.one("b", "SELECT count(*) FROM t") == 1
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+def test_wal_that_ends_before_its_end_is_told_not_papered_over(p, is_awake):
+    """Within a segment, none of which is missing."""
+    late = history_past(p)
+    if not is_awake:
+        p.suspend("main")
+    kept = f"{os.path.dirname(p.pgdata())}/history/{kept_segments(p)[1]}"
+    with without(p, []), open(kept, "r+b") as f:
+        f.seek(8192)
+        was = f.read(1 << 20)
+        f.seek(8192)
+        f.write(bytes(len(was)))
+        f.flush()
+        p.refused("branch", "create", "b", "--at", late, says="has a gap")
+        f.seek(8192)
+        f.write(was)
+    p.bough("branch", "create", "b", "--at", late)
+    assert p.one("b", "SELECT count(*) FROM t") == 1
+
+
+def test_a_moment_while_a_long_record_is_being_written_is_no_gap(p):
+    """It begins far before the end of what is written, and is not all there."""
+    stop = threading.Event()
+
+    def work():
+        with p.connect() as c:
+            while not stop.is_set():
+                c.run("SELECT pg_logical_emit_message(false, 'long', repeat('long', 4000000))")
+
+    p.sql("main", "CREATE TABLE t (id int)")
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for i in range(h.times(10, 100)):
+            p.sql("main", f"INSERT INTO t VALUES ({i})")
+            p.bough("branch", "create", "b", "--at", now().isoformat())
+            assert p.one("b", "SELECT max(id) FROM t") == i
+            p.delete("b")
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_own_names_tell_moments_apart(p):
