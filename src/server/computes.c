@@ -383,8 +383,12 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     if (!rc) rc = bough_store_layer_dirs(&layers, srv->store, home, err);
     if (!rc) rc = bough_store_prepare(&e->shm, &fd, srv->store, home, err);
     if (!rc) rc = make_key(srv, e, err);
+    bool keeps = !rc && !follows && history_is_kept(srv, &e->branch), is_changed = false;
+    /* WAL behind a restore point will not stay */
+    if (!rc && !follows && !keeps)
+        rc = bough_store_forget_all(&is_changed, srv->store, e->branch.id, err);
     if (!rc) {
-        bough_shm_keep_history(e->shm, !follows && history_is_kept(srv, &e->branch));
+        bough_shm_keep_history(e->shm, keeps);
         const char *rw[3] = {NULL};
         size_t n = 0;
         if (!follows) rw[n++] = history;

@@ -286,7 +286,9 @@ static int make_point(bool *is_changed, server *srv, const bough_project_row *pr
     if (!rc && lost)
         bough_log(BOUGH_LOG_ERROR, "the history of a branch has a gap: WAL could not be kept",
                   "branch", branch->id, NULL);
-    if (!rc && wal_end && is_due(srv, points, n, wal_end, bough_shm_redo(live), project)) {
+    /* one that has written nothing since its start gets its first, too */
+    if (!rc && (wal_end || n == 0) &&
+        is_due(srv, points, n, wal_end, bough_shm_redo(live), project)) {
         bough_fork_result made;
         *is_changed = true;
         rc = bough_store_point(&made, srv->store, branch->id, live, err);
@@ -299,6 +301,38 @@ static int make_point(bool *is_changed, server *srv, const bough_project_row *pr
     }
     free(points);
     return rc;
+}
+
+/*
+ * (locked) The branch keeps history as its project says. Its compute is told at every look: it may
+ * have been in use when that was changed. Where none was kept no restore point stays, since the WAL
+ * behind it may have been given back: history begins with the next one.
+ */
+static int follow_project(bool *is_changed, server *srv, const bough_project_row *project,
+                          const bough_branch_row *branch, bough_error *err) {
+    bool keeps = project->history_retention_seconds > 0;
+    bough_shm *live = NULL;
+    if (branch->is_snapshot) return BOUGH_OK;
+    /* one that is starting is told when it is ready */
+    int rc =
+        computes_is_active(srv, branch->id) ? computes_shm(&live, srv, branch->id, err) : BOUGH_OK;
+    if (rc || (keeps && (!live || bough_shm_keeps_history(live)))) return rc;
+    if (live && !keeps) bough_shm_keep_history(live, false);
+    rc = bough_store_forget_all(is_changed, srv->store, branch->id, err);
+    if (!rc && live && keeps) bough_shm_keep_history(live, true);
+    return rc;
+}
+
+/* (locked) What the project says, and a restore point if one is due. */
+static void follow(bool *is_changed, server *srv, const bough_project_row *project,
+                   const bough_branch_row *branch) {
+    bough_error err = {0};
+    if (follow_project(is_changed, srv, project, branch, &err) != BOUGH_OK)
+        complain("a branch does not keep history as its project says", branch->id, &err);
+    else if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
+             !atomic_load(&srv->is_disk_low) &&
+             make_point(is_changed, srv, project, branch, &err) != BOUGH_OK)
+        complain("no restore point", branch->id, &err);
 }
 
 /* (locked) Older restore points become fewer. The oldest stays, for the history begins there. */
@@ -346,10 +380,7 @@ static bool keep_one(server *srv, const bough_project_row *project,
                      const bough_branch_row *branch) {
     bough_error err = {0};
     bool is_changed = false;
-    if (project->history_retention_seconds > 0 && computes_is_active(srv, branch->id) &&
-        !atomic_load(&srv->is_disk_low) &&
-        make_point(&is_changed, srv, project, branch, &err) != BOUGH_OK)
-        complain("no restore point", branch->id, &err);
+    follow(&is_changed, srv, project, branch);
     if (thin(&is_changed, srv, project, branch->id, &err) != BOUGH_OK)
         complain("could not make restore points fewer", branch->id, &err);
     return forget_one(srv, project, branch) || is_changed;
@@ -360,21 +391,20 @@ static unsigned each_branch(server *srv, const char *project_id, branch_call cal
     bough_branch_row *rows = NULL;
     size_t n = 0;
     unsigned busy = 0;
-    bough_project_row project = {0};
+    bough_project_row project;
     bough_error err;
     if (bough_branches_list(&rows, &n, srv->cat, project_id, &err) != BOUGH_OK) {
         complain("could not look after history", "", &err);
         return 0;
     }
     for (size_t i = 0; i < n && !atomic_load(&srv->stopping); i++) {
-        if (strcmp(project.id, rows[i].project_id) != 0 &&
-            bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) != BOUGH_OK)
-            continue;
         if (lock_take(srv->locks, rows[i].id, 0, NULL) != BOUGH_OK) { /* the next time */
             busy++;
             continue;
         }
+        /* with the lock: who changes it acts on the branch after that, or leaves it to us */
         bool is_changed =
+            bough_projects_get(&project, srv->cat, rows[i].project_id, NULL) == BOUGH_OK &&
             bough_store_has_branch(srv->store, rows[i].id) && call(srv, &project, &rows[i]);
         /* else the bytes of every branch would have to be measured anew after each round */
         (is_changed ? lock_drop : lock_drop_unchanged)(srv->locks, rows[i].id);
@@ -392,15 +422,12 @@ void history_tick(server *srv) {
 static bool checkpointed(server *srv, const char *branch) {
     bough_branch_row row;
     bough_project_row project;
-    bough_error err = {0};
     bool is_changed = false;
     if (lock_take(srv->locks, branch, 0, NULL) != BOUGH_OK) return false; /* the next time */
-    if (bough_store_has_branch(srv->store, branch) && !atomic_load(&srv->is_disk_low) &&
+    if (bough_store_has_branch(srv->store, branch) &&
         bough_branches_get_any(&row, srv->cat, branch, NULL) == BOUGH_OK &&
-        bough_projects_get(&project, srv->cat, row.project_id, NULL) == BOUGH_OK &&
-        project.history_retention_seconds > 0 &&
-        make_point(&is_changed, srv, &project, &row, &err) != BOUGH_OK)
-        complain("no restore point", branch, &err);
+        bough_projects_get(&project, srv->cat, row.project_id, NULL) == BOUGH_OK)
+        follow(&is_changed, srv, &project, &row);
     (is_changed ? lock_drop : lock_drop_unchanged)(srv->locks, branch);
     return true;
 }
@@ -417,14 +444,6 @@ unsigned history_forget(server *srv) {
     return each_branch(srv, NULL, forget_one);
 }
 
-static bool apply_one(server *srv, const bough_project_row *project,
-                      const bough_branch_row *branch) {
-    bough_shm *live = NULL;
-    if (computes_shm(&live, srv, branch->id, NULL) == BOUGH_OK && live)
-        bough_shm_keep_history(live, project->history_retention_seconds > 0);
-    return keep_one(srv, project, branch);
-}
-
 void history_changed(server *srv, const bough_project_row *project) {
-    (void)each_branch(srv, project->id, apply_one);
+    (void)each_branch(srv, project->id, keep_one); /* one that is in use is told by the clock */
 }

@@ -62,7 +62,8 @@ BOUGH_CHECK int history_look(server *srv, const char *branch, const char *endpoi
 /** Whether the branch keeps history, by its project. */
 bool history_is_kept(server *srv, const bough_branch_row *branch);
 
-/** A project's retention has changed: computes that run learn it, and what is too old goes. */
+/** A project's retention has changed: computes that run learn it, and what is too old goes.
+ * Branches that are in use follow with history_tick(). */
 void history_changed(server *srv, const bough_project_row *project);
 
 /** From when on the branches of a project keep their past, milliseconds since 1970; by the guarded
@@ -75,7 +76,7 @@ int64_t history_keep_from(server *srv, const bough_project_row *project);
  */
 unsigned history_forget(server *srv);
 
-/** Called by the clock: restore points by WAL volume, forgetting. */
+/** Called by the clock: what projects keep, restore points by WAL volume, forgetting. */
 void history_tick(server *srv);
 
 /** Called often: a restore point just after a checkpoint, from where little is to be replayed. */

@@ -290,6 +290,10 @@ void bough_shm_keep_history(bough_shm *shm, bool keeps) {
     atomic_store(&shm->header->keeps_history, keeps);
 }
 
+bool bough_shm_keeps_history(const bough_shm *shm) {
+    return atomic_load(&shm->header->keeps_history) != 0;
+}
+
 void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm) {
     *wal_end = atomic_load(&shm->header->wal_end);
     *lost = atomic_load(&shm->header->history_lost);

@@ -613,6 +613,23 @@ int bough_store_forget_oldest(bough_store *store, const char *branch, bough_erro
     return rc || access(path, F_OK) != 0 ? rc : bough_fsync_path(path, err);
 }
 
+int bough_store_forget_all(bool *is_changed, bough_store *store, const char *branch,
+                           bough_error *err) {
+    bough_point *points;
+    size_t n;
+    int rc = bough_store_points(&points, &n, store, branch, err);
+    if (rc) return rc;
+    for (size_t i = 0; !rc && i < n; i++) {
+        *is_changed = true;
+        rc = remove_point(store, branch, points[i].name, err);
+    }
+    /* readers fetch from there what they have not received yet */
+    if (!rc && !bough_store_is_followed(store, branch))
+        rc = prune_wal(is_changed, store, branch, UINT64_MAX, err);
+    free(points);
+    return rc;
+}
+
 /* ---- changing places ---- */
 
 static int exchange(bough_store *store, const char *here, const char *there, bough_error *err) {

@@ -318,6 +318,14 @@ BOUGH_CHECK int bough_store_prune(bool *is_changed, bough_store *store, const ch
 BOUGH_CHECK int bough_store_forget_oldest(bough_store *store, const char *branch, bough_error *err);
 
 /**
+ * (the branch's lock) Forget all restore points and, where nobody follows, the WAL in the history:
+ * where history is not kept, nothing vouches for the WAL behind them.
+ * @param[out] is_changed  Something was removed, also where the rest failed; else it stays.
+ */
+BOUGH_CHECK int bough_store_forget_all(bool *is_changed, bough_store *store, const char *branch,
+                                       bough_error *err);
+
+/**
  * Move a branch and the layers that nothing else stands on to the trash. Its compute must be
  * stopped.
  */
@@ -408,6 +416,7 @@ void bough_shm_close(bough_shm *shm);
 void bough_shm_refuse(bough_shm *shm, const bough_store *store);
 /** Whether the compute keeps its WAL segments as history; off for a new memory. */
 void bough_shm_keep_history(bough_shm *shm, bool keeps);
+bool bough_shm_keeps_history(const bough_shm *shm);
 /** What happened to the history: the end of the WAL written (0: none yet) and how many segments
  * could not be kept. */
 void bough_shm_history(uint64_t *wal_end, unsigned *lost, const bough_shm *shm);

@@ -238,6 +238,82 @@ def test_a_shorter_retention_forgets_and_none_keeps_nothing(p):
     assert p.one("plain", "SELECT count(*) FROM t") == 0
 
 
+def keep_history(p, seconds):
+    status, _, answer = p.server.api("PATCH", f"/projects/{p.id}", {"project": {"history_retention_seconds": seconds}})
+    assert status == 200, answer
+
+
+def check_history_works(p, branch):
+    """Across a segment and a checkpoint that PostgreSQL lets go of."""
+    p.sql(branch, "INSERT INTO t VALUES (1)")
+    then = now().isoformat()
+    p.sql(branch, "INSERT INTO t VALUES (2)")
+    for _ in range(3):
+        write_wal(p, 20, branch)
+        with p.admin(branch) as c:
+            c.run("CHECKPOINT")
+    p.branch("then", parent=branch, at=then)
+    assert p.rows("then", "SELECT id FROM t") == [(1,)]
+    p.purge("then")
+
+
+def test_a_branch_that_was_in_use_when_history_was_turned_on_keeps_it(make_server):
+    server = make_server(up=False)
+    server.env["BOUGH_DELAY_AT"] = "sync.begun:15000"
+    p = server.up().project("p")
+    keep_history(p, 0)
+    p.sql("main", "CREATE TABLE t (id int)")
+    p.branch("b")  # what it stands on is being made durable, with its lock
+    keep_history(p, 86400)
+
+    def keeps():
+        write_wal(p, 20, "b")
+        with p.admin("b") as c:
+            c.run("CHECKPOINT")
+        return kept_segments(p, "b")
+
+    h.wait_for(keeps, "its WAL is kept", 60)
+    server.down()
+    del server.env["BOUGH_DELAY_AT"]
+    server.up()
+    h.wait_for(lambda: points(p, "b"), "it has a restore point", 60)
+    check_history_works(p, "b")
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+def test_history_begins_anew_when_it_is_turned_on(p, is_awake):
+    p.sql("main", "CREATE TABLE t (id int)")
+    write_wal(p, 20)
+    early, lsn = now().isoformat(), p.one("main", "SELECT pg_current_wal_insert_lsn()::text")
+    keep_history(p, 0)
+    h.wait_for(lambda: not points(p), "no restore point stays", 30)
+    for _ in range(2):
+        write_wal(p, 20)
+        with p.admin() as c:
+            c.run("CHECKPOINT")
+    assert not kept_segments(p)
+    if not is_awake:
+        p.suspend("main")
+    keep_history(p, 86400)
+    for moment in early, lsn:
+        p.refused("branch", "create", "b", "--at", moment, status="notfound", says="does not reach back")
+    if not is_awake:
+        assert not points(p), "made while it slept"
+        p.start("main")
+    h.wait_for(lambda: points(p), "a restore point is made", 30)
+    for moment in early, lsn:
+        p.refused("branch", "create", "b", "--at", moment, status="notfound", says="does not reach back")
+    check_history_works(p, "main")
+
+
+def test_a_branch_that_starts_without_history_has_no_restore_point(p):
+    """Its WAL may be given back before the clock looks at it."""
+    keep_history(p, 0)
+    p.sql("main", "CREATE TABLE t (id int)")
+    p.branch("b")
+    assert not points(p, "b")
+
+
 @pytest.mark.parametrize("moment, status, says", [
     ("tomorrow", "usage", "is not a moment"),
     ("2026-02-30", "usage", "is not a moment"),

@@ -186,6 +186,10 @@ static int exchange(bough_error *err) {
 static int forget(bough_error *err) {
     return bough_store_forget_oldest(store, "main", err);
 }
+static int forget_all(bough_error *err) {
+    bool is_changed = false;
+    return bough_store_forget_all(&is_changed, store, "main", err);
+}
 static int merge(bough_error *err) {
     bough_tidy *tidy = NULL;
     bough_merge *m = NULL;
@@ -236,6 +240,7 @@ static const operation operations[] = {
     {"export", write_out},
     {"exchange", exchange, .swaps = true},
     {"forget a point", forget},
+    {"forget all points", forget_all},
     {"merge", merge, .world = make_tall_world},
     {"start", reopen},
 };
