@@ -81,13 +81,6 @@ int bough_layer_set_boot(const bough_store *store, const char *dir, bough_error 
 /* Whether the machine was started anew before the layer was made durable: blocks that its index
  * names may be lost. */
 bool bough_layer_outlived_boot(const bough_store *store, const char *dir);
-/*
- * At the start of a server, before anything is made durable: layers that may have lost blocks by a
- * power cut get a new index, whose ever they are. Those in the stack of their own branch have one
- * by then (bough_seal_complete()); others are named by snapshots, children and restore points
- * alone.
- */
-int bough_layers_reindex(bough_store *store, bough_error *err);
 int bough_layer_verify(bough_store *store, const char *dir, bough_error *err);
 int bough_layer_bytes(uint64_t *bytes, const bough_store *store, const char *dir, bough_error *err);
 /* The names in a directory but those that begin with a dot; NULL-terminated,
@@ -161,6 +154,11 @@ void bough_stack_publish(bough_header *live, const bough_layers *stack);
  * again, bough_table_sweep() frees it; else the memory of a busy branch would grow with each seal.
  */
 void bough_stack_settle(bough_header *live, const bough_store *store);
+
+/* ---- reindex.c ---- */
+/* At the start of a server, before any layer is read or made durable: those that may have lost
+ * blocks by a power cut get a new index, whoever names them. */
+int bough_layers_reindex(bough_store *store, bough_error *err);
 
 /* ---- merge.c ---- */
 /* Where a merged layer is made, in the directory of its group: a name that is no layer's. */

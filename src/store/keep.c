@@ -301,7 +301,8 @@ static int discard_merges(const bough_store *store, bough_error *err) {
 int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live,
                           bool *missing, size_t n, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    int rc = BOUGH_OK;
+    /* before an index is made, or read, over one that names what is lost */
+    int rc = bough_layers_reindex(store, err);
     for (size_t i = 0; !rc && i < n; i++) {
         missing[i] = !bough_store_has_branch(store, known[i]);
         if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
@@ -310,7 +311,6 @@ int bough_store_reconcile(bough_store *store, const char *const *known, bough_sh
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
     if (!rc) rc = discard_merges(store, err);
     if (!rc) rc = bough_store_collect(store, NULL, err);
-    if (!rc) rc = bough_layers_reindex(store, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/tmp", store->dir);
     if (!rc) rc = bough_rmtree(path, err);
     if (!rc) rc = bough_mkdirs(path, 0700, err);

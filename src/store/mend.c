@@ -17,7 +17,6 @@
 
 #include "store/internal.h"
 #include "util/crashpoint.h"
-#include "util/log.h"
 
 /* What is read and written at once. */
 enum { PIECE = 1 << 20 };
@@ -174,31 +173,6 @@ static int find_base(void *context, const char *of, const bough_layers *layers, 
     }
     return BOUGH_OK;
 }
-
-/* ---- after a power cut ---- */
-
-/* (bough_layers_each) */
-static int reindex_one(void *context, const char *dir, bough_error *err) {
-    bough_store *store = context;
-    base b = {.dir = dir};
-    if (!bough_layer_outlived_boot(store, dir) || bough_layer_is_refused(store, dir))
-        return BOUGH_OK;
-    int rc = bough_stacks_each(store, find_base, &b, err);
-    if (!rc && b.is_found) {
-        bough_log(BOUGH_LOG_WARN, "indexing a layer anew", "layer", dir, NULL);
-        rc = bough_index_rebuild(store, dir, &b.below, err);
-        /* until then it is done again */
-        if (!rc) rc = bough_layer_set_boot(store, dir, err);
-    }
-    bough_layers_free(&b.below);
-    return rc;
-}
-
-int bough_layers_reindex(bough_store *store, bough_error *err) {
-    return bough_layers_each(store, reindex_one, store, err);
-}
-
-/* ---- writing what was refused ---- */
 
 /* All of the layer's content, then its index from that: a block that the file system gave up must
  * fall through. */

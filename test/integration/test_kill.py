@@ -123,7 +123,7 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, counted):
         h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
 
 
-@pytest.mark.parametrize("point", [None, "seal.directories-synced", "seal.indexed"])
+@pytest.mark.parametrize("point", [None, "reindex.indexed"])
 def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
     """A layer's index may name blocks that never came to the disk: hint bits alone, say, which no WAL repairs.
 

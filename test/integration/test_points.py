@@ -75,6 +75,7 @@ POINTS = {
         "import.copied": GONE, "adopt.control-moved": GONE, "adopt.directory-moved:1": GONE,
         "adopt.directory-moved:4": GONE, "adopt.indexed": GONE, "adopt.layer-durable": GONE,
         "adopt.pgdata-moved": GONE, "adopt.stacked": GONE, "adopt.named": GONE},
+    "reindex": {"reindex.indexed": THERE},  # test_kill.py: it takes a power cut
 }
 SEED = os.environ.get("BOUGH_POINTS_SEED") or str(random.randrange(10**6))
 CASES = [(operation, point, outcome) for operation, points in POINTS.items() for point, outcome in points.items()]
@@ -102,7 +103,7 @@ def test_every_point_has_a_test_and_every_operation_has_points():
     assert operations == {"seal", "fork", "point", "forget",
                           "create", "sync", "delete", "purge", "start", "stop", "export", "project",
                           "project-delete", "template", "import", "adopt", "restore", "snapshot", "finalize", "merge",
-                          "schema", "standby", "mend", "settle", "reset"}
+                          "schema", "standby", "mend", "settle", "reset", "reindex"}
 
 
 class State:
