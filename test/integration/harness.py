@@ -244,10 +244,11 @@ def admin_user(host):
     with open(os.path.join(host, ".s.PGSQL.5432.lock"), encoding="ascii") as f:
         pid = int(f.readline())
     for fd in glob.glob(f"/proc/{pid}/fd/*"):
-        if os.readlink(fd).startswith("/memfd:bough"):
-            with open(fd, "rb") as f:
-                f.seek(16 + 2 * 1024)
-                return f"{ADMIN}.{f.read(32).decode('ascii')}"
+        with contextlib.suppress(FileNotFoundError):  # the postmaster has closed it meanwhile
+            if os.readlink(fd).startswith("/memfd:bough"):
+                with open(fd, "rb") as f:
+                    f.seek(16 + 2 * 1024)
+                    return f"{ADMIN}.{f.read(32).decode('ascii')}"
     raise AssertionError(f"no compute listens in {host}")
 
 
