@@ -123,6 +123,17 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, counted):
         h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
 
 
+def spoil(layer, path):
+    """As if a power cut had taken the first page of a file of a layer; `layer` ends with the file's path."""
+    top = layer[:-len(f"/data/{path}")]
+    for name in ("durable", "boot"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{top}/{name}")
+    with open(f"{top}/boot", "w", encoding="ascii") as f:
+        f.write("another boot")
+    h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+
+
 @pytest.mark.parametrize("point", [None, "reindex.indexed"])
 def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
     """A layer's index may name blocks that never came to the disk: hint bits alone, say, which no WAL repairs.
@@ -144,13 +155,7 @@ def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
     p.suspend("second")
     layer = sorted(glob.glob(f"{server.store}/layers/{p.get()['id']}/*/data/{path}"))[-1]
     server.down()
-    top = layer[:-len(f"/data/{path}")]
-    for name in ("durable", "boot"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{top}/{name}")
-    with open(f"{top}/boot", "w", encoding="ascii") as f:
-        f.write("another boot")
-    h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+    spoil(layer, path)
     if point:
         server.env["BOUGH_CRASH_AT"] = point
         server.up(check=False)
@@ -179,13 +184,7 @@ def test_layers_that_only_a_snapshot_names_are_indexed_anew_too(server):
     p.purge("x")
     layer = sorted(glob.glob(f"{server.store}/layers/{group}/*/data/{path}"))[-1]
     server.down()
-    top = layer[:-len(f"/data/{path}")]
-    for name in ("durable", "boot"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{top}/{name}")
-    with open(f"{top}/boot", "w", encoding="ascii") as f:
-        f.write("another boot")
-    h.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "8192", layer])
+    spoil(layer, path)
     server.up()
     p.bough("snapshot", "restore", "kept", "--name", "back")
     assert p.one("back", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
