@@ -129,11 +129,8 @@ void bough_seal_publish(const bough_seal *seal, bough_header *live) {
     atomic_store(&live->changes, 0);
 }
 
-/*
- * All that makes a seal durable. The index comes last: a layer that has one is complete, and one
- * that has one knows its boot. Where the index of an earlier boot is made anew, the boot comes
- * last: until then that index is not believed.
- */
+/* All that makes a seal durable. The index comes last: a layer that has one is complete, and knows
+ * its boot. */
 int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     int rc = bough_fsync_path(seal->pgdata, err);
@@ -142,13 +139,12 @@ int bough_seal_finish(bough_seal *seal, bough_store *store, bough_header *live, 
     if (!rc) rc = bough_fsync_path(path, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/branches/%s", store->dir, seal->branch);
     if (!rc) rc = bough_fsync_path(path, err);
-    if (!rc && !seal->is_again) rc = bough_layer_set_boot(store, seal->layer, err);
+    if (!rc) rc = bough_layer_set_boot(store, seal->layer, err);
     BOUGH_POINT(rc, "seal.directories-synced");
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/layers/%s", store->dir, seal->layer);
     if (!rc && live) rc = bough_index_write(live, atomic_load(&live->gen) - 1, path, err);
     if (!rc && !live) rc = bough_index_rebuild(store, seal->layer, &seal->below, err);
     BOUGH_POINT(rc, "seal.indexed");
-    if (!rc && seal->is_again) rc = bough_layer_set_boot(store, seal->layer, err);
     return rc;
 }
 
@@ -161,14 +157,10 @@ int bough_seal_complete(bough_store *store, const char *branch, const bough_laye
         const char *dir = layers->dir[i];
         if (strncmp(dir, branch, n) != 0 || dir[n] != '/') continue;
         rc = bough_path(path, sizeof path, err, "%s/layers/%s/index", store->dir, dir);
-        /* after a power cut the extents are the truth: a block that the index names and the disk
-         * lost must fall through again */
-        bool is_lost = !rc && bough_layer_outlived_boot(store, dir);
-        if (rc || (access(path, F_OK) == 0 && !is_lost)) continue;
-        bough_log(BOUGH_LOG_WARN,
-                  is_lost ? "indexing a layer anew" : "finishing an interrupted seal", "branch",
-                  branch, "layer", dir, NULL);
-        bough_seal seal = {.below = {layers->dir + i + 1, layers->n - i - 1}, .is_again = is_lost};
+        if (rc || access(path, F_OK) == 0) continue;
+        bough_log(BOUGH_LOG_WARN, "finishing an interrupted seal", "branch", branch, "layer", dir,
+                  NULL);
+        bough_seal seal = {.below = {layers->dir + i + 1, layers->n - i - 1}};
         (void)snprintf(seal.branch, sizeof seal.branch, "%s", branch);
         (void)snprintf(seal.layer, sizeof seal.layer, "%s", dir);
         rc = bough_store_pgdata(seal.pgdata, store, branch, err);

@@ -12,10 +12,9 @@ typedef struct bough_seal {
     char next[BOUGH_PATH_MAX];
     char pgdata[BOUGH_PATH_MAX];
     bough_layers below;
-    bool wanted;   /* by bough_seal_take(): there was something to seal */
-    bool done;     /* the stack names the layer */
-    bool is_again; /* the layer has an index, of another boot */
-    bool keep;     /* a failed one that could not be undone: nothing may be removed */
+    bool wanted; /* by bough_seal_take(): there was something to seal */
+    bool done;   /* the stack names the layer */
+    bool keep;   /* a failed one that could not be undone: nothing may be removed */
 } bough_seal;
 
 /* Prepare everything that can be prepared. End with bough_seal_end() whatever happens. */

@@ -135,6 +135,15 @@ static void start_compute(void) {
     model_closed(&m.world, MODEL_ALL);
 }
 
+/* The compute tells that one of its workers has ended. */
+static void await_end(void) {
+    int message[3] = {0};
+    while (message[0] != 'D') {
+        wait_readable(m.control, "end of a worker");
+        if (recv(m.control, message, sizeof message, 0) <= 0) model_fail("the compute has ended");
+    }
+}
+
 static void stop_compute(bool gently) {
     int order[2] = {'Q', 0};
     m.request.verb = VERB_QUIT;
@@ -143,12 +152,7 @@ static void stop_compute(bool gently) {
             (void)send(m.socket[i], &m.request, sizeof m.request, MSG_NOSIGNAL);
         else
             (void)kill(m.pids[i], SIGKILL);
-        int message[3] = {0};
-        while (message[0] != 'D') {
-            wait_readable(m.control, "end of a worker");
-            if (recv(m.control, message, sizeof message, 0) <= 0)
-                model_fail("the compute has ended");
-        }
+        await_end();
     }
     if (gently)
         (void)send(m.control, order, sizeof order, MSG_NOSIGNAL);
@@ -471,14 +475,7 @@ static void share_begin(uint64_t round, uint64_t files) {
 /* All die at once, wherever they are, and begin anew in the same memory. */
 static void crash(void) {
     for (int i = 0; i < MODEL_WORKERS; i++) (void)kill(m.pids[i], SIGKILL);
-    for (int i = 0; i < MODEL_WORKERS; i++) {
-        int message[3] = {0};
-        while (message[0] != 'D') {
-            wait_readable(m.control, "end of a worker");
-            if (recv(m.control, message, sizeof message, 0) <= 0)
-                model_fail("the compute has ended");
-        }
-    }
+    for (int i = 0; i < MODEL_WORKERS; i++) await_end();
     for (int i = 0; i < MODEL_WORKERS; i++) { /* what it had answered before is of no interest */
         while (recv(m.socket[i], &m.reply, sizeof m.reply, MSG_DONTWAIT) > 0) continue;
         while (recv(m.theirs[i], &m.request, sizeof m.request, MSG_DONTWAIT) > 0) continue;
