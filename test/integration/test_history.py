@@ -203,6 +203,10 @@ def test_restore_points_are_made_by_volume_and_shorten_the_replay(p):
 
 def test_a_restore_point_follows_a_checkpoint_so_that_little_is_replayed(p):
     p.sql("main", "CREATE TABLE t (id int)")
+    with p.admin() as c:  # one that the volume brings just before would have the point
+        c.run("ALTER SYSTEM SET max_wal_size = '1GB'")
+        c.run("SELECT pg_reload_conf()")
+        h.wait_for(lambda: c.one("SHOW max_wal_size") == "1GB", "the setting is read")
     for i in range(3):
         write_wal(p, 20)
         with p.admin() as c:
