@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -78,25 +79,88 @@ static void shared_failed(model_reply *r, const char *what, const char *path) {
     (void)snprintf(r->why, sizeof r->why, "%s of %s: %s", what, path, strerror(errno));
 }
 
-/* Nobody keeps another out here: as with pg_xact, whose pages are written by whom it suits. */
-static void share(const model_request *q, model_reply *r) {
-    static unsigned char page[MODEL_PAGE], all[MODEL_PAGE * 8];
+/*
+ * What each worker has last written to its page of each file, and knows to be written: the seed of
+ * that round, + 1; 0 for nothing. Those who come after a crash have it, too.
+ */
+enum { SHARED_OPEN = 4, SHARED_BYTES = MODEL_PAGE * MODEL_WORKERS };
+typedef _Atomic uint64_t shared_written[MODEL_SHARED][MODEL_WORKERS];
+static shared_written *written;
+
+/* Bytes of a page that was written in an earlier round and may be written now: 0 or what it is not.
+ */
+static int stray_byte(const unsigned char *page, const model_request *q, uint64_t was, uint64_t i,
+                      int owner) {
+    static unsigned char now[MODEL_PAGE], before[MODEL_PAGE];
+    model_request then = {.seed = was - 1};
+    fill_page(now, q, i, owner);
+    if (was)
+        fill_page(before, &then, i, owner);
+    else
+        memset(before, 0, sizeof before);
+    for (size_t k = 0; k < MODEL_PAGE; k++)
+        if (page[k] != before[k] && (page[k] != now[k] || was == q->seed + 1))
+            return page[k] ? page[k] : -1;
+    return 0;
+}
+
+/* Whoever writes it: what was written before the read began is there, and nothing else is. */
+static void look_at_shared(int fd, const model_request *q, uint64_t i, model_reply *r) {
+    static unsigned char all[SHARED_BYTES];
+    uint64_t was[MODEL_WORKERS];
     char path[64];
-    off_t own = (off_t)q->owner * MODEL_PAGE;
-    for (uint64_t i = 0; i < q->count && r->status == MODEL_SAME; i++) {
+    shared_path(path, sizeof path, i);
+    for (int owner = 0; owner < MODEL_WORKERS; owner++) was[owner] = (*written)[i][owner];
+    ssize_t n = pread(fd, all, sizeof all, 0);
+    if (n < 0) {
+        shared_failed(r, "reading", path);
+        return;
+    }
+    memset(all + n, 0, sizeof all - (size_t)n);
+    for (int owner = 0; owner < MODEL_WORKERS && r->status == MODEL_SAME; owner++) {
+        int stray = stray_byte(all + (size_t)owner * MODEL_PAGE, q, was[owner], i, owner);
+        if (!stray) continue;
+        r->status = MODEL_DIFFERS;
+        (void)snprintf(r->why, sizeof r->why,
+                       "%s: the page of worker %d has a %d in round %llu, and was last "
+                       "written in %llu",
+                       path, owner, stray > 0 ? stray : 0, (unsigned long long)q->seed,
+                       (unsigned long long)was[owner] - 1);
+    }
+}
+
+/* Nobody keeps another out here: as with pg_xact, whose pages are written by whom it suits. Each
+ * file is looked at when it is opened, and once more when its descriptor is some files old. */
+static void share(const model_request *q, model_reply *r) {
+    static unsigned char page[MODEL_PAGE];
+    char path[64];
+    int fds[SHARED_OPEN];
+    memset(fds, -1, sizeof fds);
+    for (uint64_t i = 0; i < q->count + SHARED_OPEN && r->status == MODEL_SAME; i++) {
+        int *fd = &fds[i % SHARED_OPEN];
+        if (*fd >= 0) {
+            look_at_shared(*fd, q, i - SHARED_OPEN, r);
+            close(*fd);
+            *fd = -1;
+        }
+        if (i >= q->count || r->status != MODEL_SAME) continue;
         shared_path(path, sizeof path, i);
         fill_page(page, q, i, q->owner);
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (fd < 0)
+        *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (*fd < 0) {
             shared_failed(r, "opening", path);
-        else if (pread(fd, all, sizeof all, 0) < 0)
-            shared_failed(r, "reading", path);
-        else if (pwrite(fd, page, sizeof page, own) != (ssize_t)sizeof page)
+            continue;
+        }
+        look_at_shared(*fd, q, i, r);
+        if (r->status != MODEL_SAME) continue;
+        if (pwrite(*fd, page, sizeof page, (off_t)q->owner * MODEL_PAGE) != (ssize_t)sizeof page)
             shared_failed(r, "writing", path);
-        else if (i % 7 == 0 && fsync(fd) != 0)
+        else if (i % 7 == 0 && fsync(*fd) != 0)
             shared_failed(r, "fsync", path);
-        if (fd >= 0) close(fd);
+        (*written)[i][q->owner] = q->seed + 1;
     }
+    for (int i = 0; i < SHARED_OPEN; i++)
+        if (fds[i] >= 0) close(fds[i]);
 }
 
 static void check_shared(const model_request *q, model_reply *r) {
@@ -117,7 +181,9 @@ static void check_shared(const model_request *q, model_reply *r) {
         }
         if (fd < 0) shared_failed(r, "opening", path);
         if (fd >= 0) close(fd);
-        if ((q->seed + i) % 2 == 0 && unlink(path) != 0) shared_failed(r, "unlinking", path);
+        if ((q->seed + i) % 2 != 0) continue;
+        if (unlink(path) != 0) shared_failed(r, "unlinking", path);
+        for (int owner = 0; owner < MODEL_WORKERS; owner++) (*written)[i][owner] = 0;
     }
 }
 
@@ -177,6 +243,9 @@ int main(int argc, char **argv) {
     struct sigaction act = {.sa_handler = on_child};
     if (argc != 2 + MODEL_WORKERS) return 64;
     find_faults();
+    written =
+        mmap(NULL, sizeof *written, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (written == MAP_FAILED) return 2;
     sigemptyset(&none);
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);

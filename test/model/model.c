@@ -511,11 +511,11 @@ static void share_once(uint64_t round, uint64_t files) {
 }
 
 static void shared(uint64_t operations) {
-    enum { FILES = 100, WARM = 20 };
+    enum { WARM = 20 };
     uint64_t warm = 0;
     start_compute();
     for (uint64_t round = 0; m.did.operations < operations; round++) {
-        share_once(round, FILES);
+        share_once(round, MODEL_SHARED);
         if (round == WARM) warm = atomic_load(&m.shm->header->used);
     }
     audit();

@@ -28,6 +28,7 @@
 #define MODEL_PAGE 8192U
 #define MODEL_BUFFER (512U * 1024U)
 #define MODEL_ALL (-1)
+#define MODEL_SHARED 100 /* files of --shared */
 
 extern const char *const model_dirs[MODEL_DIRS];
 
