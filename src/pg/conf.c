@@ -583,6 +583,9 @@ static void add_sockets(text *t, const bough_conf *conf) {
     free(list.data);
 }
 
+/* The value of wal_keep_size that lets no WAL go. */
+#define ALL_WAL "16TB"
+
 static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bough_error *err) {
     text t = {.data = NULL};
     add_string(&t, "# Written by Bough before every start; changes are lost. Use ALTER DATABASE or "
@@ -607,7 +610,7 @@ static int write_postgresql_conf(const char *pgdata, const bough_conf *conf, bou
         add_setting(&t, "ssl_cert_file", conf->tls_cert);
         add_setting(&t, "ssl_key_file", conf->tls_key);
     }
-    add_setting(&t, "wal_keep_size", conf->hold_wal ? "16TB" : conf->is_followed ? "64MB" : "0");
+    add_setting(&t, "wal_keep_size", conf->hold_wal ? ALL_WAL : conf->is_followed ? "64MB" : "0");
     if (conf->primary) add_following(&t, conf, quarters);
     if (conf->is_read_only) add_setting(&t, "default_transaction_read_only", "on");
     int rc = put(pgdata, "postgresql.conf", &t, false, err);
@@ -648,6 +651,17 @@ int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *er
     if (!rc) rc = write_access(pgdata, conf, err);
     if (!rc) rc = write_postgresql_conf(pgdata, conf, err);
     return rc;
+}
+
+bool bough_conf_holds_wal(const char *pgdata) {
+    char path[BOUGH_PATH_MAX], *data = NULL;
+    size_t size;
+    if (bough_path(path, sizeof path, NULL, "%s/postgresql.conf", pgdata) != BOUGH_OK ||
+        bough_read_file(&data, &size, path, TEXT_MAX, NULL) != BOUGH_OK)
+        return false;
+    bool holds = strstr(data, "\nwal_keep_size = '" ALL_WAL "'\n") != NULL;
+    free(data);
+    return holds;
 }
 
 int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaster_pid,

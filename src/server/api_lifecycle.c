@@ -182,7 +182,7 @@ int api_branch_detach(request *rq, bough_error *err) {
     /* what it stands on is durable, and does not ask who made it */
     bough_shm *live = NULL;
     rc = computes_shm(&live, srv, row.id, err);
-    if (!rc) rc = bough_store_sync(NULL, srv->store, row.id, live, err);
+    if (!rc) rc = bough_store_sync(srv->store, row.id, live, err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (!rc) rc = bough_catalogue_end(srv->cat, detach(&operations, rq, &row, err), err);
     lock_drop(srv->locks, row.id);

@@ -775,14 +775,27 @@ void computes_stop_all(server *srv) {
 
 /* ---- durability ---- */
 
-/* (locked) Sync, then write the configuration without hold_wal. */
+bool computes_waits_for_sync(server *srv, const char *branch) {
+    char pgdata[BOUGH_PATH_MAX];
+    if (bough_store_sync_pending(srv->store, branch))
+        return !bough_store_is_refused(srv->store, branch);
+    /* it waits for nothing, and could not be told so */
+    return computes_is_active(srv, branch) &&
+           bough_store_pgdata(pgdata, srv->store, branch, NULL) == BOUGH_OK &&
+           bough_conf_holds_wal(pgdata);
+}
+
+/* (locked) Sync, then write the configuration without hold_wal, if it has it. */
 static int sync_branch(server *srv, const char *branch, bough_error *err) {
-    bool advanced = false;
+    char pgdata[BOUGH_PATH_MAX];
     bough_shm *live;
     int rc = computes_shm(&live, srv, branch, err);
-    if (!rc) rc = bough_store_sync(&advanced, srv->store, branch, live, err);
+    if (!rc) rc = bough_store_sync(srv->store, branch, live, err);
+    if (!rc) rc = bough_store_pgdata(pgdata, srv->store, branch, err);
     const entry *e = computes_get(srv, branch);
-    if (rc || !advanced || !e || !e->compute || !bough_compute_running(e->compute)) return rc;
+    if (rc || !e || !e->compute || !bough_compute_running(e->compute) ||
+        !bough_conf_holds_wal(pgdata))
+        return rc;
     return computes_reconfigure(srv, e, err);
 }
 

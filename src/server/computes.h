@@ -166,6 +166,10 @@ BOUGH_CHECK int computes_use_locked(server *srv, const bough_branch_row *branch,
 BOUGH_CHECK int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
                                const bough_endpoint_row *endpoint, bough_error *err);
 
+/** Whether computes_sync_later() has something to do that can be done: layers that are not durable
+ * and not refused by the disk, or a compute that could not be told that they are. */
+bool computes_waits_for_sync(server *srv, const char *branch);
+
 /** Make the layers of a branch durable in the background, then let its compute drop old WAL. */
 void computes_sync_later(server *srv, const bough_branch_row *branch);
 

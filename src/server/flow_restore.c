@@ -241,8 +241,8 @@ static int change_places(restoring *r, bough_error *err) {
     if (!rc) rc = bough_store_settle(srv->store, r->branch.id, err);
     if (!rc) rc = bough_store_settle(srv->store, r->swap.incoming_id, err);
     /* each stands on durable layers, so that neither needs to know who sealed them */
-    if (!rc) rc = bough_store_sync(NULL, srv->store, r->branch.id, NULL, err);
-    if (!rc) rc = bough_store_sync(NULL, srv->store, r->swap.incoming_id, NULL, err);
+    if (!rc) rc = bough_store_sync(srv->store, r->branch.id, NULL, err);
+    if (!rc) rc = bough_store_sync(srv->store, r->swap.incoming_id, NULL, err);
     if (!rc) rc = bough_swaps_insert(srv->cat, &r->swap, err);
     BOUGH_POINT(rc, "restore.recorded");
     if (rc) return rc;

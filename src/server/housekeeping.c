@@ -80,9 +80,7 @@ static bool merge_one(server *srv, bough_tidy *tidy, const char *branch) {
 /* What a branch stands on could not be made durable when it was made: for want of room, say. Until
  * it is, the branch keeps all its WAL. What the disk refused is mended (mending.c). */
 static void sync_again(server *srv, const bough_branch_row *branch) {
-    if (bough_store_sync_pending(srv->store, branch->id) &&
-        !bough_store_is_refused(srv->store, branch->id))
-        computes_sync_later(srv, branch);
+    if (computes_waits_for_sync(srv, branch->id)) computes_sync_later(srv, branch);
 }
 
 /* Returns whether something was merged, so that there may be more. */

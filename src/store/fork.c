@@ -191,7 +191,7 @@ int bough_store_fork(bough_fork_result *result, bough_store *store, const char *
     /* a child's first image must not depend on WAL that only its parent's first image has */
     if (!live && (rc = bough_store_settle(store, parent, err)) != 0) return rc;
     if (bough_store_sync_pending(store, parent) &&
-        (rc = bough_store_sync(NULL, store, parent, live, err)) != 0)
+        (rc = bough_store_sync(store, parent, live, err)) != 0)
         return rc;
     taking *t = calloc(1, sizeof *t);
     if (!t) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");

@@ -200,13 +200,11 @@ static int sync_head(bough_store *store, const char *branch, bough_shm *live, bo
     return rc;
 }
 
-int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bough_shm *live,
-                     bough_error *err) {
+int bough_store_sync(bough_store *store, const char *branch, bough_shm *live, bough_error *err) {
     char path[BOUGH_PATH_MAX];
     bough_layers layers;
     pending p = {0};
     bool was_pending = false;
-    if (advanced) *advanced = false;
     BOUGH_POINT(BOUGH_OK, "sync.begun");
     /* what is made durable now is what is left, and that may be too little */
     int rc = live ? BOUGH_OK : bough_store_settle(store, branch, err);
@@ -227,7 +225,6 @@ int bough_store_sync(bool *advanced, bough_store *store, const char *branch, bou
     BOUGH_POINT(rc, "sync.all-durable");
     if (!rc) rc = end_pending(&was_pending, store, branch, err);
     if (rc || !was_pending) return rc;
-    if (advanced) *advanced = true;
     BOUGH_POINT(rc, "sync.pending-removed");
     rc = bough_branch_path(path, store, branch, "/control.first", err);
     if (!rc) unlink(path);

@@ -129,14 +129,12 @@ BOUGH_CHECK int bough_store_redo_bytes(uint64_t *bytes, const bough_store *store
  * (the branch's lock) Make every layer below a branch durable (fsync), and the files of a branch of
  * the past, whose compute leaves that to us. Called in the background after the branch was made.
  * Until it has returned, a power cut makes the branch start again from its first image (no loss:
- * its WAL is kept).
+ * its WAL is kept). What runs on it may then be told to keep no more WAL than others do.
  *
- * @param live           Shared memory of the branch's compute, if that runs; else NULL.
- * @param[out] advanced  May be NULL. Whether the branch was waiting for this (its wal_keep_size may
- * be lowered).
+ * @param live  Shared memory of the branch's compute, if that runs; else NULL.
  */
-BOUGH_CHECK int bough_store_sync(bool *advanced, bough_store *store, const char *branch,
-                                 bough_shm *live, bough_error *err);
+BOUGH_CHECK int bough_store_sync(bough_store *store, const char *branch, bough_shm *live,
+                                 bough_error *err);
 
 /** (the branch's lock; its compute is stopped) Where a branch awaits bough_store_sync() and what it
  * stands on may be lost, let it go back to its first control, so that it replays all that there is

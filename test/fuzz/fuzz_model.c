@@ -436,7 +436,7 @@ static void seal(bool looks, bool syncs) {
     model_must(bough_store_fork(&result, store, r.branch, child, r.shm, &err), &err, "fork");
     TRACE("trace: child %s, %ssealed\n", child, result.sealed ? "" : "not ");
     if (result.sealed) model_sealed(&r.world);
-    if (syncs) model_must(bough_store_sync(NULL, store, child, NULL, &err), &err, "sync");
+    if (syncs) model_must(bough_store_sync(store, child, NULL, &err), &err, "sync");
     if (!looks || r.plain_is_second) {
         model_must(bough_store_delete(store, child, &err), &err, "delete");
         return;

@@ -3,12 +3,11 @@ import contextlib
 import glob
 import os
 import re
-import re
 
 import harness as h
 import psycopg2
 import pytest
-from faults import Faults
+from faults import ON, Faults, mask, number_of
 
 
 class Subject:
@@ -52,7 +51,8 @@ class Subject:
         self.prepare()
         since = os.path.getsize(self.log)
         outcome = "succeeded"
-        with fault.failing(call, error, path=path, program="postgres"):
+        # of its own files: the other one writes WAL now and then, too
+        with fault.failing(call, error, path=os.path.dirname(self.data) + "/" + path, program="postgres"):
             try:
                 with self.connect() as c:
                     c.run(statement)
@@ -89,6 +89,7 @@ def fixture_pair(session_dir, pg18):
     stock = h.Stock(os.path.join(directory, "stock")).init(fsync="on", autovacuum="off")
     server = h.Bough(os.path.join(directory, "s"), pg18)
     os.makedirs(server.dir, mode=0o755)
+    server.env["BOUGH_LEAST_SUSPEND_SECONDS"] = "1"  # nor does it wait between the rounds of looking after layers
     try:
         stock.start(env=fault.env())
         fault.up(server)
@@ -128,7 +129,7 @@ def test_a_fault_is_what_it_is_on_a_plain_file(pair, statement, call, error, pat
     fault, plain, branch, _ = pair
     wanted = plain.show(fault, statement, call, error, path)
     got = branch.show(fault, statement, call, error, path)
-    assert got == wanted
+    assert got == wanted, fault.what()
 
 
 def test_a_layer_that_the_disk_refuses_ends_all_that_trust_it(pair):
@@ -188,6 +189,27 @@ def test_what_could_not_be_made_durable_at_once_is_made_so_later(pair):
         with p.admin("made") as c:
             return c.one("SHOW wal_keep_size")
     h.wait_for(lambda: "TB" not in held(), "it does not keep all its WAL any more")
+    for branch in ("made", "parent"):
+        p.purge(branch)
+
+
+def test_a_compute_that_could_not_be_told_that_all_is_durable_is_told_later(pair):
+    fault, _, _, p = pair
+    p.branch("parent")
+
+    def held():
+        with p.admin("made") as c:
+            return c.one("SHOW wal_keep_size")
+    with fault.failing("open", "ENOSPC", on=True, path="*/durable.tmp*", program="boughd"):
+        p.branch("made", "parent")
+        assert "TB" in held()
+        # first it runs, then it is durable, and then only that cannot be written
+        fault.arm(ON, mask("open"), number_of("ENOSPC"), path="*/pgdata/postgresql.conf.tmp*",
+                  program="boughd")
+        h.wait_for(lambda: fault.fired, "boughd has not written the configuration", 60)
+        assert not not_durable(p, "made")
+        assert "TB" in held()
+    h.wait_for(lambda: "TB" not in held(), "it does not keep all its WAL any more", 60)
     for branch in ("made", "parent"):
         p.purge(branch)
 

@@ -237,7 +237,7 @@ static void seal(void) {
     if (result.sealed) model_sealed(&m.world);
     m.did.seals += result.sealed;
     m.did.children++;
-    if (chance(3000)) model_must(bough_store_sync(NULL, m.store, child, NULL, &err), &err, "sync");
+    if (chance(3000)) model_must(bough_store_sync(m.store, child, NULL, &err), &err, "sync");
     bool keep = chance(1500), look = keep || chance(1000);
     if (look) {
         (void)snprintf(plain, sizeof plain, "%s/plain-%s", m.dir, child);

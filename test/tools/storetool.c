@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
         if (!rc)
             printf("sealed %d gate %.2f seal %.2f create %.2f\n", result.sealed, result.gate_ms,
                    result.seal_ms, result.create_ms);
-        if (!rc) rc = bough_store_sync(NULL, store, argv[4], NULL, &err);
+        if (!rc) rc = bough_store_sync(store, argv[4], NULL, &err);
     } else if (strcmp(verb, "run") == 0 && argc >= 6) {
         rc = run(store, argv + 3, &err);
     } else if (strcmp(verb, "export") == 0 && argc == 5) {

@@ -157,7 +157,7 @@ static int collect(bough_error *err) {
     return bough_store_collect_all(store, err);
 }
 static int sync_kid(bough_error *err) {
-    return bough_store_sync(NULL, store, "kid", NULL, err);
+    return bough_store_sync(store, "kid", NULL, err);
 }
 static int trim(bough_error *err) {
     return bough_store_trim(store, "main", false, err);
@@ -391,13 +391,13 @@ static void a_layer_that_the_disk_refused_is_vouched_for_by_nobody(void **unused
     const kind refusal = {"EIO", FAULT_ONCE, EIO, FAULT_CALL(FAULT_SYNC), false};
     (void)snprintf(page.path, sizeof page.path, "*/layers/*");
     arm(&refusal, 1);
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), BOUGH_E_SYS);
+    assert_int_equal(bough_store_sync(store, "made", NULL, &err), BOUGH_E_SYS);
     atomic_store(&page.mode, FAULT_NONE);
     page.path[0] = '\0';
     assert_int_equal(atomic_load(&page.fired), 1);
     /* the disk works again, but what it has is not known; any memory stands for that of a running
      * compute, which has to end before the branch can go back */
-    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
+    assert_int_equal(bough_store_sync(store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_sync_pending(store, "made"));
     assert_int_equal(bough_layers_read(&layers, store, "made", &err), 0);
     assert_false(bough_layer_is_durable(store, layers.dir[0]));
@@ -419,7 +419,7 @@ static void a_layer_that_the_disk_refused_is_vouched_for_by_nobody(void **unused
     (void)at(path, "boot");
     assert_int_equal(bough_write_file(path, "another boot", 12, 0600, &err), 0);
     assert_int_equal(setenv("BOUGH_BOOT_ID_FILE", path, 1), 0);
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), BOUGH_OK);
+    assert_int_equal(bough_store_sync(store, "made", NULL, &err), BOUGH_OK);
     assert_true(bough_layer_is_durable(store, layers.dir[0]));
     assert_int_equal(unsetenv("BOUGH_BOOT_ID_FILE"), 0);
 #endif
@@ -482,7 +482,7 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     const kind refusal = {"EIO", FAULT_ON, EIO, FAULT_CALL(FAULT_SYNC), false};
     (void)snprintf(page.path, sizeof page.path, "*/layers/*");
     arm(&refusal, 1);
-    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
+    assert_int_equal(bough_store_sync(store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_take_refused(store));
     assert_int_equal(bough_store_refused(&names, store, &err), 0);
     assert_string_equal(names[0], layer);
@@ -515,13 +515,13 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     assert_true(bough_layer_is_durable(store, layer));
     assert_false(bough_layer_is_refused(store, layer));
     /* durable or not, the child has to go back, when its compute has ended */
-    assert_int_equal(bough_store_sync(NULL, store, "made", shm, &err), BOUGH_E_SYS);
+    assert_int_equal(bough_store_sync(store, "made", shm, &err), BOUGH_E_SYS);
     assert_true(bough_store_sync_pending(store, "made"));
     assert_int_equal(bough_store_returning(&names, store, &err), 0);
     assert_string_equal(names[0], "made");
     assert_null(names[1]);
     bough_store_free_list(names);
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), 0);
+    assert_int_equal(bough_store_sync(store, "made", NULL, &err), 0);
     assert_false(bough_store_sync_pending(store, "made"));
     struct stat st;
     (void)at(path, "store/branches/made/pgdata/" BOUGH_CONTROL_NAME);
@@ -529,9 +529,9 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     assert_int_equal(st.st_size, 8192);
     expect_shows("made", 'm', 'n'); /* the lost page falls through */
     /* and all goes on, without a new start of the machine */
-    assert_int_equal(bough_store_sync(NULL, store, "made", NULL, &err), 0);
+    assert_int_equal(bough_store_sync(store, "made", NULL, &err), 0);
     assert_int_equal(bough_store_fork(NULL, store, "main", "next", shm, &err), 0);
-    assert_int_equal(bough_store_sync(NULL, store, "next", NULL, &err), 0);
+    assert_int_equal(bough_store_sync(store, "next", NULL, &err), 0);
     assert_int_equal(bough_store_mend(store, layer, &err), 0); /* nothing is to be done */
     bough_shm_close(shm);
     close(fd);
