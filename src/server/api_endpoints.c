@@ -262,6 +262,7 @@ static int stop(bough_endpoint_row *row, request *rq, bool is_restart, bool is_d
     if (!rc && is_restart)
         rc = computes_use_locked(srv, &branch, row, (compute_cause){cause, true}, err);
     if (!rc && is_deletion) rc = bough_endpoints_delete(srv->cat, row->id, err);
+    if (!rc && is_deletion) computes_forget(srv, branch.id, row->id);
     lock_drop(srv->locks, branch.id);
     return rc;
 }

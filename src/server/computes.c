@@ -76,8 +76,7 @@ const char *computes_home(const entry *e) {
     return bough_endpoint_home(&e->endpoint);
 }
 
-/* With the mutex. */
-static entry *find(const struct computes *c, const char *home) {
+entry *computes_find(const struct computes *c, const char *home) {
     entry *e = c->chains[chain_of(home)];
     while (e && strcmp(computes_home(e), home) != 0) e = e->same;
     return e;
@@ -85,9 +84,38 @@ static entry *find(const struct computes *c, const char *home) {
 
 entry *computes_get(const server *srv, const char *home) {
     pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = find(srv->computes, home);
+    entry *e = computes_find(srv->computes, home);
     pthread_mutex_unlock(&srv->computes->mutex);
     return e;
+}
+
+/* With the mutex: one that is nobody's. */
+static entry *new_entry(struct computes *c) {
+    entry *e = c->spare;
+    if (e) {
+        c->spare = e->same;
+        e->is_spare = false;
+    } else if ((e = calloc(1, sizeof *e))) {
+        e->next = c->first;
+        c->first = e;
+    }
+    return e;
+}
+
+void computes_forget(server *srv, const char *branch, const char *endpoint) {
+    struct computes *c = srv->computes;
+    pthread_mutex_lock(&c->mutex);
+    for (entry *e = c->first; e; e = e->next) {
+        if (e->is_spare || strcmp(e->branch.id, branch) != 0 ||
+            (endpoint && strcmp(e->endpoint.id, endpoint) != 0) || e->compute || e->is_coming)
+            continue;
+        entry **link = &c->chains[chain_of(computes_home(e))];
+        while (*link && *link != e) link = &(*link)->same;
+        if (*link) *link = e->same;
+        *e = (entry){.next = e->next, .same = c->spare, .is_spare = true};
+        c->spare = e;
+    }
+    pthread_mutex_unlock(&c->mutex);
 }
 
 /* The entry of an endpoint's home, made where there is none. */
@@ -96,12 +124,11 @@ static entry *obtain(server *srv, const bough_branch_row *branch,
     struct computes *c = srv->computes;
     const char *home = endpoint->is_read_only ? endpoint->id : branch->id;
     pthread_mutex_lock(&c->mutex);
-    entry *e = find(c, home);
-    if (!e && (e = calloc(1, sizeof *e))) {
+    entry *e = computes_find(c, home);
+    if (!e && (e = new_entry(c))) {
         entry **chain = &c->chains[chain_of(home)];
-        e->next = c->first;
         e->same = *chain;
-        c->first = *chain = e;
+        *chain = e;
     }
     if (e) {
         e->branch = *branch;
@@ -750,10 +777,11 @@ static void *stop_one(void *arg) {
 void computes_stop_all(server *srv) {
     pthread_mutex_lock(&srv->computes->mutex);
     size_t n = 0;
-    for (const entry *e = srv->computes->first; e; e = e->next) n++;
+    for (const entry *e = srv->computes->first; e; e = e->next) n += !e->is_spare;
     stop_job *jobs = calloc(n ? n : 1, sizeof *jobs);
     size_t i = 0;
     for (const entry *e = srv->computes->first; jobs && e; e = e->next) {
+        if (e->is_spare) continue;
         jobs[i].srv = srv;
         (void)snprintf(jobs[i].home, BOUGH_ID_SIZE, "%s", computes_home(e));
         memcpy(jobs[i++].lock, e->branch.id, BOUGH_ID_SIZE);
@@ -869,7 +897,7 @@ size_t computes_checkpointed(computes_checkpoint **found, server *srv) {
 
 void computes_saw_checkpoint(server *srv, const computes_checkpoint *seen) {
     pthread_mutex_lock(&srv->computes->mutex);
-    entry *e = find(srv->computes, seen->branch);
+    entry *e = computes_find(srv->computes, seen->branch);
     if (e) e->seen_redo = seen->redo;
     pthread_mutex_unlock(&srv->computes->mutex);
 }

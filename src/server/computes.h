@@ -173,6 +173,10 @@ bool computes_waits_for_sync(server *srv, const char *branch);
 /** Make the layers of a branch durable in the background, then let its compute drop old WAL. */
 void computes_sync_later(server *srv, const bough_branch_row *branch);
 
+/** (the branch's lock; what ran is stopped) A branch is gone for good, or one endpoint of it: what
+ * is known of its computes is forgotten. @param endpoint  NULL: all of the branch. */
+void computes_forget(server *srv, const char *branch, const char *endpoint);
+
 /** A branch whose compute has completed a checkpoint. */
 typedef struct computes_checkpoint {
     char branch[BOUGH_ID_SIZE];

@@ -27,16 +27,16 @@ bool computes_is_active(const server *srv, const char *home) {
 }
 
 bool computes_runs(const server *srv, const bough_endpoint_row *endpoint) {
-    const entry *e = computes_get(srv, bough_endpoint_home(endpoint));
     pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = computes_find(srv->computes, bough_endpoint_home(endpoint));
     bool runs = e && e->is_active && strcmp(e->endpoint.id, endpoint->id) == 0;
     pthread_mutex_unlock(&srv->computes->mutex);
     return runs;
 }
 
 int64_t computes_started_ms(const server *srv, const char *home) {
-    const entry *e = computes_get(srv, home);
     pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = computes_find(srv->computes, home);
     int64_t started_ms = e && e->is_active ? e->started_ms : 0;
     pthread_mutex_unlock(&srv->computes->mutex);
     return started_ms;
@@ -72,8 +72,8 @@ bool computes_hold(compute_hold *out, server *srv, const char *endpoint, const c
 }
 
 bool computes_is_held(const server *srv, const compute_hold *held) {
-    const entry *e = computes_get(srv, held->home);
     pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = computes_find(srv->computes, held->home);
     bool is = e && is_that(e, held->endpoint, held->branch);
     pthread_mutex_unlock(&srv->computes->mutex);
     return is;
@@ -104,8 +104,8 @@ bool computes_hold_process(compute_hold *out, server *srv, pid_t pid) {
 }
 
 void computes_release(server *srv, const char *home) {
-    entry *e = computes_get(srv, home);
     pthread_mutex_lock(&srv->computes->mutex);
+    entry *e = computes_find(srv->computes, home);
     if (e && e->sessions > 0) {
         e->sessions--;
         e->idle_since_ms = bough_now_epoch_ms();
@@ -114,9 +114,9 @@ void computes_release(server *srv, const char *home) {
 }
 
 void computes_why(compute_why *why, const server *srv, const char *home) {
-    const entry *e = computes_get(srv, home);
     *why = (compute_why){0};
     pthread_mutex_lock(&srv->computes->mutex);
+    const entry *e = computes_find(srv->computes, home);
     if (e) {
         why->is_active = e->is_active;
         why->since_ms = e->since_ms;
@@ -333,8 +333,8 @@ static void stop_strays(server *srv, uint64_t look) {
 
 /* The entry of a row's compute; NULL where it has none. */
 static entry *meet(server *srv, const bough_endpoint_row *row, uint64_t look) {
-    entry *e = computes_get(srv, bough_endpoint_home(row));
     pthread_mutex_lock(&srv->computes->mutex);
+    entry *e = computes_find(srv->computes, bough_endpoint_home(row));
     if (e && strcmp(e->endpoint.id, row->id) == 0) e->met = look;
     pthread_mutex_unlock(&srv->computes->mutex);
     return e;

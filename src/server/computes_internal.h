@@ -30,8 +30,12 @@ typedef struct watch {
     int fd;
 } watch;
 
+/** Of a compute that there is or was. It stays where it is as long as the server runs, since those
+ * who found one look again whose it is (with the mutex, or the lock of its branch): where its
+ * branch or endpoint is gone for good, it is blank, and becomes the next one's (computes_forget()).
+ */
 typedef struct entry {
-    struct entry *next, *same; /**< of all; of the same hash */
+    struct entry *next, *same; /**< of all; of the same hash, or of the spare ones */
     bough_branch_row branch;
     bough_endpoint_row endpoint;
     int major;
@@ -41,6 +45,7 @@ typedef struct entry {
     uint64_t generation, look; /**< the look around for room that tried it last */
     uint64_t met;              /**< the look around for strays that met its endpoint last */
     bool is_active, has_tls;
+    bool is_spare;
     bool has_slot;    /**< of `starts` */
     bool is_coming;   /**< being started: counts as awake */
     pid_t postmaster; /**< while active */
@@ -58,7 +63,7 @@ typedef struct entry {
 
 struct computes {
     pthread_mutex_t mutex;
-    entry *first, *chains[CHAINS];
+    entry *first, *spare, *chains[CHAINS];
     uint64_t generation, looks;
     sem_t starts; /**< taken by computes_begin(), given back by computes_wait(), or when the process
                      is let go before: starting is bound to the processors */
@@ -66,8 +71,11 @@ struct computes {
 
 /** What a compute runs on: an entry's home. Borrowed. */
 const char *computes_home(const entry *e);
-/** The entry of a home; NULL: it never had a compute here. */
+/** The entry of a home; NULL: it never had a compute here. Who does not hold the lock of its branch
+ * looks for it within the mutex: computes_find(). */
 entry *computes_get(const server *srv, const char *home);
+/** (with the mutex) The same. */
+entry *computes_find(const struct computes *c, const char *home);
 
 /** The two directories of sockets of an endpoint. */
 typedef struct socket_dirs {

@@ -74,6 +74,7 @@ void flow_remove_files(server *srv, const char *branch, const char *endpoint) {
     char socket_dir[BOUGH_PATH_MAX];
     bough_error err = {0};
     int rc = computes_stop(srv, branch, true, "it was deleted", &err);
+    if (!rc) computes_forget(srv, branch, NULL);
     if (!rc && bough_store_has_branch(srv->store, branch)) {
         rc = computes_clear_rest(srv, branch, &err);
         if (!rc) rc = bough_store_delete(srv->store, branch, &err);
