@@ -420,15 +420,6 @@ def test_an_operation_survives_the_failure_of_a_call(world, name, counted):
         world.check(ledger.acknowledged)
 
 
-def test_files_that_could_not_be_removed_go_with_the_next_round(world):
-    world.p.branch(name := world.name())
-    files = os.path.join(world.server.store, "branches", world.p.get(name)["id"])
-    with world.fault.failing("list", "EMFILE", on=True, program="boughd", path="/proc"):
-        world.p.purge(name)
-        assert os.path.exists(files), "nothing failed"
-    h.wait_for(lambda: not os.path.exists(files), "its files are gone", 60)
-
-
 def test_after_all_that_every_page_is_right(world):
     with contextlib.closing(sqlite3.connect(f"{world.server.store}/bough.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -214,6 +214,16 @@ def test_a_compute_that_could_not_be_told_that_all_is_durable_is_told_later(pair
         p.purge(branch)
 
 
+def test_files_that_could_not_be_removed_go_with_the_next_round(pair):
+    fault, _, _, p = pair
+    p.branch("gone")
+    files = os.path.join(p.server.store, "branches", p.get("gone")["id"])
+    with fault.failing("list", "EMFILE", on=True, program="boughd", path="/proc"):
+        p.purge("gone")
+        assert os.path.exists(files), "nothing failed"
+    h.wait_for(lambda: not os.path.exists(files), "its files are gone", 60)
+
+
 def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
     fault, _, _, p = pair
     p.branch("parent")

@@ -263,7 +263,7 @@ def check_history_works(p, branch):
 
 def test_a_branch_that_was_in_use_when_history_was_turned_on_keeps_it(make_server):
     server = make_server(up=False)
-    server.env["BOUGH_DELAY_AT"] = "sync.begun:15000"
+    server.env["BOUGH_DELAY_AT"] = "sync.begun:6000"
     p = server.up().project("p")
     keep_history(p, 0)
     p.sql("main", "CREATE TABLE t (id int)")
