@@ -8,6 +8,8 @@
  * BOUGH_DELAY_AT=NAME[:MS][,NAME...] holds each thread that comes to NAME for less than MS
  * milliseconds (default 100), each time another: windows that are short in life become wide. A
  * BOUGH_WINDOW is for that alone: nothing is half done there, and no test kills.
+ * BOUGH_HOLD_IN=DIR holds one thread for as long as a test wants: where there is a file DIR/NAME,
+ * the first to come to point NAME makes it DIR/NAME.held, and goes on when that is gone.
  */
 #ifndef BOUGH_UTIL_CRASHPOINT_H
 #define BOUGH_UTIL_CRASHPOINT_H

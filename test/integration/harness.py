@@ -409,6 +409,57 @@ class Bough:
             c.close()
 
 
+class Held:
+    """Operations of a server that stand still at a named point (src/util/crashpoint.h) for as long as a test wants.
+
+    Made before the server is started.
+    """
+
+    def __init__(self, server):
+        self.server, self.dir = server, os.path.join(server.dir, "held")
+        os.makedirs(self.dir)
+        os.chmod(self.dir, 0o777)
+        server.env["BOUGH_HOLD_IN"] = self.dir
+
+    def let_go(self, point):
+        for name in (point, f"{point}.held"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.dir, name))
+
+    @contextlib.contextmanager
+    def at(self, point, work):
+        """Run work() in a thread until it comes to the point; it goes on when the block ends. Yields an object whose
+        `value` is what work() returned, after the block."""
+        armed = os.path.join(self.dir, point)
+        with open(armed, "w", encoding="ascii"):
+            pass
+        os.chmod(armed, 0o666)
+        done = Outcome(work)
+        done.thread.start()
+        try:
+            wait_for(lambda: os.path.exists(armed + ".held") or not done.thread.is_alive(), f"it comes to {point}", 60)
+            assert os.path.exists(armed + ".held"), f"it never came to {point}: {done.value} {done.failed}"
+            yield done
+        finally:
+            self.let_go(point)
+            done.thread.join(90)
+        assert not done.thread.is_alive(), f"it did not end after {point}"
+
+
+class Outcome:
+    """What a function came to in a thread of its own."""
+
+    def __init__(self, work):
+        self.value, self.failed, self.work = None, None, work
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            self.value = self.work()
+        except Exception as e:  # pylint: disable=broad-exception-caught # what a server that is killed says
+            self.failed = e
+
+
 class Project:
     def __init__(self, server, project_id, name, made, major):
         self.server, self.id, self.name, self.made, self.major = server, project_id, name, made, major
