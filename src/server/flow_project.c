@@ -429,21 +429,35 @@ static int lock_all(const char ***names, bough_branch_row **rows, size_t *n, ser
     return bough_fail(err, BOUGH_E_BUSY, "branches of the project are being made");
 }
 
-/* In the transaction. */
-static int delete_rows(server *srv, const char *project, bough_error *err) {
+/*
+ * In the transaction. A branch that stands on no other is made without the lock of any
+ * (flow_schema.c): `*is_other` where the branches are not those that are locked.
+ */
+static int delete_rows(bool *is_other, server *srv, const char *project,
+                       const bough_branch_row *locked, size_t n, bough_error *err) {
     bough_branch_row *rows = NULL;
-    size_t n = 0;
-    int rc = bough_branches_list_live(&rows, &n, srv->cat, project, err);
-    for (size_t i = 0; i < n && !rc; i++) rc = bough_rule_may_change(&rows[i], "deleted", err);
+    size_t n_rows = 0;
+    *is_other = false;
+    int rc = bough_branches_list(&rows, &n_rows, srv->cat, project, err);
+    if (!rc) *is_other = n_rows != n;
+    for (size_t i = 0; i < n_rows && !rc && !*is_other; i++) {
+        *is_other = strcmp(locked[i].id, rows[i].id) != 0;
+        if (!rows[i].deleted_ms) rc = bough_rule_may_change(&rows[i], "deleted", err);
+    }
     free(rows);
+    if (!rc && *is_other)
+        rc = bough_fail(err, BOUGH_E_BUSY, "branches of the project are being made");
     return rc ? rc : bough_projects_delete(srv->cat, project, err);
 }
 
-int flow_project_delete(server *srv, const bough_project_row *project, bough_error *err) {
+/* `*is_other`: nothing was deleted, for another branch has come. */
+static int delete_all(bool *is_other, server *srv, const bough_project_row *project,
+                      bough_error *err) {
     const char **names = NULL;
     bough_branch_row *rows = NULL;
     bough_endpoint_row *endpoints = NULL;
     size_t n = 0, n_endpoints = 0;
+    *is_other = false;
     int rc = lock_all(&names, &rows, &n, srv, project->id, err);
     if (rc) return rc;
     rc = bough_endpoints_list(&endpoints, &n_endpoints, srv->cat, project->id, err);
@@ -455,7 +469,9 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     }
     BOUGH_POINT(rc, "project-delete.stopped");
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
-    if (!rc) rc = bough_catalogue_end(srv->cat, delete_rows(srv, project->id, err), err);
+    if (!rc)
+        rc = bough_catalogue_end(srv->cat, delete_rows(is_other, srv, project->id, rows, n, err),
+                                 err);
     BOUGH_POINT(rc, "project-delete.committed");
     /* newest first: children before their parents */
     for (size_t i = 0; i < n && !rc; i++) {
@@ -470,5 +486,16 @@ int flow_project_delete(server *srv, const bough_project_row *project, bough_err
     free(names);
     free(rows);
     free(endpoints);
+    return rc;
+}
+
+int flow_project_delete(server *srv, const bough_project_row *project, bough_error *err) {
+    enum { TRIES = 20 };
+    bool is_other = true;
+    int rc = BOUGH_OK;
+    for (int i = 0; i < TRIES && is_other; i++) {
+        bough_error_clear(err);
+        rc = delete_all(&is_other, srv, project, err);
+    }
     return rc;
 }

@@ -146,8 +146,11 @@ static int init_rows(making *m, bough_error *err) {
 /* In the transaction. */
 static int insert_rows(making *m, bough_error *err) {
     bough_catalogue *cat = m->srv->cat;
+    bough_project_row project;
     size_t n = m->wish->with_endpoint ? 2 : 1;
-    int rc = bough_branches_insert(cat, &m->branch, err);
+    /* no lock of ours keeps it */
+    int rc = bough_projects_get(&project, cat, m->project->id, err);
+    if (!rc) rc = bough_branches_insert(cat, &m->branch, err);
     if (!rc && n == 2) rc = bough_endpoints_insert(cat, &m->endpoint, err);
     if (!rc) rc = bough_branches_copy_contents(cat, m->look.id, m->branch.id, err);
     if (!rc && m->wish->annotation)
