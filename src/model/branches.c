@@ -45,15 +45,17 @@ static int fail_unknown(const char *id, bough_error *err) {
 }
 
 int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bough_error *err) {
+    int changes = 0;
     int rc = bough_query_run(
-        NULL, cat, err,
+        &changes, cat, err,
         "INSERT INTO branches (id, project_id, name, parent_id, state, is_default, created_ms,"
         " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades, is_look)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?)",
+        " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, nullif(?10, 0), ?11, ?12, ?13"
+        " WHERE NOT " BOUGH_NAME_IS_RESERVED("?2", "?3", "?1"),
         "ssstsiiiiiiii", row->id, row->project_id, row->name, row->parent_id, row->state,
         (int64_t)row->is_default, row->created_ms, row->updated_ms, (int64_t)row->is_protected,
         row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades, (int64_t)row->is_look);
-    return rc == BOUGH_E_CONFLICT ? fail_taken(row->name, err) : rc;
+    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? fail_taken(row->name, err) : rc;
 }
 
 int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
@@ -125,10 +127,25 @@ int bough_branches_list_live(bough_branch_row **rows, size_t *n, bough_catalogue
 
 int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name,
                           bough_error *err) {
-    int rc =
-        bough_query_run(NULL, cat, err, "UPDATE branches SET name = ?, updated_ms = ? WHERE id = ?",
-                        "sis", name, bough_now_epoch_ms(), id);
-    return rc == BOUGH_E_CONFLICT ? fail_taken(name, err) : rc;
+    int changes = 0;
+    int rc = bough_query_run(&changes, cat, err,
+                             "UPDATE branches SET name = ?1, updated_ms = ?2 WHERE id = ?3 AND"
+                             " NOT " BOUGH_NAME_IS_RESERVED("branches.project_id", "?1", "?3"),
+                             "sis", name, bough_now_epoch_ms(), id);
+    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? fail_taken(name, err) : rc;
+}
+
+static void fill_bool(void *record, sqlite3_stmt *stmt) {
+    bool *is = record;
+    *is = sqlite3_column_int(stmt, 0) != 0;
+}
+
+int bough_branches_is_free(bool *is_free, bough_catalogue *cat, const char *project,
+                           const char *name, const char *id, bough_error *err) {
+    return bough_query_one(is_free, sizeof *is_free, fill_bool, cat, err,
+                           "SELECT NOT EXISTS (SELECT 1 FROM branches WHERE project_id = ?1 AND"
+                           " name = ?2) AND NOT " BOUGH_NAME_IS_RESERVED("?1", "?2", "?3"),
+                           "sss", project, name, id ? id : "");
 }
 
 int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state,

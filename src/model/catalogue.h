@@ -93,6 +93,13 @@ BOUGH_CHECK int bough_branches_list_live(bough_branch_row **rows, size_t *n, bou
                                          const char *project, bough_error *err);
 BOUGH_CHECK int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name,
                                       bough_error *err);
+/**
+ * Whether no branch has a name, and none is to have it when its restore is over. (in a transaction)
+ * Inserting, renaming and recovering hold to the same.
+ * @param id  Of the branch that may have what is reserved for it; NULL: none.
+ */
+BOUGH_CHECK int bough_branches_is_free(bool *is_free, bough_catalogue *cat, const char *project,
+                                       const char *name, const char *id, bough_error *err);
 BOUGH_CHECK int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state,
                                          bough_error *err);
 /** With deleted ones: whoever has any cannot be removed. */
@@ -124,11 +131,14 @@ BOUGH_CHECK int bough_annotations_insert(bough_catalogue *cat, const char *branc
 BOUGH_CHECK int bough_annotations_list(bough_annotation_row **rows, size_t *n, bough_catalogue *cat,
                                        const char *project, const char *branch, bough_error *err);
 
-/* Restores that are under way: at most one for each branch. */
+/* Restores that are under way: at most one for each branch. The name under which what was there is
+ * kept is nobody else's from then on. */
 BOUGH_CHECK int bough_swaps_insert(bough_catalogue *cat, const bough_swap_row *row,
                                    bough_error *err);
 BOUGH_CHECK int bough_swaps_list(bough_swap_row **rows, size_t *n, bough_catalogue *cat,
                                  bough_error *err);
+BOUGH_CHECK int bough_swaps_has(bool *has, bough_catalogue *cat, const char *branch,
+                                bough_error *err);
 BOUGH_CHECK int bough_swaps_delete(bough_catalogue *cat, const char *branch, bough_error *err);
 
 /** Make another branch the parent; NULL: none. */

@@ -48,6 +48,12 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+void bough_expiry_renew(bough_branch_row *row, int64_t now_ms) {
+    int64_t seconds = least(row->ttl_seconds, BOUGH_LONGEST_SECONDS), was_ms = row->expires_ms;
+    set(row, now_ms + seconds * 1000 + 999, now_ms);
+    if (row->expires_ms < was_ms) set(row, was_ms, now_ms);
+}
+
 int bough_expiry_stage(const bough_branch_row *row, int64_t now_ms) {
     if (!row->expires_ms) return 0;
     int64_t left_ms = row->expires_ms - now_ms;

@@ -41,6 +41,12 @@ BOUGH_CHECK int bough_expiry_in(bough_branch_row *row, long long seconds, int64_
                                 bough_error *err);
 
 /**
+ * Give a branch that has an expiry its whole lifetime again from `now_ms`: 100 years of it at most,
+ * but never an earlier end than it has.
+ */
+void bough_expiry_renew(bough_branch_row *row, int64_t now_ms);
+
+/**
  * Which warning is due: 0 none, 1 the first (24 hours before, or half of its lifetime where that
  * is shorter), 2 the last (1 hour before, or a tenth of its lifetime).
  */

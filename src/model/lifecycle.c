@@ -47,10 +47,13 @@ int bough_branches_bury(bough_catalogue *cat, const char *id, int64_t deleted_ms
 
 int bough_branches_recover(bough_catalogue *cat, const char *id, const char *name,
                            bough_error *err) {
-    int rc = bough_query_run(NULL, cat, err,
-                             "UPDATE branches SET name = ?, freed_name = NULL, deleted_ms = NULL,"
-                             " updated_ms = ? WHERE id = ? AND deleted_ms IS NOT NULL",
+    int changes = 0;
+    int rc = bough_query_run(&changes, cat, err,
+                             "UPDATE branches SET name = ?1, freed_name = NULL, deleted_ms = NULL,"
+                             " updated_ms = ?2 WHERE id = ?3 AND deleted_ms IS NOT NULL AND"
+                             " NOT " BOUGH_NAME_IS_RESERVED("branches.project_id", "?1", "?3"),
                              "sis", name, bough_now_epoch_ms(), id);
+    if (!rc && !changes) rc = BOUGH_E_CONFLICT;
     if (rc != BOUGH_E_CONFLICT) return rc;
     (void)bough_fail(err, rc, "branch already exists; branch_name:\"%.256s\"", name);
     (void)bough_hint(err, "Recover it under another name: --name NAME, \"name\" in the API.");

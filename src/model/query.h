@@ -14,6 +14,11 @@
 /** No list is longer. */
 #define BOUGH_ROWS_MAX 1000000
 
+/** Whether a restore that is under way keeps a name for another branch than `id`. */
+#define BOUGH_NAME_IS_RESERVED(project, name, id)                                                  \
+    "EXISTS (SELECT 1 FROM swaps s WHERE s.project_id = " project " AND s.preserve_name = " name   \
+    " AND s.incoming_id <> " id ")"
+
 /** Read the current row of a statement into a zeroed record. */
 typedef void (*bough_row_fill)(void *record, sqlite3_stmt *stmt);
 

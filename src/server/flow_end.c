@@ -269,7 +269,7 @@ static int recover(server *srv, bough_branch_row *row, const clock_moment *momen
     int64_t expires_ms = row->expires_ms;
     int rc = check_recoverable(row, srv, err);
     if (!rc && expires_ms && expires_ms <= moment->latest_ms)
-        rc = bough_expiry_in(row, row->ttl_seconds, moment->latest_ms, err);
+        bough_expiry_renew(row, moment->latest_ms);
     if (!rc) bough_expiry_default(row, moment->latest_ms);
     if (!rc) rc = bough_branches_recover(srv->cat, row->id, row->name, err);
     if (!rc && row->expires_ms != expires_ms) rc = bough_branches_set_expiry(srv->cat, row, err);

@@ -3,11 +3,13 @@
  * moment, or another branch, shows; what it showed before may be kept as a branch.
  *
  *   files of a new branch N are made          nothing names them: a crash leaves them to start-up
- *   a row in "swaps" says what is meant to be
+ *   a row in "swaps" says what is meant to be one commit, which looks whether it may be
  *   the directories of X and N change places  one step (renameat2)
  *   the catalogue is changed, the row goes    one commit
  *
- * A crash after the row is finished or undone at start-up, by where the directories are.
+ * A crash after the row is finished or undone at start-up, by where the directories are. So nothing
+ * may be refused once there is the row: whatever could be is looked at in the commit that makes it,
+ * and held until it goes: the name of what is kept (bough_branches_is_free()).
  */
 #include "server/flow_restore.h"
 
@@ -55,7 +57,9 @@ static int set_secrets(server *srv, const bough_swap_row *s, bough_role_row *ren
     int rc = BOUGH_OK;
     if (!renewed) {
         rc = bough_branches_get_any(&source, srv->cat, s->source_id, err);
-        if (rc || !source.is_protected) return rc;
+        if (rc && rc != BOUGH_E_NOTFOUND) return rc;
+        if (!rc && !source.is_protected) return BOUGH_OK;
+        bough_error_clear(err); /* where the source is gone, too: who knows what it was */
         rc = bough_roles_list(&rows, &n, srv->cat, s->branch_id, err);
         for (size_t i = 0; !rc && i < n; i++) rows[i].secret_size = 0;
         renewed = rows;
@@ -68,45 +72,70 @@ static int set_secrets(server *srv, const bough_swap_row *s, bough_role_row *ren
     return rc;
 }
 
-/* (in a transaction) What the catalogue says when the directories have changed places. */
-static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
-                 bough_error *err) {
-    bough_branch_row row;
+/* What it showed becomes a branch of its own. */
+static int keep(server *srv, const bough_swap_row *s, const bough_branch_row *row,
+                bough_error *err) {
     bough_project_row project;
     bough_catalogue *cat = srv->cat;
-    int rc = bough_branches_get(&row, cat, s->project_id, s->branch_id, err);
-    if (!rc) rc = bough_projects_get(&project, cat, s->project_id, err);
-    if (!rc && *s->preserve_name) {
-        bough_branch_row kept = row;
-        (void)snprintf(kept.id, sizeof kept.id, "%s", s->incoming_id);
-        (void)snprintf(kept.name, sizeof kept.name, "%s", s->preserve_name);
-        kept.is_default = false;
-        kept.updated_ms = bough_now_epoch_ms();
-        rc = bough_branches_insert(cat, &kept, err);
-        bough_endpoint_row endpoint = {.created_ms = kept.updated_ms,
-                                       .updated_ms = kept.updated_ms,
-                                       .least_quarters = project.endpoints.least_quarters,
-                                       .most_quarters = project.endpoints.most_quarters,
-                                       .suspend_timeout_seconds =
-                                           project.endpoints.suspend_timeout_seconds};
-        (void)snprintf(endpoint.id, sizeof endpoint.id, "%s", s->endpoint_id);
-        (void)snprintf(endpoint.project_id, sizeof endpoint.project_id, "%s", s->project_id);
-        (void)snprintf(endpoint.branch_id, sizeof endpoint.branch_id, "%s", kept.id);
-        if (!rc) rc = bough_endpoints_insert(cat, &endpoint, err);
-        if (!rc) rc = bough_branches_copy_contents(cat, s->branch_id, s->incoming_id, err);
-        if (!rc) rc = bough_branches_move_children(cat, s->branch_id, s->incoming_id, err);
-        if (!rc) rc = bough_origins_move(cat, s->branch_id, s->incoming_id, err);
+    bough_branch_row kept = *row;
+    bool is_free;
+    int rc = bough_projects_get(&project, cat, s->project_id, err);
+    (void)snprintf(kept.id, sizeof kept.id, "%s", s->incoming_id);
+    (void)snprintf(kept.name, sizeof kept.name, "%s", s->preserve_name);
+    (void)snprintf(kept.state, sizeof kept.state, "ready"); /* whatever it was until now */
+    if (!rc)
+        rc = bough_branches_is_free(&is_free, cat, s->project_id, s->preserve_name, kept.id, err);
+    if (!rc && !is_free) /* of a server that reserved no names */
+        rc = flow_free_name(kept.name, srv, s->project_id, s->preserve_name, "kept", err);
+    if (rc) return rc;
+    kept.is_default = false;
+    kept.updated_ms = bough_now_epoch_ms();
+    rc = bough_branches_insert(cat, &kept, err);
+    bough_endpoint_row endpoint = {.created_ms = kept.updated_ms,
+                                   .updated_ms = kept.updated_ms,
+                                   .least_quarters = project.endpoints.least_quarters,
+                                   .most_quarters = project.endpoints.most_quarters,
+                                   .suspend_timeout_seconds =
+                                       project.endpoints.suspend_timeout_seconds};
+    (void)snprintf(endpoint.id, sizeof endpoint.id, "%s", s->endpoint_id);
+    (void)snprintf(endpoint.project_id, sizeof endpoint.project_id, "%s", s->project_id);
+    (void)snprintf(endpoint.branch_id, sizeof endpoint.branch_id, "%s", kept.id);
+    if (!rc) rc = bough_endpoints_insert(cat, &endpoint, err);
+    if (!rc) rc = bough_branches_copy_contents(cat, s->branch_id, s->incoming_id, err);
+    if (!rc) rc = bough_branches_move_children(cat, s->branch_id, s->incoming_id, err);
+    return rc ? rc : bough_origins_move(cat, s->branch_id, s->incoming_id, err);
+}
+
+/*
+ * (in a transaction) What the catalogue says when the directories have changed places. Nothing is
+ * refused any more, also not what a restore that was left to a later start finds: that the branch
+ * was deleted meanwhile, or its source removed.
+ */
+static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, size_t n,
+                 bough_error *err) {
+    bough_branch_row row, source;
+    clock_moment moment;
+    bough_catalogue *cat = srv->cat;
+    clock_look(&moment, srv->clock);
+    int rc = bough_branches_get_any(&row, cat, s->branch_id, err);
+    if (!rc && *s->preserve_name) rc = keep(srv, s, &row, err);
+    bool is_self = strcmp(s->source_id, s->branch_id) == 0, has_source = true;
+    if (!rc && !is_self) {
+        rc = bough_branches_get_any(&source, cat, s->source_id, err);
+        has_source = rc != BOUGH_E_NOTFOUND;
+        if (!has_source) {
+            bough_error_clear(err);
+            rc = BOUGH_OK;
+        }
     }
-    bool is_self = strcmp(s->source_id, s->branch_id) == 0;
-    const char *parent = is_self ? s->incoming_id : s->source_id;
+    const char *parent = is_self ? s->incoming_id : has_source ? s->source_id : NULL;
     if (!rc) rc = bough_branches_set_parent(cat, s->branch_id, parent, err);
-    if (!rc && !is_self) rc = bough_branches_replace_contents(cat, s->source_id, s->branch_id, err);
+    if (!rc && !is_self && has_source)
+        rc = bough_branches_replace_contents(cat, s->source_id, s->branch_id, err);
     if (!rc && !is_self) rc = set_secrets(srv, s, renewed, n, err);
     if (!rc && row.expires_ms) { /* it has its whole lifetime again */
-        clock_moment moment;
-        clock_look(&moment, srv->clock);
-        rc = bough_expiry_in(&row, row.ttl_seconds, moment.latest_ms, err);
-        if (!rc) rc = bough_branches_set_expiry(cat, &row, err);
+        bough_expiry_renew(&row, moment.latest_ms);
+        rc = bough_branches_set_expiry(cat, &row, err);
     }
     bough_origin_row origin = {.time_us = s->time_us};
     (void)snprintf(origin.branch_id, sizeof origin.branch_id, "%s", s->branch_id);
@@ -122,20 +151,57 @@ static int apply_and_commit(server *srv, const bough_swap_row *s, bough_role_row
     return rc ? rc : bough_catalogue_end(srv->cat, apply(srv, s, renewed, n, err), err);
 }
 
+/* (in a transaction) `done`: the directories have changed places. Else the new one is one that
+ * nothing knows. */
+static int settle(server *srv, const bough_swap_row *s, bool done, bough_error *err) {
+    bough_branch_row row;
+    int rc = done ? apply(srv, s, NULL, 0, err) : bough_swaps_delete(srv->cat, s->branch_id, err);
+    if (!rc) rc = bough_branches_get_any(&row, srv->cat, s->branch_id, err);
+    if (rc || strcmp(row.state, "failed") != 0) return rc;
+    return bough_branches_set_state(srv->cat, row.id, "ready", err); /* see give_up() */
+}
+
+static int recover_one(server *srv, const bough_swap_row *s, bough_error *err) {
+    bool done;
+    int rc = bough_store_is_marked(&done, srv->store, s->branch_id, s->incoming_id, err);
+    if (rc) return rc;
+    bough_log(BOUGH_LOG_WARN,
+              done ? "finishing an interrupted restore" : "undoing an interrupted restore",
+              "branch", s->branch_id, NULL);
+    rc = bough_catalogue_begin(srv->cat, err);
+    return rc ? rc : bough_catalogue_end(srv->cat, settle(srv, s, done, err), err);
+}
+
+/*
+ * One branch is not worth the others: nobody uses it until a later start can end its restore. Its
+ * row stays, and both directories.
+ */
+static int give_up(server *srv, const bough_swap_row *s, const bough_error *why, bough_error *err) {
+    bough_operation_row operation;
+    bough_log(BOUGH_LOG_ERROR, "a restore can neither be finished nor undone", "branch",
+              s->branch_id, "error", why->message, NULL);
+    int rc = flow_operation(&operation, "timeline_restore", s->project_id, s->branch_id, NULL,
+                            bough_now_ms(), err);
+    (void)snprintf(operation.status, sizeof operation.status, "failed");
+    (void)snprintf(operation.failure, sizeof operation.failure, "%s", why->message);
+    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
+    if (rc) return rc;
+    rc = bough_branches_set_state(srv->cat, s->branch_id, "failed", err);
+    if (!rc) rc = bough_operations_insert(srv->cat, &operation, err);
+    return bough_catalogue_end(srv->cat, rc, err);
+}
+
 int flow_restore_recover(server *srv, bough_error *err) {
     bough_swap_row *rows;
     size_t n;
     int rc = bough_swaps_list(&rows, &n, srv->cat, err);
     for (size_t i = 0; !rc && i < n; i++) {
-        bool done;
-        rc = bough_store_is_marked(&done, srv->store, rows[i].branch_id, rows[i].incoming_id, err);
-        if (rc) break;
-        bough_log(BOUGH_LOG_WARN,
-                  done ? "finishing an interrupted restore" : "undoing an interrupted restore",
-                  "branch", rows[i].branch_id, NULL);
-        /* undone: the new directory is one that nothing knows */
-        rc = done ? apply_and_commit(srv, &rows[i], NULL, 0, err)
-                  : bough_swaps_delete(srv->cat, rows[i].branch_id, err);
+        bough_error why = {0};
+        int left = recover_one(srv, &rows[i], &why);
+        if (left == BOUGH_E_NOMEM || left == BOUGH_E_NOSPACE) /* of all, and it passes */
+            rc = bough_fail(err, left, "%s", why.message);
+        else if (left)
+            rc = give_up(srv, &rows[i], &why, err);
     }
     free(rows);
     return rc;
@@ -143,13 +209,25 @@ int flow_restore_recover(server *srv, bough_error *err) {
 
 /* ---- before it ---- */
 
+static int fail_taken(const restoring *r, bough_error *err) {
+    r->rq->slug = "BRANCH_ALREADY_EXISTS";
+    return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
+                      r->wish->preserve_under_name);
+}
+
 static int check(restoring *r, bough_error *err) {
     const restore_wish *w = r->wish;
-    bough_branch_row taken;
     int64_t children = 0;
+    bool has_swap = false, is_free = true;
     bool is_self = strcmp(r->source.id, r->branch.id) == 0;
     int rc = bough_rule_may_change(&r->branch, "restored", err);
+    if (!rc) rc = bough_swaps_has(&has_swap, r->srv->cat, r->branch.id, err);
     if (rc) return rc;
+    if (has_swap)
+        return bough_fail(err, BOUGH_E_PRECONDITION,
+                          "an earlier restore of branch \"%.200s\" ends when the server is started"
+                          " again",
+                          r->branch.name);
     if (strcmp(r->source.state, "ready") != 0)
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
                           r->source.name, r->source.state);
@@ -166,13 +244,29 @@ static int check(restoring *r, bough_error *err) {
                          r->branch.name);
         return bough_hint(err, "What it shows now is kept as a branch of that name.");
     }
-    if (w->preserve_under_name && bough_branches_find(&taken, r->srv->cat, r->project->id,
-                                                      w->preserve_under_name, NULL) == BOUGH_OK) {
-        r->rq->slug = "BRANCH_ALREADY_EXISTS";
-        return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                          w->preserve_under_name);
-    }
-    return BOUGH_OK;
+    if (w->preserve_under_name)
+        rc = bough_branches_is_free(&is_free, r->srv->cat, r->project->id, w->preserve_under_name,
+                                    NULL, err);
+    return rc || is_free ? rc : fail_taken(r, err);
+}
+
+/* (in a transaction) From here on it happens: what may have changed since check() without a lock of
+ * ours is looked at again. */
+static int record(restoring *r, bough_error *err) {
+    bough_branch_row now;
+    bough_swap_row *s = &r->swap;
+    bool is_free = true;
+    int rc = bough_branches_get(&now, r->srv->cat, s->project_id, s->branch_id, err);
+    if (!rc && *s->preserve_name)
+        rc = bough_branches_is_free(&is_free, r->srv->cat, s->project_id, s->preserve_name, NULL,
+                                    err);
+    if (!rc && !is_free) rc = fail_taken(r, err);
+    return rc ? rc : bough_swaps_insert(r->srv->cat, s, err);
+}
+
+static int record_and_commit(restoring *r, bough_error *err) {
+    int rc = bough_catalogue_begin(r->srv->cat, err);
+    return rc ? rc : bough_catalogue_end(r->srv->cat, record(r, err), err);
 }
 
 /* The files of what it is to show. */
@@ -243,7 +337,7 @@ static int change_places(restoring *r, bough_error *err) {
     /* each stands on durable layers, so that neither needs to know who sealed them */
     if (!rc) rc = bough_store_sync(srv->store, r->branch.id, NULL, err);
     if (!rc) rc = bough_store_sync(srv->store, r->swap.incoming_id, NULL, err);
-    if (!rc) rc = bough_swaps_insert(srv->cat, &r->swap, err);
+    if (!rc) rc = record_and_commit(r, err);
     BOUGH_POINT(rc, "restore.recorded");
     if (rc) return rc;
     rc = bough_store_exchange(&r->is_undecided, srv->store, r->branch.id, r->swap.incoming_id,

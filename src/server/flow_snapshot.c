@@ -164,29 +164,6 @@ int flow_snapshot_delete(bough_operation_row *operation, server *srv, const char
 
 /* ---- restoring ---- */
 
-/* A name that is free: "NAME SUFFIX", or that with a number. */
-static int free_name(char *out, server *srv, const char *project, const char *name,
-                     const char *suffix, bough_error *err) {
-    enum { TRIES = 1000, ROOM = 240 };
-    bough_branch_row found;
-    int length = 0, characters = 0;
-    /* a name has 256 characters at most */
-    while (name[length] && characters < ROOM) {
-        do length++;
-        while ((name[length] & 0xc0) == 0x80);
-        characters++;
-    }
-    for (int i = 1; i < TRIES; i++) {
-        if (i == 1)
-            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s)", length, name, suffix);
-        else
-            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s %d)", length, name, suffix, i);
-        if (bough_branches_find(&found, srv->cat, project, out, NULL) == BOUGH_E_NOTFOUND)
-            return BOUGH_OK;
-    }
-    return bough_fail(err, BOUGH_E_CONFLICT, "no name is free for branch \"%.200s\"", name);
-}
-
 /* (locked) */
 static int replace(server *srv, const bough_branch_row *restored, const bough_branch_row *target,
                    const char *old_name, bough_operation_row *operation, bough_error *err) {
@@ -242,7 +219,7 @@ static int finalize_locked(bough_operation_row *operation, server *srv, const ch
         rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
                         name);
     if (!rc && name) (void)snprintf(old_name, sizeof old_name, "%s", name);
-    if (!rc && !name) rc = free_name(old_name, srv, project, target.name, "old", err);
+    if (!rc && !name) rc = flow_free_name(old_name, srv, project, target.name, "old", err);
     return rc ? rc : replace(srv, &restored, &target, old_name, operation, err);
 }
 
@@ -302,7 +279,7 @@ int flow_snapshot_restore(request *rq, const bough_project_row *project,
         rc = bough_fail(err, BOUGH_E_NOTFOUND, "the branch of the snapshot is gone");
     if (!rc && wish->is_final) rc = bough_rule_may_change(&target, "replaced", err);
     if (!rc && (wish->is_final || !wish->name))
-        rc = free_name(name, srv, project->id, snapshot->name, "restored", err);
+        rc = flow_free_name(name, srv, project->id, snapshot->name, "restored", err);
     if (rc) return rc;
     branch_wish w = {.name = wish->is_final || !wish->name ? name : wish->name,
                      .parent = has_source ? source.id : "",

@@ -103,6 +103,28 @@ int flow_role(bough_role_row *row, const server *srv, const char *branch, const 
                : BOUGH_OK;
 }
 
+int flow_free_name(char *out, server *srv, const char *project, const char *name,
+                   const char *suffix, bough_error *err) {
+    enum { TRIES = 1000, ROOM = 240 };
+    bool is_free = false;
+    int length = 0, characters = 0;
+    /* a name has 256 characters at most */
+    while (name[length] && characters < ROOM) {
+        do length++;
+        while ((name[length] & 0xc0) == 0x80);
+        characters++;
+    }
+    for (int i = 1; i < TRIES; i++) {
+        if (i == 1)
+            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s)", length, name, suffix);
+        else
+            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s %d)", length, name, suffix, i);
+        int rc = bough_branches_is_free(&is_free, srv->cat, project, out, NULL, err);
+        if (rc || is_free) return rc;
+    }
+    return bough_fail(err, BOUGH_E_CONFLICT, "no name is free for branch \"%.200s\"", name);
+}
+
 /* ---- making a branch ---- */
 
 void flow_endpoint_size(bough_endpoint_row *row, const bough_project_row *project,

@@ -78,7 +78,11 @@ BOUGH_CHECK int flow_check(request *rq, bough_error *err);
 BOUGH_CHECK int flow_schema_branch_create(request *rq, const bough_project_row *project,
                                           const branch_wish *wish, bough_error *err);
 
-/* Between flows.c, flow_project.c, flow_schema.c and flow_snapshot.c. */
+/* Between flows.c, flow_project.c, flow_restore.c, flow_schema.c and flow_snapshot.c. */
+
+/** A name that no branch has: "NAME (SUFFIX)", or that with a number. `out`: BOUGH_NAME_SIZE. */
+BOUGH_CHECK int flow_free_name(char *out, server *srv, const char *project, const char *name,
+                               const char *suffix, bough_error *err);
 
 /** The size of a branch's endpoint: as wished, else as the project says. */
 void flow_endpoint_size(bough_endpoint_row *row, const bough_project_row *project,

@@ -158,8 +158,9 @@ typedef struct inventory {
     bough_branch_row *branches;
     bough_endpoint_row *endpoints;
     char (*templates)[BOUGH_ID_SIZE];
-    size_t n_branches, n_endpoints, n_templates, n_forks;
-    const char **ids, **endpoint_ids; /* ids: of branches, templates, then forks */
+    bough_swap_row *swaps; /* restores that could not be ended */
+    size_t n_branches, n_endpoints, n_templates, n_forks, n_swaps;
+    const char **ids, **endpoint_ids; /* ids: of branches, templates, forks, then swaps */
     bough_shm **live;
     bool *missing;
 } inventory;
@@ -181,8 +182,9 @@ static int take_inventory(inventory *v, server *srv, bough_error *err) {
     int rc = bough_branches_list(&v->branches, &v->n_branches, srv->cat, NULL, err);
     if (!rc) rc = bough_endpoints_list(&v->endpoints, &v->n_endpoints, srv->cat, NULL, err);
     if (!rc) rc = bough_templates_list(&v->templates, &v->n_templates, srv->cat, err);
+    if (!rc) rc = bough_swaps_list(&v->swaps, &v->n_swaps, srv->cat, err);
     if (rc) return rc;
-    size_t n = v->n_branches + v->n_templates + v->n_endpoints;
+    size_t n = v->n_branches + v->n_templates + v->n_endpoints + v->n_swaps;
     v->ids = calloc(n + 1, sizeof *v->ids);
     v->endpoint_ids = calloc(v->n_endpoints + 1, sizeof *v->endpoint_ids);
     v->live = calloc(n + 1, sizeof *v->live);
@@ -197,6 +199,8 @@ static int take_inventory(inventory *v, server *srv, bough_error *err) {
         v->endpoint_ids[i] = e->id;
         if (e->is_read_only && runs(srv, e->id)) v->ids[n + v->n_forks++] = e->id;
     }
+    n += v->n_forks;
+    for (size_t i = 0; i < v->n_swaps; i++) v->ids[n + i] = v->swaps[i].incoming_id;
     return BOUGH_OK;
 }
 
@@ -204,6 +208,7 @@ static void inventory_free(inventory *v) {
     free(v->branches);
     free(v->endpoints);
     free(v->templates);
+    free(v->swaps);
     free(v->ids);
     free(v->endpoint_ids);
     free(v->live);
@@ -302,7 +307,7 @@ static int recover(server *srv, bough_error *err) {
     if (rc) goto out;
     rc = bough_orphans_end_tools(srv->store_dir, COMPUTE_STOP_MS, err);
     if (rc) goto out;
-    size_t n = v.n_branches + v.n_templates + v.n_forks;
+    size_t n = v.n_branches + v.n_templates + v.n_forks + v.n_swaps;
     each_unknown(srv, "branches", v.ids, n, stop_stray_branch);
     each_unknown(srv, "tmp", NULL, 0, remove_temporary);
     each_unknown(srv, "run", v.endpoint_ids, v.n_endpoints, remove_directory);

@@ -1,4 +1,6 @@
 """What others change between the first look of an operation at the catalogue and its commit, and crashes there."""
+import contextlib
+import sqlite3
 
 import pytest
 
@@ -40,6 +42,80 @@ def patch(p, branch, **fields):
 
 def restore(p, branch, **fields):
     return ask(p, "POST", branch, "/restore", source_branch_id=p.get("main")["id"], **fields)
+
+
+def catalogue(server):
+    return contextlib.closing(sqlite3.connect(f"{server.store}/bough.db"))
+
+
+# ---- a restore ----
+
+def test_a_branch_whose_lifetime_is_longer_than_any_that_is_given_is_restored(held, p):
+    far = victim(p, "far", expires_at="2200-01-01T00:00:00Z")
+    status, answer = restore(p, far)
+    assert status == 200 and answer["branch"]["expires_at"] == "2200-01-01T00:00:00Z", answer
+    p.sql("far", "UPDATE t SET said = 'far'")
+    with held.at("restore.exchanged", lambda: restore(p, far)):
+        p.server.kill()
+    p.server.up()
+    assert p.one("far", SAID) == "main" and p.get("far")["expires_at"] == "2200-01-01T00:00:00Z"
+
+
+def test_the_name_of_what_is_kept_is_nobody_elses_from_when_it_is_recorded(held, p):
+    vict, other = victim(p), victim(p, "other")
+    gone = victim(p, "kept-v")
+    p.delete("kept-v")
+    p.bough("snapshot", "create", "other", "--name", "s")
+    p.bough("snapshot", "restore", "s", "--name", "look")
+    look = p.get("look")["id"]
+    # before: a name that is given to another is refused, and nothing has happened
+    with held.at("restore.files-made", lambda: restore(p, vict, preserve_under_name="kept-v")) as done:
+        assert patch(p, other, name="kept-v")[0] == 200
+    status, answer = done.value
+    assert status == 409 and answer["code"] == "BRANCH_ALREADY_EXISTS", answer
+    assert p.one("vict", SAID) == "vict" and p.one("kept-v", SAID) == "other"
+    assert patch(p, other, name="other")[0] == 200
+    # after: nobody gets it, and a crash does not lose it
+    with held.at("restore.exchanged", lambda: restore(p, vict, preserve_under_name="kept-v")):
+        assert patch(p, other, name="kept-v")[0] == 409
+        assert ask(p, "POST", gone, "/recover")[0] == 409
+        assert ask(p, "POST", look, "/finalize_restore", name="kept-v")[0] == 409
+        p.server.kill()
+    p.server.up()
+    assert p.one("vict", SAID) == "main" and p.one("kept-v", SAID) == "vict" and p.one("other", SAID) == "other"
+    p.bough("branch", "undelete", gone, "--name", "back")
+    assert p.one("back", SAID) == "kept-v"
+    assert_nothing_left(p.server)
+
+
+def test_what_is_kept_gets_a_free_name_where_its_own_was_not_reserved(held, p):
+    """As a server left it that reserved none."""
+    vict, other = victim(p), victim(p, "other")
+    with held.at("restore.exchanged", lambda: restore(p, vict, preserve_under_name="kept-v")):
+        p.server.kill()
+    with catalogue(p.server) as db, db:
+        db.execute("UPDATE branches SET name = 'kept-v' WHERE id = ?", (other,))
+    p.server.up()
+    assert p.one("kept-v", SAID) == "other" and p.one("kept-v (kept)", SAID) == "vict"
+    assert p.one("vict", SAID) == "main"
+
+
+def test_one_restore_that_cannot_be_ended_does_not_keep_the_server_from_starting(held, p):
+    vict = victim(p)
+    with held.at("restore.exchanged", lambda: restore(p, vict, preserve_under_name="kept-v")):
+        p.server.kill()
+    with catalogue(p.server) as db, db:
+        db.execute("CREATE TRIGGER no BEFORE INSERT ON endpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
+    p.server.up()
+    assert p.get("vict")["current_state"] == "failed" and p.one("main", SAID) == "main"
+    assert "can neither be finished nor undone" in p.server.log()
+    p.server.down()
+    with catalogue(p.server) as db, db:
+        db.execute("DROP TRIGGER no")
+    p.server.up()
+    assert p.get("vict")["current_state"] == "ready"
+    assert p.one("vict", SAID) == "main" and p.one("kept-v", SAID) == "vict"
+    assert_nothing_left(p.server)
 
 
 # ---- a create that fails, a project that goes ----

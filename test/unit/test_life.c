@@ -229,6 +229,23 @@ static void an_expiry_is_in_the_future_and_in_whole_seconds(void **state) {
         assert_int_equal(bough_expiry_in(&row, bad[i], NOW, NULL), BOUGH_E_INVALID);
 }
 
+static void a_lifetime_is_given_again_and_never_ends_earlier(void **state) {
+    (void)state;
+    bough_branch_row row = row_of("a", "a", "main");
+    assert_int_equal(bough_expiry_in(&row, 60, NOW, NULL), BOUGH_OK);
+    bough_expiry_renew(&row, NOW + HOUR);
+    assert_int_equal(row.expires_ms, NOW + HOUR + 60000);
+    assert_int_equal(row.ttl_seconds, 60);
+    /* one that is longer than any that is given again */
+    assert_int_equal(bough_expiry_at(&row, "2200-01-01T00:00:00Z", NOW, NULL), BOUGH_OK);
+    assert_true(row.ttl_seconds > BOUGH_LONGEST_SECONDS);
+    int64_t was_ms = row.expires_ms;
+    bough_expiry_renew(&row, NOW + HOUR);
+    assert_int_equal(row.expires_ms, was_ms);
+    bough_expiry_renew(&row, was_ms + HOUR);
+    assert_int_equal(row.expires_ms, was_ms + HOUR + BOUGH_LONGEST_SECONDS * 1000);
+}
+
 static void ci_and_temporary_names_always_expire(void **state) {
     (void)state;
     static const char *const names[] = {"ci-1", "tmp-x", "ci-", NULL}, *const others[] = {
@@ -613,6 +630,7 @@ int main(void) {
         cmocka_unit_test(what_is_no_time_with_a_zone_is_refused),
         cmocka_unit_test(a_duration_is_read_in_its_units),
         cmocka_unit_test(an_expiry_is_in_the_future_and_in_whole_seconds),
+        cmocka_unit_test(a_lifetime_is_given_again_and_never_ends_earlier),
         cmocka_unit_test(ci_and_temporary_names_always_expire),
         cmocka_unit_test(a_schedule_knows_its_next_time),
         cmocka_unit_test(protected_and_default_branches_do_not_expire),
