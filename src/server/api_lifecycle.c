@@ -71,6 +71,16 @@ int api_read_life(bough_branch_row *row, request *rq, const json_t *branch,
 
 /* ---- changing ---- */
 
+/* In the transaction. What is being replaced already cannot be protected from it any more. */
+static int check_protection(request *rq, const bough_branch_row *row, bough_error *err) {
+    bool has_swap;
+    int rc = bough_swaps_has(&has_swap, rq->srv->cat, row->id, err);
+    if (rc || !has_swap) return rc;
+    (void)bough_fail(err, BOUGH_E_BUSY, "branch \"%.200s\" is being restored", row->name);
+    (void)bough_hint(err, "Protect it when that is over.");
+    return BOUGH_E_BUSY;
+}
+
 /* In the transaction. */
 static int update(bough_branch_row *row, request *rq, const json_t *branch, const char *name,
                   const clock_moment *moment, bough_error *err) {
@@ -85,6 +95,7 @@ static int update(bough_branch_row *row, request *rq, const json_t *branch, cons
         rc = bough_branches_rename(cat, row->id, row->name, err);
         if (rc == BOUGH_E_CONFLICT) rq->slug = "BRANCH_ALREADY_EXISTS";
     }
+    if (!rc && row->is_protected && !before.is_protected) rc = check_protection(rq, row, err);
     if (!rc && row->is_protected != before.is_protected)
         rc = bough_branches_set_protected(cat, row->id, row->is_protected, err);
     if (!rc &&

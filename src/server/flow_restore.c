@@ -9,7 +9,8 @@
  *
  * A crash after the row is finished or undone at start-up, by where the directories are. So nothing
  * may be refused once there is the row: whatever could be is looked at in the commit that makes it,
- * and held until it goes: the name of what is kept (bough_branches_is_free()).
+ * and held until it goes, the name of what is kept (bough_branches_is_free()) and that X is not
+ * protected (api_lifecycle.c).
  */
 #include "server/flow_restore.h"
 
@@ -257,6 +258,7 @@ static int record(restoring *r, bough_error *err) {
     bough_swap_row *s = &r->swap;
     bool is_free = true;
     int rc = bough_branches_get(&now, r->srv->cat, s->project_id, s->branch_id, err);
+    if (!rc) rc = bough_rule_may_change(&now, "restored", err);
     if (!rc && *s->preserve_name)
         rc = bough_branches_is_free(&is_free, r->srv->cat, s->project_id, s->preserve_name, NULL,
                                     err);

@@ -118,6 +118,24 @@ def test_one_restore_that_cannot_be_ended_does_not_keep_the_server_from_starting
     assert_nothing_left(p.server)
 
 
+def test_a_restore_does_not_replace_what_was_protected_meanwhile(held, p):
+    vict = victim(p)
+    with held.at("restore.files-made", lambda: restore(p, vict)) as done:
+        assert patch(p, vict, protected=True)[0] == 200
+    status, answer = done.value
+    assert status == 412 and "protected" in answer["message"], answer
+    assert p.one("vict", SAID) == "vict"
+    assert patch(p, vict, protected=False)[0] == 200
+    # too late: that is said, rather than a protection that protects nothing
+    with held.at("restore.recorded", lambda: restore(p, vict)) as done:
+        status, answer = patch(p, vict, protected=True)
+        assert status == 423 and "is being restored" in answer["message"], answer
+        assert patch(p, vict, name="renamed")[0] == 200
+    assert done.value[0] == 200 and p.one("renamed", SAID) == "main"
+    assert patch(p, vict, protected=True)[0] == 200
+    assert_nothing_left(p.server)
+
+
 # ---- a create that fails, a project that goes ----
 
 @pytest.mark.parametrize("first", ["schema", "project"])
