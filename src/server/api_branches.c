@@ -321,8 +321,6 @@ static int add_reader(request *rq, const bough_branch_row *branch, bough_endpoin
 static int add_readers(request *rq, const bough_project_row *project, readers *r,
                        bough_error *err) {
     bough_branch_row branch;
-    bough_operation_row ended;
-    bool is_refused;
     char id[BOUGH_ID_SIZE];
     if (!r->n || json_is_true(json_object_get(rq->answer, "existing"))) return BOUGH_OK;
     const char *made =
@@ -332,7 +330,7 @@ static int add_readers(request *rq, const bough_project_row *project, readers *r
     int rc = bough_branches_get(&branch, rq->srv->cat, project->id, id, err);
     for (size_t i = 0; !rc && i < r->n; i++) rc = add_reader(rq, &branch, &r->rows[i], err);
     if (!rc) return BOUGH_OK;
-    bough_ignore(flow_branch_delete(&is_refused, &ended, rq->srv, project, id, true, NULL));
+    flow_branch_undo(rq->srv, project->id, id);
     json_decref(rq->answer);
     rq->answer = NULL;
     return rc;

@@ -24,6 +24,7 @@ typedef struct ending {
     const char *because; /* id of the branch whose expiry it is; NULL: somebody asked */
     int64_t now_ms;      /* of that expiry; or of the purge */
     bool for_good;
+    bool is_undone; /* who made it gives it up: protection was a part of what they asked for */
 } ending;
 
 /* What must be removed before a branch can be removed for good. */
@@ -41,7 +42,7 @@ static int check_standing_on(server *srv, const bough_branch_row *row, bough_err
 /* Whether the branch may end now, by what the catalogue says at this moment. */
 static int check(bough_branch_row *row, server *srv, const char *id, const ending *why,
                  bough_error *err) {
-    bough_branch_row reason;
+    bough_branch_row reason, asked;
     int rc = bough_branches_get_any(row, srv->cat, id, err);
     if (rc) return rc;
     if (row->deleted_ms && !why->for_good)
@@ -56,7 +57,9 @@ static int check(bough_branch_row *row, server *srv, const char *id, const endin
                     (!reason.expiry_cascades && strcmp(reason.id, id) != 0)))
             rc = bough_fail(err, BOUGH_E_PRECONDITION, "the expiry has changed");
     }
-    if (!rc && !row->deleted_ms) rc = bough_rule_may_delete(row, err);
+    asked = *row;
+    if (why->is_undone) asked.is_protected = false;
+    if (!rc && !row->deleted_ms) rc = bough_rule_may_delete(&asked, err);
     if (!rc && why->for_good) rc = check_standing_on(srv, row, err);
     return rc;
 }
@@ -156,6 +159,18 @@ int flow_branch_delete(bool *is_refused, bough_operation_row *operation, server 
     *is_refused = rc == BOUGH_E_PRECONDITION;
     lifecycle_wake(srv); /* its parent may have waited for it */
     return rc;
+}
+
+void flow_branch_undo(server *srv, const char *project, const char *id) {
+    const ending why = {.action = "delete_timeline", .for_good = true, .is_undone = true};
+    bough_operation_row operation;
+    bough_error err = {0};
+    int rc = flow_end_looks(srv, project, id, &err);
+    if (!rc) rc = end(&operation, srv, id, &why, LOCK_WAIT_MS, &err);
+    if (rc && rc != BOUGH_E_NOTFOUND)
+        bough_log(BOUGH_LOG_ERROR, "could not take back a branch", "branch", id, "error",
+                  err.message, NULL);
+    lifecycle_wake(srv);
 }
 
 /* ---- by the clock ---- */

@@ -304,9 +304,7 @@ int flow_snapshot_restore(request *rq, const bough_project_row *project,
     if (!rc) return answer_final(rq, branch, &operation, err);
     json_decref(rq->answer); /* nothing was replaced, and nothing is left of the attempt */
     rq->answer = NULL;
-    bool is_refused;
-    bough_operation_row ended;
-    bough_ignore(flow_branch_delete(&is_refused, &ended, srv, project, branch, true, NULL));
+    flow_branch_undo(srv, project->id, branch);
     return rc;
 }
 

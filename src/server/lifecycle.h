@@ -24,6 +24,10 @@ BOUGH_CHECK int flow_branch_delete(bool *is_refused, bough_operation_row *operat
                                    const bough_project_row *project, const char *id, bool for_good,
                                    bough_error *err);
 
+/** Remove a branch that was made for a request which failed afterwards, protected or not, and say
+ * in the log where that cannot be: somebody has made it the default, or branches from it. */
+void flow_branch_undo(server *srv, const char *project, const char *id);
+
 /** End the looks at a branch, in use or not: they are no reason for it to stay. */
 BOUGH_CHECK int flow_end_looks(server *srv, const char *project, const char *branch,
                                bough_error *err);

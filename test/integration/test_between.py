@@ -1,5 +1,7 @@
 """What others change between the first look of an operation at the catalogue and its commit, and crashes there."""
 import contextlib
+import glob
+import os
 import sqlite3
 
 import pytest
@@ -137,6 +139,18 @@ def test_a_restore_does_not_replace_what_was_protected_meanwhile(held, p):
 
 
 # ---- a create that fails, a project that goes ----
+
+def test_a_protected_branch_that_could_not_be_made_whole_is_taken_back(held, p):
+    body = {"branch": {"name": "half", "protected": True},
+            "endpoints": [{"type": "read_write"}, {"type": "read_only"}]}
+    with held.at("standby.forked", lambda: p.server.api("POST", f"/projects/{p.id}/branches", body)) as done:
+        for name in glob.glob(f"{p.server.store}/branches/ep-*/pgdata/PG_VERSION"):
+            os.unlink(name)
+    assert done.value[0] >= 400, done.value
+    assert list(p.branches()) == ["main"]
+    assert_nothing_left(p.server)
+    p.server.bough("project", "delete", p.id)
+
 
 @pytest.mark.parametrize("first", ["schema", "project"])
 def test_a_project_goes_with_the_branch_that_was_made_of_a_schema_meanwhile(held, p, first):
