@@ -164,12 +164,59 @@ int flow_snapshot_delete(bough_operation_row *operation, server *srv, const char
 
 /* ---- restoring ---- */
 
+/* Putting one branch in the place of another. */
+typedef struct replacing {
+    server *srv;
+    const bough_restored_row *row;
+    const char *name; /* of what is replaced; NULL: one that is free */
+    bough_branch_row restored, target;
+    char old_name[BOUGH_NAME_SIZE];
+} replacing;
+
+/*
+ * Whether it may be, by what the catalogue says at this moment: before computes are stopped, and in
+ * the transaction, since names, protection and the default change without the branches' locks.
+ */
+static int check(replacing *r, const char *project, bough_error *err) {
+    bough_catalogue *cat = r->srv->cat;
+    bool is_free = true;
+    int rc = bough_branches_get(&r->restored, cat, project, r->row->branch_id, err);
+    if (rc) return rc;
+    rc = bough_branches_get(&r->target, cat, project, r->row->target_id, err);
+    if (rc == BOUGH_E_NOTFOUND) (void)bough_context(err, "the branch to replace");
+    if (!rc) rc = bough_rule_may_change(&r->target, "replaced", err);
+    if (rc) return rc;
+    if (!r->name) return flow_free_name(r->old_name, r->srv, project, r->target.name, "old", err);
+    (void)snprintf(r->old_name, sizeof r->old_name, "%s", r->name);
+    rc = bough_branches_is_free(&is_free, cat, project, r->name, NULL, err);
+    return rc || is_free ? rc
+                         : bough_fail(err, BOUGH_E_CONFLICT,
+                                      "branch already exists; branch_name:\"%.256s\"", r->name);
+}
+
 /* (locked) */
-static int replace(server *srv, const bough_branch_row *restored, const bough_branch_row *target,
-                   const char *old_name, bough_operation_row *operation, bough_error *err) {
+static int commit_replace(bough_operation_row *operation, replacing *r, double started_ms,
+                          bough_error *err) {
+    char project[BOUGH_ID_SIZE];
+    server *srv = r->srv;
+    (void)snprintf(project, sizeof project, "%s", r->restored.project_id);
+    int rc = flow_operation(operation, "finalize_restore", project, r->restored.id, NULL,
+                            started_ms, err);
+    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
+    if (rc) return rc;
+    rc = check(r, project, err);
+    if (!rc) rc = bough_restored_replace(srv->cat, &r->restored, &r->target, r->old_name, err);
+    if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
+    return bough_catalogue_end(srv->cat, rc, err);
+}
+
+/* (locked) */
+static int replace(bough_operation_row *operation, replacing *r, bough_error *err) {
     bough_endpoint_row endpoint;
     bough_branch_row now;
     bough_error trouble;
+    server *srv = r->srv;
+    const bough_branch_row *restored = &r->restored, *target = &r->target;
     double started_ms = bough_now_ms();
     static const char cause[] = "a restored branch took its place";
     int rc = standbys_end(srv, target->id, cause, err);
@@ -177,14 +224,7 @@ static int replace(server *srv, const bough_branch_row *restored, const bough_br
     if (!rc) rc = computes_stop(srv, target->id, false, cause, err);
     if (!rc) rc = computes_stop(srv, restored->id, false, "it took the place of another", err);
     BOUGH_POINT(rc, "finalize.stopped");
-    if (!rc)
-        rc = flow_operation(operation, "finalize_restore", restored->project_id, restored->id, NULL,
-                            started_ms, err);
-    if (!rc) rc = bough_catalogue_begin(srv->cat, err);
-    if (rc) return rc;
-    rc = bough_restored_replace(srv->cat, restored, target, old_name, err);
-    if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
-    rc = bough_catalogue_end(srv->cat, rc, err);
+    if (!rc) rc = commit_replace(operation, r, started_ms, err);
     BOUGH_POINT(rc, "finalize.committed");
     if (rc) return rc;
     /* it starts at once, so that the passwords that were known go on being right */
@@ -204,23 +244,14 @@ static int replace(server *srv, const bough_branch_row *restored, const bough_br
 
 /* (locked) */
 static int finalize_locked(bough_operation_row *operation, server *srv, const char *project,
-                           const bough_restored_row *r, const char *name, bough_error *err) {
-    bough_branch_row restored, target, taken;
+                           const bough_restored_row *row, const char *name, bough_error *err) {
+    replacing r = {.srv = srv, .row = row, .name = name};
     bough_restored_row now;
-    char old_name[BOUGH_NAME_SIZE];
-    int rc = bough_restored_get(&now, srv->cat, r->branch_id, err);
+    int rc = bough_restored_get(&now, srv->cat, row->branch_id, err);
     if (!rc && now.is_final)
         rc = bough_fail(err, BOUGH_E_PRECONDITION, "the restore is final already");
-    if (!rc) rc = bough_branches_get(&restored, srv->cat, project, r->branch_id, err);
-    if (!rc) rc = bough_branches_get(&target, srv->cat, project, r->target_id, err);
-    if (rc == BOUGH_E_NOTFOUND) (void)bough_context(err, "the branch to replace");
-    if (!rc) rc = bough_rule_may_change(&target, "replaced", err);
-    if (!rc && name && bough_branches_find(&taken, srv->cat, project, name, NULL) == BOUGH_OK)
-        rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                        name);
-    if (!rc && name) (void)snprintf(old_name, sizeof old_name, "%s", name);
-    if (!rc && !name) rc = flow_free_name(old_name, srv, project, target.name, "old", err);
-    return rc ? rc : replace(srv, &restored, &target, old_name, operation, err);
+    if (!rc) rc = check(&r, project, err);
+    return rc ? rc : replace(operation, &r, err);
 }
 
 int flow_snapshot_finalize(bough_operation_row *operation, server *srv,

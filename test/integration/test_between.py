@@ -138,6 +138,40 @@ def test_a_restore_does_not_replace_what_was_protected_meanwhile(held, p):
     assert_nothing_left(p.server)
 
 
+# ---- putting a restored branch in another's place ----
+
+@pytest.fixture(name="look")
+def fixture_look(p):
+    """What main showed, restored to be looked at."""
+    p.bough("snapshot", "create", "main", "--name", "s")
+    p.sql("main", "UPDATE t SET said = 'later'")
+    p.bough("snapshot", "restore", "s", "--name", "look")
+    return p.get("look")["id"]
+
+
+def test_what_takes_a_place_takes_it_as_it_is_at_that_moment(held, p, look):
+    k1, main = victim(p, "k1"), p.get("main")["id"]
+    with held.at("finalize.stopped", lambda: ask(p, "POST", look, "/finalize_restore")) as done:
+        assert ask(p, "POST", k1, "/set_as_default")[0] == 200
+        assert patch(p, main, name="renamed")[0] == 200
+    assert done.value[0] == 200, done.value
+    branches = p.branches()
+    assert set(branches) == {"k1", "renamed", "renamed (old)"}
+    assert branches["k1"]["default"] and not branches["renamed"]["default"]
+    assert branches["renamed"]["id"] == look and branches["renamed (old)"]["id"] == main
+    assert p.one("renamed", SAID) == "main" and p.one("renamed (old)", SAID) == "later"
+
+
+def test_what_was_protected_meanwhile_is_not_replaced(held, p, look):
+    main = p.get("main")["id"]
+    with held.at("finalize.stopped", lambda: ask(p, "POST", look, "/finalize_restore")) as done:
+        assert patch(p, main, protected=True, name="renamed")[0] == 200
+    status, answer = done.value
+    assert status == 422 and "protected" in answer["message"], answer
+    assert set(p.branches()) == {"look", "renamed"} and p.get("renamed")["id"] == main
+    assert p.one("renamed", SAID) == "later" and p.one("look", SAID) == "main"
+
+
 # ---- a create that fails, a project that goes ----
 
 def test_a_protected_branch_that_could_not_be_made_whole_is_taken_back(held, p):
