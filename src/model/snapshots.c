@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/expiry.h"
 #include "model/query.h"
 
 #define COLUMNS "id, project_id, source_id, name, lsn, time_us, frequency, created_ms, expires_ms"
@@ -319,13 +320,42 @@ static int swap_endpoints(bough_catalogue *cat, const char *a, const char *b, bo
     return rc ? rc : bough_endpoints_swap_reading(cat, a, b, err);
 }
 
+static int set_life(bough_catalogue *cat, const bough_branch_row *before, bough_branch_row *row,
+                    int64_t now_ms, bough_error *err) {
+    bough_expiry_default(row, now_ms);
+    if (row->expires_ms == before->expires_ms && row->ttl_seconds == before->ttl_seconds &&
+        row->expiry_cascades == before->expiry_cascades)
+        return BOUGH_OK;
+    return bough_branches_set_expiry(cat, row, err);
+}
+
+/* The expiry of what takes a place is that of the place: neither that which it had to be looked at,
+ * nor any where it is the default branch or protected. */
+static int replace_life(bough_catalogue *cat, const bough_branch_row *restored,
+                        const bough_branch_row *target, const char *old_name, int64_t now_ms,
+                        bough_error *err) {
+    bough_branch_row in = *restored, out = *target;
+    (void)snprintf(in.name, sizeof in.name, "%s", target->name);
+    (void)snprintf(out.name, sizeof out.name, "%s", old_name);
+    in.is_default = restored->is_default || target->is_default;
+    out.is_default = false;
+    bool may_expire = !in.is_default && !in.is_protected;
+    in.expires_ms = may_expire ? target->expires_ms : 0;
+    in.ttl_seconds = may_expire ? target->ttl_seconds : 0;
+    in.expiry_cascades = may_expire && target->expiry_cascades;
+    int rc = set_life(cat, restored, &in, now_ms, err);
+    return rc ? rc : set_life(cat, target, &out, now_ms, err);
+}
+
 int bough_restored_replace(bough_catalogue *cat, const bough_branch_row *restored,
-                           const bough_branch_row *target, const char *old_name, bough_error *err) {
+                           const bough_branch_row *target, const char *old_name, int64_t now_ms,
+                           bough_error *err) {
     int rc = bough_branches_rename(cat, target->id, old_name, err);
     if (!rc) rc = bough_branches_rename(cat, restored->id, target->name, err);
     if (!rc) rc = swap_endpoints(cat, restored->id, target->id, err);
     if (!rc && target->is_default)
         rc = bough_branches_set_default(cat, target->project_id, restored->id, err);
+    if (!rc) rc = replace_life(cat, restored, target, old_name, now_ms, err);
     if (!rc) rc = bough_schedules_move(cat, target->id, restored->id, err);
     if (!rc)
         rc = bough_query_run(

@@ -95,12 +95,14 @@ BOUGH_CHECK int bough_restored_get(bough_restored_row *row, bough_catalogue *cat
 BOUGH_CHECK int bough_restored_drop_transient(int *n, bough_catalogue *cat, bough_error *err);
 
 /**
- * Let `restored` stand in the place of `target`: with its name, endpoints, schedule, known
- * passwords and whether it is the default branch; the target is called `old_name` and has the
- * other's endpoints. (in a transaction)
+ * Let `restored` stand in the place of `target`: with its name, endpoints, schedule, expiry, known
+ * passwords and whether it is the default branch; the target is called `old_name`, has the other's
+ * endpoints and keeps its expiry. (in a transaction)
+ * @param restored  As it is in that transaction; `target`, too.
+ * @param now_ms    From when on one lives whose name says that it expires.
  */
 BOUGH_CHECK int bough_restored_replace(bough_catalogue *cat, const bough_branch_row *restored,
                                        const bough_branch_row *target, const char *old_name,
-                                       bough_error *err);
+                                       int64_t now_ms, bough_error *err);
 
 #endif

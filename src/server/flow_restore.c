@@ -75,7 +75,7 @@ static int set_secrets(server *srv, const bough_swap_row *s, bough_role_row *ren
 
 /* What it showed becomes a branch of its own. */
 static int keep(server *srv, const bough_swap_row *s, const bough_branch_row *row,
-                bough_error *err) {
+                const clock_moment *moment, bough_error *err) {
     bough_project_row project;
     bough_catalogue *cat = srv->cat;
     bough_branch_row kept = *row;
@@ -91,6 +91,7 @@ static int keep(server *srv, const bough_swap_row *s, const bough_branch_row *ro
     if (rc) return rc;
     kept.is_default = false;
     kept.updated_ms = bough_now_epoch_ms();
+    bough_expiry_default(&kept, moment->latest_ms);
     rc = bough_branches_insert(cat, &kept, err);
     bough_endpoint_row endpoint = {.created_ms = kept.updated_ms,
                                    .updated_ms = kept.updated_ms,
@@ -119,7 +120,7 @@ static int apply(server *srv, const bough_swap_row *s, bough_role_row *renewed, 
     bough_catalogue *cat = srv->cat;
     clock_look(&moment, srv->clock);
     int rc = bough_branches_get_any(&row, cat, s->branch_id, err);
-    if (!rc && *s->preserve_name) rc = keep(srv, s, &row, err);
+    if (!rc && *s->preserve_name) rc = keep(srv, s, &row, &moment, err);
     bool is_self = strcmp(s->source_id, s->branch_id) == 0, has_source = true;
     if (!rc && !is_self) {
         rc = bough_branches_get_any(&source, cat, s->source_id, err);
@@ -420,6 +421,8 @@ int flow_branch_restore(request *rq, const bough_project_row *project, const cha
     if (!rc) rc = bough_branches_get(&r->source, srv->cat, project->id, wish->source, err);
     if (!rc && history_is_wanted(&wish->moment))
         rc = history_base(r->base, srv, project, &r->source, &wish->moment, err);
+    clock_moment moment; /* what is kept may get an expiry by its name */
+    if (!rc && wish->preserve_under_name) rc = clock_begin(&moment, srv->clock, err);
     if (!rc && !wish->preserve_under_name) rc = flow_end_looks(srv, project->id, branch, err);
     if (!rc) rc = bough_ids_new(s->incoming_id, srv->cat, "br-", err);
     if (!rc) rc = bough_ids_new(s->endpoint_id, srv->cat, "ep-", err);
@@ -445,6 +448,7 @@ int flow_branch_restore(request *rq, const bough_project_row *project, const cha
     if (!rc) {
         bough_log(BOUGH_LOG_INFO, "branch restored", "branch", s->branch_id, "source", source,
                   "kept", s->preserve_name, NULL);
+        lifecycle_wake(srv);
         rc = answer(r, err);
     }
 out:

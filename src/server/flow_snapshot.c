@@ -198,14 +198,19 @@ static int check(replacing *r, const char *project, bough_error *err) {
 static int commit_replace(bough_operation_row *operation, replacing *r, double started_ms,
                           bough_error *err) {
     char project[BOUGH_ID_SIZE];
+    clock_moment moment; /* what is replaced may get an expiry by its new name */
     server *srv = r->srv;
     (void)snprintf(project, sizeof project, "%s", r->restored.project_id);
-    int rc = flow_operation(operation, "finalize_restore", project, r->restored.id, NULL,
+    int rc = clock_begin(&moment, srv->clock, err);
+    if (!rc)
+        rc = flow_operation(operation, "finalize_restore", project, r->restored.id, NULL,
                             started_ms, err);
     if (!rc) rc = bough_catalogue_begin(srv->cat, err);
     if (rc) return rc;
     rc = check(r, project, err);
-    if (!rc) rc = bough_restored_replace(srv->cat, &r->restored, &r->target, r->old_name, err);
+    if (!rc)
+        rc = bough_restored_replace(srv->cat, &r->restored, &r->target, r->old_name,
+                                    moment.latest_ms, err);
     if (!rc) rc = bough_operations_insert(srv->cat, operation, err);
     return bough_catalogue_end(srv->cat, rc, err);
 }
@@ -292,6 +297,18 @@ static int answer_final(request *rq, const char *branch, const bough_operation_r
     return BOUGH_OK;
 }
 
+/* The expiry that a new branch has by its name. */
+static int life_of(bough_branch_row *row, server *srv, const char *name, const char *parent,
+                   bough_error *err) {
+    clock_moment moment;
+    (void)snprintf(row->name, sizeof row->name, "%s", name);
+    (void)snprintf(row->parent_id, sizeof row->parent_id, "%s", parent);
+    if (!bough_expiry_is_temporary(name)) return BOUGH_OK;
+    int rc = clock_begin(&moment, srv->clock, err);
+    if (!rc) bough_expiry_default(row, moment.latest_ms);
+    return rc;
+}
+
 int flow_snapshot_restore(request *rq, const bough_project_row *project,
                           const bough_snapshot_row *snapshot, const snapshot_restore_wish *wish,
                           bough_error *err) {
@@ -311,13 +328,18 @@ int flow_snapshot_restore(request *rq, const bough_project_row *project,
     if (!rc && wish->is_final) rc = bough_rule_may_change(&target, "replaced", err);
     if (!rc && (wish->is_final || !wish->name))
         rc = flow_free_name(name, srv, project->id, snapshot->name, "restored", err);
+    if (!rc && !wish->is_final && wish->name) (void)snprintf(name, sizeof name, "%s", wish->name);
+    bough_branch_row life = {0};
+    if (!rc) rc = life_of(&life, srv, name, has_source ? source.id : "", err);
     if (rc) return rc;
-    branch_wish w = {.name = wish->is_final || !wish->name ? name : wish->name,
+    branch_wish w = {.name = name,
                      .parent = has_source ? source.id : "",
                      .snapshot = snapshot->id,
                      .replaces = target.id,
                      .replaces_at_once = wish->is_final,
                      .with_endpoint = true,
+                     .expires_ms = life.expires_ms,
+                     .ttl_seconds = life.ttl_seconds,
                      .suspend_timeout_seconds = project->endpoints.suspend_timeout_seconds};
     rc = flow_branch_create(rq, project, &w, err);
     if (rc) return rc;

@@ -200,6 +200,60 @@ def test_a_snapshot_expires_when_both_clocks_say_so(p, clock):
     assert actions(p, "snapshot_expired")
 
 
+def patch(p, branch, **fields):
+    path = f"/projects/{p.id}/branches/{p.get(branch)['id']}"
+    status, _, answer = p.server.api("PATCH", path, {"branch": fields})
+    assert status == 200, answer
+    return answer["branch"]
+
+
+def test_what_is_called_temporary_expires_however_it_was_made(p, clock):
+    make(p, "dev")
+    take(p, "dev", "--name", "s")
+    take(p, "dev", "--name", "tmp-s")
+    p.bough("snapshot", "restore", "s", "--name", "tmp-x")
+    p.bough("snapshot", "restore", "tmp-s")
+    p.bough("branch", "restore", "dev", "--from", "main", "--preserve-under-name", "tmp-kept")
+    p.bough("snapshot", "restore", "s", "--name", "look")
+    look = f"/projects/{p.id}/branches/{p.get('look')['id']}"
+    assert p.server.api("POST", f"{look}/finalize_restore", {"name": "tmp-old"})[0] == 200
+    names_of = {"tmp-x", "tmp-s (restored)", "tmp-kept", "tmp-old"}
+    for name in names_of:
+        assert p.get(name)["expires_in_seconds"] in range(DAY - 60, DAY + 2), name
+    for name in ("main", "dev"):
+        assert "expires_at" not in p.get(name), name
+    p.bough("branch", "detach", "dev")  # for which the one that it replaced would wait
+    clock.passes(DAY + 2)
+    h.wait_for(lambda: not names_of & set(p.branches()), "all have expired")
+    assert set(p.branches()) == {"main", "dev"}
+
+
+def test_what_takes_a_place_has_the_expiry_of_that_place(p, clock):
+    make(p, "dev")
+    take(p, "main", "--name", "s")
+    p.bough("snapshot", "restore", "s", "--name", "look")
+    patch(p, "look", ttl_interval_seconds=HOUR)
+    p.bough("snapshot", "finalize", "look")
+    assert p.get("main")["default"] and "expires_at" not in p.get("main")
+    assert patch(p, "main", name="renamed")["name"] == "renamed"
+    p.bough("branch", "set-default", "dev")
+    # one that expires is replaced
+    make(p, "tmp-demo", "--expires-in", "7d", "--cascade")
+    take(p, "tmp-demo", "--name", "d")
+    ends = p.get("tmp-demo")["expires_at"]
+    p.bough("snapshot", "restore", "d", "--name", "again")
+    assert "expires_at" not in p.get("again")
+    p.bough("snapshot", "finalize", "again")
+    for name in ("tmp-demo", "tmp-demo (old)"):
+        got = p.get(name)
+        assert got["expires_at"] == ends and got["expiry_mode"] == "cascade", name
+    clock.passes(2 * HOUR)
+    take(p, "main (old)", "--name", "canary", "--expires-in", "1m")
+    clock.passes(62)
+    h.wait_for(lambda: "canary" not in names(p), "the clock was looked at")
+    assert set(p.branches()) == {"renamed", "main (old)", "dev", "tmp-demo", "tmp-demo (old)"}
+
+
 def test_a_schedule_takes_snapshots_and_forgets_them(p, clock):
     out = p.bough("snapshot", "schedule", "main", "hourly,keep=2h", "daily,hour=3,keep=7d")
     assert "hourly" in out.stdout and "hour=3" in out.stdout
