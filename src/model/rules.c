@@ -1,7 +1,6 @@
 /* Rules. No state. */
 #include "model/rules.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #define NAME_MAX_CHARACTERS 256
@@ -46,6 +45,21 @@ int bough_rule_name(const char *kind, const char *name, bough_error *err) {
                           "the name of a %s is at most %d characters long, this has %zu", kind,
                           NAME_MAX_CHARACTERS, count);
     return BOUGH_OK;
+}
+
+bool bough_rule_is_utf8(const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
+    for (size_t n; *s; s += n)
+        if ((n = sequence_length(s)) == 0) return false;
+    return true;
+}
+
+int bough_rule_name_room(const char *name, const char *rest) {
+    const unsigned char *s = (const unsigned char *)name;
+    size_t room = NAME_MAX_CHARACTERS, n;
+    for (; *rest && room > 0; rest++) room -= (*rest & 0xc0) != 0x80;
+    for (; *s && room > 0 && (n = sequence_length(s)) > 0; room--) s += n;
+    return (int)(s - (const unsigned char *)name);
 }
 
 int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {

@@ -5,11 +5,20 @@
 #ifndef BOUGH_MODEL_RULES_H
 #define BOUGH_MODEL_RULES_H
 
+#include <stdbool.h>
+
 #include "util/error.h"
 
 /** Names of projects and branches: 1 to 256 characters of UTF-8, no control characters, not only
  * spaces. */
 BOUGH_CHECK int bough_rule_name(const char *kind, const char *name, bough_error *err);
+
+/** How many bytes of a name leave room for `rest` behind them in a name: whole characters, and none
+ * from the first byte on that is no UTF-8. */
+int bough_rule_name_room(const char *name, const char *rest);
+
+/** Whether a text is UTF-8; PostgreSQL has names that are not. */
+bool bough_rule_is_utf8(const char *text);
 
 /** Names of roles and databases: 1 to 63 bytes, no control characters, none that PostgreSQL or
  * Bough keeps. */

@@ -213,7 +213,7 @@ json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usag
     if (!b) return NULL;
     answer_set(b, "id", json_string_nocheck(row->id));
     answer_set(b, "project_id", json_string_nocheck(row->project_id));
-    answer_set(b, "name", json_string(row->name));
+    answer_set(b, "name", answer_text(row->name));
     answer_set(b, "current_state", json_string_nocheck(row->state));
     answer_set(b, "default", json_boolean(row->is_default));
     answer_set(b, "primary", json_boolean(row->is_default));
@@ -221,7 +221,7 @@ json_t *answer_branch_fixed(const bough_branch_row *row, const bough_usage *usag
     answer_set(b, "creation_source", json_string_nocheck("bough"));
     if (*row->parent_id) {
         answer_set(b, "parent_id", json_string_nocheck(row->parent_id));
-        answer_set(b, "parent_name", json_string(row->parent_name));
+        answer_set(b, "parent_name", answer_text(row->parent_name));
     }
     set_times(b, row->created_ms, row->updated_ms);
     if (row->is_look) answer_set(b, "look", json_true());
@@ -243,13 +243,13 @@ json_t *answer_branch_brief(const bough_branch_row *row, const bough_usage *usag
     json_t *b = json_object();
     if (!b) return NULL;
     answer_set(b, "id", json_string_nocheck(row->id));
-    answer_set(b, "name", json_string(row->name));
+    answer_set(b, "name", answer_text(row->name));
     answer_set(b, "current_state", json_string_nocheck(row->state));
     answer_set(b, "default", json_boolean(row->is_default));
     answer_set(b, "protected", json_boolean(row->is_protected));
     if (*row->parent_id) {
         answer_set(b, "parent_id", json_string_nocheck(row->parent_id));
-        answer_set(b, "parent_name", json_string(row->parent_name));
+        answer_set(b, "parent_name", answer_text(row->parent_name));
     }
     answer_time(created, sizeof created, row->created_ms);
     answer_set(b, "created_at", json_string_nocheck(created));

@@ -19,14 +19,14 @@ static json_t *answer_snapshot(server *srv, const bough_snapshot_row *row) {
     bough_branch_row branch;
     answer_time(created, sizeof created, row->created_ms);
     answer_time(moment, sizeof moment, row->time_us / 1000);
-    json_t *s = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "id", row->id, "name", row->name,
-                          "created_at", created, "timestamp", moment, "source_branch_id",
-                          row->source_id, "manual", !*row->frequency);
+    json_t *s = json_pack("{s:s,s:o,s:s,s:s,s:s,s:b}", "id", row->id, "name",
+                          answer_text(row->name), "created_at", created, "timestamp", moment,
+                          "source_branch_id", row->source_id, "manual", !*row->frequency);
     if (!s) return NULL;
     if (*row->lsn) answer_set(s, "lsn", json_string(row->lsn));
     if (*row->frequency) answer_set(s, "frequency", json_string(row->frequency));
     if (answer_found(bough_branches_get(&branch, srv->cat, row->project_id, row->source_id, NULL)))
-        answer_set(s, "source_branch_name", json_string(branch.name));
+        answer_set(s, "source_branch_name", answer_text(branch.name));
     bough_usage usage;
     if (usage_get(&usage, srv, row->id, USAGE_LISTED_MS)) {
         answer_set(s, "own_bytes",
@@ -103,7 +103,7 @@ int api_snapshot_create(request *rq, bough_error *err) {
     bough_branch_row branch;
     bough_snapshot_row row;
     bough_operation_row operation;
-    char name[BOUGH_NAME_SIZE], when[40];
+    char name[BOUGH_NAME_SIZE];
     snapshot_wish wish = {.name = query(rq, "name"), .frequency = ""};
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_branch_of(&branch, rq, err);
@@ -114,8 +114,7 @@ int api_snapshot_create(request *rq, bough_error *err) {
     if (!rc && wish.name) rc = bough_rule_name("snapshot", wish.name, err);
     if (!rc) rc = read_expiry(&wish, rq, err);
     if (rc) return rc;
-    answer_time(when, sizeof when, bough_now_epoch_ms());
-    (void)snprintf(name, sizeof name, "%.900s %s", branch.name, when);
+    flow_snapshot_name(name, branch.name, bough_now_epoch_ms(), "");
     if (!wish.name) wish.name = name;
     wish.branch = branch.id;
     rc = flow_snapshot_create(&row, &operation, rq->srv, &project, &wish, LOCK_WAIT_MS, err);

@@ -14,6 +14,7 @@
 
 #include "model/expiry.h"
 #include "model/ids.h"
+#include "model/rules.h"
 #include "pg/conf.h"
 #include "server/answer.h"
 #include "server/computes.h"
@@ -99,12 +100,22 @@ static int take_locked(taking *t, bough_operation_row *operation, bough_error *e
     return rc;
 }
 
+void flow_snapshot_name(char *name, const char *branch, int64_t at_ms, const char *frequency) {
+    char when[40], rest[96];
+    answer_time(when, sizeof when, at_ms);
+    (void)snprintf(rest, sizeof rest, *frequency ? " %s (%.32s)" : " %s", when, frequency);
+    (void)snprintf(name, BOUGH_NAME_SIZE, "%.*s%s", bough_rule_name_room(branch, rest), branch,
+                   rest);
+}
+
 int flow_snapshot_create(bough_snapshot_row *row, bough_operation_row *operation, server *srv,
                          const bough_project_row *project, const snapshot_wish *wish, int wait_ms,
                          bough_error *err) {
     taking t = {.srv = srv, .project = project, .wish = wish, .row = row};
     *row = (bough_snapshot_row){.created_ms = bough_now_epoch_ms(), .expires_ms = wish->expires_ms};
-    int rc = bough_branches_get(&t.branch, srv->cat, project->id, wish->branch, err);
+    /* whoever made it up: a name that no answer can tell would spoil the list for good */
+    int rc = bough_rule_name("snapshot", wish->name, err);
+    if (!rc) rc = bough_branches_get(&t.branch, srv->cat, project->id, wish->branch, err);
     if (!rc && history_is_wanted(&wish->moment))
         rc = history_base(t.base, srv, project, &t.branch, &wish->moment, err);
     if (!rc) rc = bough_ids_new(row->id, srv->cat, "snap-", err);
@@ -369,12 +380,11 @@ static int take_scheduled(server *srv, const bough_schedule_row *line, const clo
     bough_project_row project;
     bough_snapshot_row row;
     bough_operation_row operation;
-    char name[BOUGH_NAME_SIZE], when[40];
+    char name[BOUGH_NAME_SIZE];
     int rc = bough_branches_get_any(&branch, srv->cat, line->branch_id, err);
     if (!rc) rc = bough_projects_get(&project, srv->cat, branch.project_id, err);
     if (rc) return rc;
-    answer_time(when, sizeof when, moment->now_ms);
-    (void)snprintf(name, sizeof name, "%.900s %s (%s)", branch.name, when, line->frequency);
+    flow_snapshot_name(name, branch.name, moment->now_ms, line->frequency);
     snapshot_wish wish = {.branch = branch.id,
                           .name = name,
                           .frequency = line->frequency,

@@ -17,11 +17,19 @@ typedef struct snapshot_wish {
 } snapshot_wish;
 
 /**
+ * The name of a snapshot that nobody named: "BRANCH MOMENT", with " (FREQUENCY)" where a schedule
+ * takes it; the branch's name is cut where it leaves no room.
+ * @param[out] name  BOUGH_NAME_SIZE bytes.
+ */
+void flow_snapshot_name(char *name, const char *branch, int64_t at_ms, const char *frequency);
+
+/**
  * Take a snapshot: the branch is not disturbed, and not woken. It holds its moment whatever becomes
  * of the branch and of its history.
  *
  * @param wait_ms  How long to wait for another operation on the branch.
  * @retval BOUGH_E_CONFLICT  The name is taken.
+ * @retval BOUGH_E_INVALID   It is none that a snapshot may have.
  */
 BOUGH_CHECK int flow_snapshot_create(bough_snapshot_row *row, bough_operation_row *operation,
                                      server *srv, const bough_project_row *project,

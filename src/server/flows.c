@@ -105,20 +105,13 @@ int flow_role(bough_role_row *row, const server *srv, const char *branch, const 
 
 int flow_free_name(char *out, server *srv, const char *project, const char *name,
                    const char *suffix, bough_error *err) {
-    enum { TRIES = 1000, ROOM = 240 };
+    enum { TRIES = 1000 };
     bool is_free = false;
-    int length = 0, characters = 0;
-    /* a name has 256 characters at most */
-    while (name[length] && characters < ROOM) {
-        do length++;
-        while ((name[length] & 0xc0) == 0x80);
-        characters++;
-    }
+    char rest[64];
     for (int i = 1; i < TRIES; i++) {
-        if (i == 1)
-            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s)", length, name, suffix);
-        else
-            (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s (%s %d)", length, name, suffix, i);
+        (void)snprintf(rest, sizeof rest, i == 1 ? " (%s)" : " (%s %d)", suffix, i);
+        (void)snprintf(out, BOUGH_NAME_SIZE, "%.*s%s", bough_rule_name_room(name, rest), name,
+                       rest);
         int rc = bough_branches_is_free(&is_free, srv->cat, project, out, NULL, err);
         if (rc || is_free) return rc;
     }

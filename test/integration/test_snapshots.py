@@ -1,5 +1,7 @@
 """Snapshots: they hold their moment whatever happens, are restored, expire, and are taken by schedules."""
+import contextlib
 import os
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -120,6 +122,35 @@ def test_snapshots_of_moments_that_are_not_there_are_refused(api, shop):
     api("POST", f"{shop.main_path}/snapshot?lsn=FFFF%2F0", status=400)
     api("POST", f"{shop.main_path}/snapshot?expires_at=2001-01-01T00:00:00Z", status=400)
     assert not api("GET", f"{shop.path}/snapshots")["snapshots"]
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "a" + "\U0001f600" * 255, "\u00e9" * 256], ids=("ascii", "wide", "two"))
+def test_a_snapshot_that_nobody_named_has_a_name_that_one_may_have(api, shop, name):
+    path = f"{shop.path}/branches/{shop.branch(name, endpoint=False)['branch']['id']}"
+    made = api("POST", f"{path}/snapshot")["snapshot"]
+    assert len(made["name"]) == 256 and made["name"].startswith(name[:231] + " 2")
+    assert made["source_branch_name"] == name
+    assert made["name"] in [s["name"] for s in api("GET", f"{shop.path}/snapshots")["snapshots"]]
+    restored = api("POST", f"{shop.path}/snapshots/{made['id']}/restore", {})["branch"]
+    assert restored["name"] == made["name"][:245] + " (restored)"
+    api("DELETE", f"{shop.path}/branches/{restored['id']}?hard_delete=true")
+    api("DELETE", f"{shop.path}/snapshots/{made['id']}", status=202)
+    api("DELETE", f"{path}?hard_delete=true")
+
+
+def test_a_name_that_was_cut_within_a_character_spoils_no_list(api, shop):
+    """As one that a former version has made."""
+    made = api("POST", f"{shop.main_path}/snapshot")["snapshot"]
+    with contextlib.closing(sqlite3.connect(f"{api.server.store}/bough.db", timeout=20)) as c, c:
+        c.execute("UPDATE snapshots SET name = CAST(X'61F09F982032303236' AS TEXT) WHERE id = ?", (made["id"],))
+    path = f"{shop.path}/snapshots/{made['id']}"
+    assert api("GET", path)["snapshot"]["name"] == "a??? 2026"
+    assert [s["id"] for s in api("GET", f"{shop.path}/snapshots")["snapshots"]] == [made["id"]]
+    restored = api("POST", f"{path}/restore", {})["branch"]
+    assert restored["name"] == "a (restored)"
+    api("DELETE", f"{shop.path}/branches/{restored['id']}?hard_delete=true")
+    assert api("PATCH", path, {"snapshot": {"name": "mended"}})["snapshot"]["name"] == "mended"
+    api("DELETE", path, status=202)
 
 
 # ---- what they hold ----
@@ -276,6 +307,15 @@ def test_a_schedule_takes_snapshots_and_forgets_them(p, clock):
     clock.passes(8 * DAY)
     h.wait_for(lambda: not names(p), "all have expired and none is taken any more")
     assert p.json("snapshot", "schedule", "main")["schedule"] == []
+
+
+def test_a_schedule_names_the_snapshots_of_any_branch(p, clock):
+    name = "a" + "\U0001f600" * 255
+    make(p, name)
+    p.bough("snapshot", "schedule", name, "hourly")
+    clock.passes(HOUR)
+    h.wait_for(lambda: len(names(p)) == 1, "an hour has passed")
+    assert len(names(p)[0]) == 256 and names(p)[0].startswith(name[:222] + " 2") and names(p)[0].endswith("Z (hourly)")
 
 
 def test_a_schedule_is_kept_beside_other_operations(p, clock):

@@ -175,6 +175,18 @@ static void a_name_has_1_to_256_characters_of_text(void **state) {
     assert_non_null(strstr(err.message, "project"));
 }
 
+static void a_name_is_cut_between_characters_where_it_leaves_no_room(void **state) {
+    (void)state;
+    assert_int_equal(bough_rule_name_room("main", " (old)"), 4);
+    assert_int_equal(bough_rule_name_room(repeat("a", 300), ""), 256);
+    assert_int_equal(bough_rule_name_room(repeat("ü", 256), " (ä)"), 2 * 252);
+    assert_int_equal(bough_rule_name_room(repeat("\xf0\x9f\x8c\xb3", 256), " x"), 4 * 254);
+    assert_int_equal(bough_rule_name_room("ab\xf0\x9f\x8c 2026", " x"), 2);
+    assert_int_equal(bough_rule_name_room("a", repeat("b", 257)), 0);
+    assert_true(bough_rule_is_utf8("ü\n") && bough_rule_is_utf8(""));
+    assert_false(bough_rule_is_utf8("r\xe9le") || bough_rule_is_utf8("a\xf0\x9f"));
+}
+
 static void a_name_inside_postgresql_fits_there_and_is_nobodys(void **state) {
     (void)state;
     static const char *const good[] = {"neondb", "With Space", "a\"b", "ünïcode",
@@ -873,6 +885,7 @@ static void a_url_is_shown_without_its_password(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_name_has_1_to_256_characters_of_text),
+        cmocka_unit_test(a_name_is_cut_between_characters_where_it_leaves_no_room),
         cmocka_unit_test(a_name_inside_postgresql_fits_there_and_is_nobodys),
         cmocka_unit_test(a_suspend_timeout_is_never_default_or_in_range),
         WITH(ids_look_as_neons_do),
