@@ -321,16 +321,17 @@ json_t *answer_endpoint(server *srv, const bough_endpoint_row *row) {
 }
 
 json_t *answer_role(const bough_role_row *row, const char *password) {
-    json_t *r =
-        json_pack("{s:s,s:s,s:b}", "branch_id", row->branch_id, "name", row->name, "protected", 0);
+    json_t *r = json_pack("{s:s,s:o,s:b}", "branch_id", row->branch_id, "name",
+                          answer_text(row->name), "protected", 0);
     set_times(r, row->created_ms, row->updated_ms);
     if (r && password) answer_set(r, "password", json_string(password));
     return r;
 }
 
 json_t *answer_database(const bough_database_row *row) {
-    json_t *d = json_pack("{s:I,s:s,s:s,s:s}", "id", (json_int_t)row->id, "branch_id",
-                          row->branch_id, "name", row->name, "owner_name", row->owner);
+    json_t *d =
+        json_pack("{s:I,s:s,s:o,s:o}", "id", (json_int_t)row->id, "branch_id", row->branch_id,
+                  "name", answer_text(row->name), "owner_name", answer_text(row->owner));
     set_times(d, row->created_ms, row->updated_ms);
     return d;
 }
@@ -458,7 +459,8 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
     int rc = bough_databases_list(&databases, &n, srv->cat, branch, err);
     for (size_t i = 0; !rc && i < n; i++) {
         if (bough_roles_get(&role, srv->cat, branch, databases[i].owner, NULL) != BOUGH_OK ||
-            role.secret_size == 0 || role.is_unsure)
+            role.secret_size == 0 || role.is_unsure || !bough_rule_is_utf8(databases[i].name) ||
+            !bough_rule_is_utf8(role.name))
             continue;
         rc = answer_password(password, srv, &role, err);
         login who = {role.name, password, databases[i].name};

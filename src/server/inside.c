@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/rules.h"
 #include "pg/conf.h"
 #include "pg/sql.h"
 #include "server/computes.h"
@@ -290,15 +291,17 @@ static int discover_databases(inside_contents *c, PGconn *conn, bough_error *err
         " datistemplate AND datname <> 'postgres')) ORDER BY d.oid",
         0, NULL, err);
     if (rc) return rc;
-    c->n_databases = (size_t)PQntuples(result);
-    c->databases = calloc(c->n_databases + 1, sizeof *c->databases);
-    c->is_super = calloc(c->n_databases + 1, sizeof *c->is_super);
+    int n = PQntuples(result);
+    c->databases = calloc((size_t)n + 1, sizeof *c->databases);
+    c->is_super = calloc((size_t)n + 1, sizeof *c->is_super);
     if (!c->databases || !c->is_super) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    for (size_t i = 0; !rc && i < c->n_databases; i++) {
-        bough_database_row *d = &c->databases[i];
-        (void)snprintf(d->name, sizeof d->name, "%s", PQgetvalue(result, (int)i, 0));
-        (void)snprintf(d->owner, sizeof d->owner, "%s", PQgetvalue(result, (int)i, 1));
-        c->is_super[i] = PQgetvalue(result, (int)i, 2)[0] == 't';
+    for (int i = 0; !rc && i < n; i++) {
+        const char *name = PQgetvalue(result, i, 0);
+        if (!bough_rule_is_utf8(name)) continue;
+        bough_database_row *d = &c->databases[c->n_databases];
+        (void)snprintf(d->name, sizeof d->name, "%s", name);
+        (void)snprintf(d->owner, sizeof d->owner, "%s", PQgetvalue(result, i, 1));
+        c->is_super[c->n_databases++] = PQgetvalue(result, i, 2)[0] == 't';
     }
     PQclear(result);
     return rc;
@@ -317,12 +320,15 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
                              " NOT rolsuper ORDER BY oid",
                              0, NULL, err);
     if (!rc) {
-        c->n_roles = (size_t)PQntuples(result);
-        c->roles = calloc(c->n_roles + 1, sizeof *c->roles);
+        int n = PQntuples(result);
+        c->roles = calloc((size_t)n + 1, sizeof *c->roles);
         if (!c->roles) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-        for (size_t i = 0; !rc && i < c->n_roles; i++)
-            (void)snprintf(c->roles[i].name, sizeof c->roles[i].name, "%s",
-                           PQgetvalue(result, (int)i, 0));
+        for (int i = 0; !rc && i < n; i++) {
+            const char *name = PQgetvalue(result, i, 0);
+            if (!bough_rule_is_utf8(name)) continue;
+            bough_role_row *r = &c->roles[c->n_roles++];
+            (void)snprintf(r->name, sizeof r->name, "%s", name);
+        }
     }
     PQclear(result);
     PQfinish(conn);

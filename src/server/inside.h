@@ -69,7 +69,7 @@ typedef struct inside_contents {
 } inside_contents;
 
 /** Read databases that one can connect to (without "postgres" where there are others) and roles
- * that log in. */
+ * that log in. What has a name that is no UTF-8 is left out: no answer could tell of it. */
 BOUGH_CHECK int inside_discover(inside_contents *contents, const server *srv, const char *endpoint,
                                 bough_error *err);
 void inside_contents_free(inside_contents *contents);

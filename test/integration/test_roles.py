@@ -1,4 +1,5 @@
 """What a role that Bough made may do, and that the API knows what SQL has made."""
+import contextlib
 import sqlite3
 
 import psycopg2
@@ -66,6 +67,53 @@ def test_what_sql_has_made_is_listed(api, shop, owner):
     assert "by_sql" not in [r["name"] for r in api("GET", roles)["roles"]]
     api("GET", f"{databases}/db_by_sql", status=404)
     assert not [r for r in api("GET", roles)["roles"] if r["name"].startswith(("pg_", "bough_"))]
+
+
+def test_names_that_are_no_utf8_are_left_out(api, shop, owner):
+    """Whoever may make databases may make such: one in SQL_ASCII takes any bytes."""
+    roles, databases = f"{shop.main_path}/roles", f"{shop.main_path}/databases"
+    with owner() as c:
+        c.run("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    api("GET", f"{databases}/bytes")
+    with owner("bytes") as c, c.c.cursor() as cursor:
+        c.run("SET client_encoding TO sql_ascii")
+        cursor.execute(b'CREATE ROLE "r\xe9le"')
+        cursor.execute(b'GRANT "r\xe9le" TO neondb_owner')
+        cursor.execute(b'CREATE DATABASE "d\xe9"')
+        cursor.execute(b'ALTER DATABASE bytes OWNER TO "r\xe9le"')
+        assert {r["name"] for r in api("GET", roles)["roles"]} >= {"neondb_owner"}
+        assert {d["name"] for d in api("GET", databases)["databases"]} >= {"neondb", "bytes"}
+        assert not [r for r in api("GET", roles)["roles"] if not r["name"].isascii() or "?" in r["name"]]
+        assert api("POST", "/projects?if_exists=return", {"project": {"name": "shop"}})["existing"]
+        made = shop.branch("of-bytes")
+        path = f"{shop.path}/branches/{made['branch']['id']}"
+        assert {d["name"] for d in made["databases"]} >= {"neondb", "bytes"} and made["connection_uris"]
+        assert "neondb_owner" in [r["name"] for r in api("GET", f"{path}/roles")["roles"]]
+        api("DELETE", f"{path}?hard_delete=true")
+        cursor.execute(b'ALTER DATABASE bytes OWNER TO neondb_owner')
+        cursor.execute(b'DROP DATABASE "d\xe9"')
+        cursor.execute(b'DROP ROLE "r\xe9le"')
+    api("DELETE", f"{databases}/bytes")
+
+
+def test_names_that_are_no_utf8_and_were_recorded_spoil_no_answer(api, shop):
+    """As a former version has recorded them: the branch sleeps, so nobody looks anew."""
+    made = shop.branch("recorded")
+    branch, path = made["branch"]["id"], f"{shop.path}/branches/{made['branch']['id']}"
+    api("POST", f"{shop.path}/endpoints/{made['endpoints'][0]['id']}/suspend")
+    with contextlib.closing(sqlite3.connect(f"{api.server.store}/bough.db", timeout=20)) as c, c:
+        c.execute("INSERT INTO roles (branch_id, name, created_ms, updated_ms) VALUES (?, CAST(X'72E96C65' AS TEXT),"
+                  " 1, 1)", (branch,))
+        c.execute("UPDATE databases SET name = CAST(X'64E9' AS TEXT) WHERE branch_id = ? AND name = 'neondb'",
+                  (branch,))
+    assert "r?le" in [r["name"] for r in api("GET", f"{path}/roles")["roles"]]
+    assert "d?" in [d["name"] for d in api("GET", f"{path}/databases")["databases"]]
+    child = shop.branch("of-recorded", parent_id=branch)
+    assert "d?" in [d["name"] for d in child["databases"]]
+    assert all(u["connection_parameters"]["database"].isascii() for u in child["connection_uris"])
+    assert "of-recorded" in shop.names()
+    api("DELETE", f"{shop.path}/branches/{child['branch']['id']}?hard_delete=true")
+    api("DELETE", f"{path}?hard_delete=true")
 
 
 def test_listing_does_not_wake(api, shop):
