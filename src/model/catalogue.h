@@ -45,10 +45,10 @@ BOUGH_CHECK int bough_projects_get(bough_project_row *row, bough_catalogue *cat,
                                    bough_error *err);
 BOUGH_CHECK int bough_projects_find(bough_project_row *row, bough_catalogue *cat, const char *name,
                                     bough_error *err);
-/** Oldest first. `search` (part of name or id) may be NULL; `after` is the id of the last one seen,
- * or NULL. */
+/** Oldest first. `search` (part of name or id) may be NULL; `after` is the place of the last one
+ * seen, which may be gone, or NULL. */
 BOUGH_CHECK int bough_projects_list(bough_project_row **rows, size_t *n, bough_catalogue *cat,
-                                    const char *search, const char *after, int limit,
+                                    const char *search, const bough_project_place *after, int limit,
                                     bough_error *err);
 BOUGH_CHECK int bough_projects_rename(bough_catalogue *cat, const char *id, const char *name,
                                       bough_error *err);

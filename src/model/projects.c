@@ -61,15 +61,16 @@ int bough_projects_find(bough_project_row *row, bough_catalogue *cat, const char
 }
 
 int bough_projects_list(bough_project_row **rows, size_t *n, bough_catalogue *cat,
-                        const char *search, const char *after, int limit, bough_error *err) {
+                        const char *search, const bough_project_place *after, int limit,
+                        bough_error *err) {
     void *records;
     int rc = bough_query_rows(
         &records, n, sizeof **rows, fill, cat, err,
         "SELECT " COLUMNS " FROM projects WHERE (?1 IS NULL OR instr(lower(name),"
-        " lower(?1)) > 0 OR instr(id, ?1) > 0) AND (?2 IS NULL OR (created_ms, id) >"
-        " (SELECT created_ms, id FROM projects WHERE id = ?2))"
-        " ORDER BY created_ms, id LIMIT ?3",
-        "tti", search, after, (int64_t)limit);
+        " lower(?1)) > 0 OR instr(id, ?1) > 0) AND (?2 IS NULL OR (created_ms, id) > (?3, ?2))"
+        " ORDER BY created_ms, id LIMIT ?4",
+        "ttii", search, after ? after->id : NULL, after ? after->created_ms : (int64_t)0,
+        (int64_t)limit);
     *rows = records;
     return rc;
 }

@@ -69,6 +69,12 @@ typedef struct bough_swap_row {
     int64_t time_us;
 } bough_swap_row;
 
+/** Where a project is in the list of them. */
+typedef struct bough_project_place {
+    int64_t created_ms;
+    char id[BOUGH_ID_SIZE];
+} bough_project_place;
+
 typedef struct bough_branch_row {
     char id[BOUGH_ID_SIZE];
     char project_id[BOUGH_ID_SIZE];

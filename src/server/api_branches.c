@@ -16,6 +16,7 @@
 #include "server/flows.h"
 #include "server/lifecycle.h"
 #include "server/listed.h"
+#include "server/pages.h"
 #include "util/jsontext.h"
 
 /* ---- annotations ---- */
@@ -69,45 +70,6 @@ static int read_annotation(char **text, const request *rq, bough_error *err) {
 
 /* ---- listing ---- */
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const bough_branch_row *)a)->name, ((const bough_branch_row *)b)->name);
-}
-
-static int by_created(const void *a, const void *b) {
-    int64_t x = ((const bough_branch_row *)a)->created_ms,
-            y = ((const bough_branch_row *)b)->created_ms;
-    return (x > y) - (x < y);
-}
-
-static int by_updated(const void *a, const void *b) {
-    int64_t x = ((const bough_branch_row *)a)->updated_ms,
-            y = ((const bough_branch_row *)b)->updated_ms;
-    return (x > y) - (x < y);
-}
-
-/* Sort as asked; updated_at, newest first, is the default. */
-static int sort(bough_branch_row *rows, size_t n, const request *rq, bough_error *err) {
-    const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
-    int (*compare)(const void *, const void *) = by_updated;
-    if (by && strcmp(by, "name") == 0)
-        compare = by_name;
-    else if (by && strcmp(by, "created_at") == 0)
-        compare = by_created;
-    else if (by && strcmp(by, "updated_at") != 0)
-        return bough_fail(err, BOUGH_E_INVALID,
-                          "\"sort_by\" must be name, created_at or updated_at");
-    if (order && strcmp(order, "asc") != 0 && strcmp(order, "desc") != 0)
-        return bough_fail(err, BOUGH_E_INVALID, "\"sort_order\" must be asc or desc");
-    if (n > 1) qsort(rows, n, sizeof *rows, compare);
-    if (order && strcmp(order, "asc") == 0) return BOUGH_OK;
-    for (size_t i = 0; i < n / 2; i++) {
-        bough_branch_row swap = rows[i];
-        rows[i] = rows[n - 1 - i];
-        rows[n - 1 - i] = swap;
-    }
-    return BOUGH_OK;
-}
-
 /* Keep those whose name or id holds the text that is searched for, and that the key may see. */
 static size_t filter(bough_branch_row *rows, size_t n, const request *rq) {
     const char *search = request_query(rq, "search");
@@ -119,18 +81,16 @@ static size_t filter(bough_branch_row *rows, size_t n, const request *rq) {
     return kept;
 }
 
-/* As text at once: a tree of a thousand branches would be megabytes. `next`: where the next page
- * begins; 0 on the last: clients go on while it is there. */
+/* As text at once: a tree of a thousand branches would be megabytes. `next`: the cursor of the
+ * next page; NULL on the last: clients go on while it is there. */
 static int write_list(request *rq, const bough_project_row *project, const bough_branch_row *rows,
-                      size_t n, const json_t *annotations, size_t next, bool is_brief,
+                      size_t n, const json_t *annotations, const char *next, bool is_brief,
                       bough_error *err) {
     static const char head[] = "{\"branches\":[",
                       middle[] = "],\"annotations\":", tail[] = ",\"pagination\":";
     const char *by = request_query(rq, "sort_by"), *order = request_query(rq, "sort_order");
     bough_json_buffer out = {0};
-    char text[32] = "";
-    if (next) (void)snprintf(text, sizeof text, "%zu", next);
-    json_t *pagination = json_pack("{s:s*,s:s,s:s}", "next", next ? text : NULL, "sort_by",
+    json_t *pagination = json_pack("{s:s*,s:s,s:s}", "next", next, "sort_by",
                                    by ? by : "updated_at", "sort_order", order ? order : "desc");
     bough_json_add(&out, head, sizeof head - 1);
     for (size_t i = 0; i < n && !out.failed; i++) {
@@ -150,28 +110,30 @@ static int write_list(request *rq, const bough_project_row *project, const bough
 int api_branch_list(request *rq, bough_error *err) {
     bough_project_row project;
     bough_branch_row *rows = NULL;
-    size_t n = 0;
-    long long limit, from;
+    size_t n = 0, first = 0;
+    long long limit;
+    pages_order order;
+    char next[PAGES_CURSOR_SIZE];
     bool with_deleted, is_brief;
     json_t *annotations = NULL;
     int rc = api_project_of(&project, rq, err);
     if (!rc) rc = api_query_bool(&with_deleted, rq, "include_deleted", err);
     if (!rc) rc = api_query_bool(&is_brief, rq, "brief", err);
     if (!rc) rc = api_query_int(&limit, rq, "limit", 0, 1, 10000, err);
-    if (!rc) rc = api_query_int(&from, rq, "cursor", 0, 0, INT32_MAX, err);
+    if (!rc) rc = pages_order_of(&order, rq, err);
     if (!rc)
         rc = (with_deleted ? bough_branches_list
                            : bough_branches_list_live)(&rows, &n, rq->srv->cat, project.id, err);
     if (!rc) n = filter(rows, n, rq);
-    if (!rc) rc = sort(rows, n, rq, err);
+    if (!rc) rc = pages_sort_branches(&first, rows, n, &order, request_query(rq, "cursor"), err);
     if (!rc) rc = annotations_of(&annotations, rq, project.id, NULL, err);
     if (rc) {
         free(rows);
         return rc;
     }
-    size_t first = (size_t)from < n ? (size_t)from : n;
     size_t last = limit && first + (size_t)limit < n ? first + (size_t)limit : n;
-    rc = write_list(rq, &project, rows + first, last - first, annotations, last < n ? last : 0,
+    if (last < n) pages_write_branch(next, &order, &rows[last - 1]);
+    rc = write_list(rq, &project, rows + first, last - first, annotations, last < n ? next : NULL,
                     is_brief, err);
     json_decref(annotations);
     free(rows);

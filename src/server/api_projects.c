@@ -12,31 +12,36 @@
 #include "server/body.h"
 #include "server/flows.h"
 #include "server/history.h"
+#include "server/pages.h"
 
 int api_project_list(request *rq, bough_error *err) {
     long long limit;
     bough_project_row *rows;
     bool is_scoped = *rq->key.project_id != '\0', is_recoverable = false;
-    const char *organization = request_query(rq, "org_id");
+    const char *organization = request_query(rq, "org_id"), *cursor = request_query(rq, "cursor");
+    bough_project_place after;
     size_t n = 0;
     int rc = api_query_int(&limit, rq, "limit", 10, 1, 400, err);
     if (!rc) rc = api_query_bool(&is_recoverable, rq, "recoverable", err);
     if (!rc && organization) rc = api_check_organization(organization, err);
+    if (cursor && !*cursor) cursor = NULL;
+    if (!rc && cursor) rc = pages_read_project(&after, cursor, err);
     if (!rc)
-        rc =
-            bough_projects_list(&rows, &n, rq->srv->cat, request_query(rq, "search"),
-                                request_query(rq, "cursor"), is_scoped ? INT_MAX : (int)limit, err);
+        rc = bough_projects_list(&rows, &n, rq->srv->cat, request_query(rq, "search"),
+                                 cursor ? &after : NULL, is_scoped ? INT_MAX : (int)limit, err);
     for (size_t i = 0, all = n; !rc && is_scoped && i < all; i++) { /* one, or none */
         if (i == 0) n = 0;
         if (access_sees_project(rq, rows[i].id)) rows[n++] = rows[i];
     }
     if (rc) return rc;
     if (is_recoverable) n = 0; /* a project is deleted for good */
+    char next[PAGES_CURSOR_SIZE];
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) answer_append(array, answer_project(&rows[i]));
-    rq->answer = json_pack("{s:o,s:{},s:{},s:[],s:o*}", "projects", array, "applications",
-                           "integrations", "unavailable_project_ids", "pagination",
-                           api_pagination(n > 0 ? rows[n - 1].id : NULL));
+    if (n > 0) pages_write_project(next, &rows[n - 1]);
+    rq->answer =
+        json_pack("{s:o,s:{},s:{},s:[],s:o*}", "projects", array, "applications", "integrations",
+                  "unavailable_project_ids", "pagination", api_pagination(n > 0 ? next : NULL));
     free(rows);
     return BOUGH_OK;
 }

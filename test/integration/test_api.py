@@ -222,6 +222,12 @@ WRONG_TYPES = [
     ("GET", "/projects?limit=0", None), ("GET", "/projects?limit=401", None),
     ("GET", "/projects?limit=1x", None),
     ("GET", "P/branches?limit=10001", None), ("GET", "P/branches?cursor=-1", None),
+    ("GET", "P/branches?cursor=2", None), ("GET", "P/branches?cursor=u.1.2.", None),
+    ("GET", "P/branches?cursor=c.1.2.br-x", None), ("GET", "P/branches?cursor=u.1.99999999999999999999.br-x", None),
+    ("GET", "P/branches?sort_by=name&cursor=n.1.6.br-x", None),
+    ("GET", "P/branches?sort_by=name&cursor=n.1.00.br-x", None),
+    ("GET", "P/branches?sort_by=name&cursor=n.1..br-x", None), ("GET", f"P/branches?cursor=u.1.2.{'x' * 64}", None),
+    ("GET", "/projects?cursor=p", None), ("GET", "/projects?cursor=1", None), ("GET", "/projects?cursor=1.", None),
     ("GET", "P/branches?sort_by=size", None),
     ("GET", "P/branches?sort_order=up", None), ("GET", "P/operations?limit=1001", None),
     ("GET", "P/operations?cursor=99999999999999999999", None)]
@@ -415,15 +421,26 @@ def test_the_owner_is_named_after_the_database(api, database, role):
 def test_projects_are_listed_page_by_page(api, shop):
     ids = [api.project(f"page {i}")["project"]["id"] for i in range(3)]
     seen, query = [], "?limit=2"
-    while page := api("GET", f"/projects{query}")["projects"]:
-        assert len(page) <= 2 and len(seen) < 9
-        seen += [p["id"] for p in page]
-        query = f"?limit=2&cursor={page[-1]['id']}"
+    while (page := api("GET", f"/projects{query}"))["projects"]:
+        assert len(page["projects"]) <= 2 and len(seen) < 9
+        seen += [p["id"] for p in page["projects"]]
+        query = f"?limit=2&cursor={page['pagination']['cursor']}"
     assert seen == [shop.id, *ids]
     assert [p["id"] for p in api("GET", "/projects?search=PAGE")["projects"]] == ids
     assert [p["id"] for p in api("GET", f"/projects?search={ids[1]}")["projects"]] == [ids[1]]
     assert "pagination" not in api("GET", "/projects?search=nosuch")
     for one in ids:
+        api("DELETE", f"/projects/{one}")
+
+
+def test_the_next_page_does_not_need_the_last_project_of_the_one_before(api, shop):
+    ids = [api.project(f"gone {i}")["project"]["id"] for i in range(3)]
+    page = api("GET", "/projects?search=gone&limit=2")
+    assert [p["id"] for p in page["projects"]] == ids[:2]
+    api("DELETE", f"/projects/{ids[1]}")
+    rest = api("GET", f"/projects?search=gone&limit=2&cursor={page['pagination']['cursor']}")
+    assert [p["id"] for p in rest["projects"]] == ids[2:]
+    for one in (ids[0], ids[2]):
         api("DELETE", f"/projects/{one}")
 
 
@@ -572,6 +589,30 @@ def test_branches_are_sorted_and_listed_page_by_page(api, shop):
         assert one == {name: all_of_it[name] for name in one} and one["own_bytes"] == all_of_it["own_bytes"]
     for one in made:
         api("DELETE", f"{shop.path}/branches/{one}")
+
+
+@pytest.mark.parametrize("order", ("", "&sort_order=asc", "&sort_by=name", "&sort_by=name&sort_order=asc",
+                                   "&sort_by=created_at", "&sort_by=created_at&sort_order=asc"))
+def test_a_branch_is_listed_whatever_becomes_of_others_between_the_pages(api, shop, order):
+    made = {name: shop.branch(f"pg-{name}\u00e9", endpoint=False)["branch"]["id"] for name in "dbeca"}
+    def page(cursor):
+        answer = api("GET", f"{shop.path}/branches?search=pg-&limit=2{order}{cursor}")
+        return ([b["id"] for b in answer["branches"]],
+                f"&cursor={answer['pagination']['next']}" if "next" in answer["pagination"] else None)
+    first, cursor = page("")
+    api("DELETE", f"{shop.path}/branches/{first[1]}")  # what the cursor tells of
+    rest = set(made.values()) - set(first)
+    changed = min(rest)
+    api("PATCH", f"{shop.path}/branches/{changed}", {"branch": {"protected": True}})
+    seen = []
+    while cursor and len(seen) < 9:
+        got, cursor = page(cursor)
+        seen += got
+    assert not cursor and sorted(seen) == sorted(rest), "each of them once"
+    api("PATCH", f"{shop.path}/branches/{changed}", {"branch": {"protected": False}})
+    for one in {*made.values()} - {first[1]}:
+        api("DELETE", f"{shop.path}/branches/{one}?hard_delete=true")
+    api("DELETE", f"{shop.path}/branches/{first[1]}?hard_delete=true")
 
 
 def test_an_answer_of_several_pieces_does_not_wait_for_an_acknowledgement(api, shop):

@@ -394,6 +394,7 @@ static void a_project_name_is_taken_once(void **state) {
 
 static void projects_are_listed_oldest_first_page_by_page(void **state) {
     (void)state;
+    const bough_project_place a = {2, "a"};
     bough_project_row *rows;
     size_t n;
     put_project("c", "one", 1);
@@ -404,10 +405,16 @@ static void projects_are_listed_oldest_first_page_by_page(void **state) {
     assert_string_equal(rows[0].id, "c");
     assert_string_equal(rows[1].id, "a");
     free(rows);
-    assert_int_equal(bough_projects_list(&rows, &n, cat, NULL, "a", 2, NULL), BOUGH_OK);
+    assert_int_equal(bough_projects_list(&rows, &n, cat, NULL, &a, 2, NULL), BOUGH_OK);
     assert_int_equal(n, 1);
     assert_string_equal(rows[0].id, "b");
     free(rows);
+    assert_int_equal(bough_projects_delete(cat, "a", NULL), BOUGH_OK); /* as one that is gone */
+    assert_int_equal(bough_projects_list(&rows, &n, cat, NULL, &a, 2, NULL), BOUGH_OK);
+    assert_int_equal(n, 1);
+    assert_string_equal(rows[0].id, "b");
+    free(rows);
+    put_project("a", "three", 2);
     assert_int_equal(bough_projects_list(&rows, &n, cat, "THR", NULL, 2, NULL), BOUGH_OK);
     assert_int_equal(n, 1);
     assert_string_equal(rows[0].id, "a");
