@@ -127,8 +127,6 @@ BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const
  */
 BOUGH_CHECK int api_role_make_sure(bough_role_row *row, server *srv, const bough_branch_row *branch,
                                    bough_error *err);
-/** Put the settings of a row into the catalogue and into effect. */
-BOUGH_CHECK int api_settings_store(server *srv, const bough_project_row *row, bough_error *err);
 /**
  * Take what a project's new endpoints get, `default_endpoint_settings`, from its body.
  * @param[in,out] defaults  What it is where the body does not say.

@@ -11,6 +11,7 @@
 #include "server/body.h"
 #include "server/computes.h"
 #include "server/inside.h"
+#include "util/crashpoint.h"
 
 static int list(request *rq, const char *project, const char *branch, bough_error *err) {
     bough_endpoint_row *rows;
@@ -210,34 +211,43 @@ int api_endpoint_get(request *rq, bough_error *err) {
     return rc;
 }
 
+/* In the transaction: the body says what is to be different from what there is now. */
+static int update(bough_endpoint_row *row, request *rq, const json_t *endpoint, bough_error *err) {
+    bough_branch_row branch;
+    const char *branch_id = NULL;
+    long long seconds = 0;
+    int rc = get(row, &branch, rq, err);
+    BOUGH_WINDOW("endpoint.read");
+    bool is_read_only = !rc && row->is_read_only;
+    if (!rc) rc = api_read_type(&is_read_only, endpoint, err);
+    if (!rc && is_read_only != row->is_read_only)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the type of an endpoint cannot be changed");
+    if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
+    if (!rc && branch_id && strcmp(branch_id, row->branch_id) != 0)
+        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "an endpoint cannot move to another branch");
+    if (!rc)
+        rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row->suspend_timeout_seconds,
+                      err);
+    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
+    if (!rc) rc = api_read_size(&row->least_quarters, &row->most_quarters, endpoint, err);
+    if (!rc)
+        rc = bough_endpoints_set_size(rq->srv->cat, row->id, row->least_quarters,
+                                      row->most_quarters, err);
+    if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row->id, (int)seconds, err);
+    return rc ? rc : get(row, &branch, rq, err);
+}
+
 int api_endpoint_update(request *rq, bough_error *err) {
     static const char *const known[] = {"endpoint", NULL};
     bough_endpoint_row row;
     bough_branch_row branch;
     json_t *endpoint = NULL, *keep = NULL;
-    const char *branch_id = NULL;
-    long long seconds = 0;
     int rc = get(&row, &branch, rq, err);
-    bool is_read_only = !rc && row.is_read_only;
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&endpoint, &keep, rq->body, "endpoint", err);
     if (!rc) rc = check_fields(endpoint, err);
-    if (!rc) rc = api_read_type(&is_read_only, endpoint, err);
-    if (!rc && is_read_only != row.is_read_only)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "the type of an endpoint cannot be changed");
-    if (!rc) rc = body_text(&branch_id, endpoint, "branch_id", err);
-    if (!rc && branch_id && strcmp(branch_id, row.branch_id) != 0)
-        rc = bough_fail(err, BOUGH_E_UNSUPPORTED, "an endpoint cannot move to another branch");
-    if (!rc)
-        rc = body_int(&seconds, endpoint, "suspend_timeout_seconds", row.suspend_timeout_seconds,
-                      err);
-    if (!rc) rc = bough_rule_suspend_timeout(seconds, rq->srv->least_suspend_seconds, err);
-    if (!rc) rc = api_read_size(&row.least_quarters, &row.most_quarters, endpoint, err);
-    if (!rc)
-        rc = bough_endpoints_set_size(rq->srv->cat, row.id, row.least_quarters, row.most_quarters,
-                                      err);
-    if (!rc) rc = bough_endpoints_set_timeout(rq->srv->cat, row.id, (int)seconds, err);
-    if (!rc) rc = bough_endpoints_get(&row, rq->srv->cat, row.project_id, row.id, err);
+    if (!rc) rc = bough_catalogue_begin(rq->srv->cat, err);
+    if (!rc) rc = bough_catalogue_end(rq->srv->cat, update(&row, rq, endpoint, err), err);
     if (!rc) rc = answer_with_operation(rq, &row, NULL, err);
     json_decref(keep);
     return rc;

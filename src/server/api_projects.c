@@ -10,9 +10,11 @@
 #include "server/answer.h"
 #include "server/api.h"
 #include "server/body.h"
+#include "server/door.h"
 #include "server/flows.h"
 #include "server/history.h"
 #include "server/pages.h"
+#include "util/crashpoint.h"
 
 int api_project_list(request *rq, bough_error *err) {
     long long limit;
@@ -163,39 +165,56 @@ int api_project_get(request *rq, bough_error *err) {
     return rc;
 }
 
+/* What a change of a project did. */
+typedef struct project_change {
+    bough_project_row row;
+    bool has_settings, has_retention;
+} project_change;
+
+/* In the transaction, so that all of it is done or nothing, and what another request changes
+ * meanwhile stays: the body says what is to be different from what there is now. */
+static int update(project_change *c, request *rq, const json_t *project, const char *name,
+                  bough_error *err) {
+    bough_catalogue *cat = rq->srv->cat;
+    bough_project_row *row = &c->row;
+    long long retention = 0;
+    int rc = api_project_of(row, rq, err);
+    BOUGH_WINDOW("project.read");
+    if (!rc)
+        rc = body_int(&retention, project, "history_retention_seconds",
+                      row->history_retention_seconds, err);
+    if (!rc) rc = bough_rule_retention(retention, err);
+    if (!rc) rc = api_settings_read(&c->has_settings, row, project, err);
+    if (!rc) rc = api_endpoint_defaults_read(&row->endpoints, rq, project, err);
+    if (!rc && c->has_settings)
+        rc = bough_projects_set_allowed(cat, row->id, row->allowed_ips, row->protects_only, err);
+    if (!rc && json_object_get(project, "default_endpoint_settings"))
+        rc = bough_projects_set_endpoints(cat, row->id, &row->endpoints, err);
+    if (!rc && name) rc = bough_projects_rename(cat, row->id, name, err);
+    c->has_retention = !rc && retention != row->history_retention_seconds;
+    if (c->has_retention) rc = bough_projects_set_retention(cat, row->id, retention, err);
+    return rc ? rc : api_project_of(row, rq, err);
+}
+
 int api_project_update(request *rq, bough_error *err) {
     static const char *const known[] = {"project", NULL}, *const project_known[] = {
                                                               "name", "history_retention_seconds",
                                                               "settings",
                                                               "default_endpoint_settings", NULL};
-    bough_project_row row;
+    project_change c = {.has_settings = false};
     json_t *project = NULL, *keep = NULL;
     const char *name = NULL;
-    long long retention = 0;
-    bool has_settings = false;
-    int rc = api_project_of(&row, rq, err);
+    int rc = api_project_of(&c.row, rq, err);
     if (!rc) rc = body_check(rq->body, "", known, err);
     if (!rc) rc = body_object(&project, &keep, rq->body, "project", err);
     if (!rc) rc = body_check(project, "project", project_known, err);
     if (!rc) rc = body_text(&name, project, "name", err);
     if (!rc && name) rc = bough_rule_name("project", name, err);
-    if (!rc)
-        rc = body_int(&retention, project, "history_retention_seconds",
-                      row.history_retention_seconds, err);
-    if (!rc) rc = bough_rule_retention(retention, err);
-    if (!rc) rc = api_settings_read(&has_settings, &row, project, err);
-    if (!rc) rc = api_endpoint_defaults_read(&row.endpoints, rq, project, err);
-    if (!rc && has_settings) rc = api_settings_store(rq->srv, &row, err);
-    if (!rc && json_object_get(project, "default_endpoint_settings"))
-        rc = bough_projects_set_endpoints(rq->srv->cat, row.id, &row.endpoints, err);
-    if (!rc && name) rc = bough_projects_rename(rq->srv->cat, row.id, name, err);
-    if (!rc && retention != row.history_retention_seconds) {
-        rc = bough_projects_set_retention(rq->srv->cat, row.id, retention, err);
-        row.history_retention_seconds = retention;
-        if (!rc) history_changed(rq->srv, &row);
-    }
-    if (!rc) rc = bough_projects_get(&row, rq->srv->cat, row.id, err);
-    if (!rc) rq->answer = json_pack("{s:o,s:[]}", "project", answer_project(&row), "operations");
+    if (!rc) rc = bough_catalogue_begin(rq->srv->cat, err);
+    if (!rc) rc = bough_catalogue_end(rq->srv->cat, update(&c, rq, project, name, err), err);
+    if (!rc && c.has_settings) door_read_lists(rq->srv);
+    if (!rc && c.has_retention) history_changed(rq->srv, &c.row);
+    if (!rc) rq->answer = json_pack("{s:o,s:[]}", "project", answer_project(&c.row), "operations");
     json_decref(keep);
     return rc;
 }

@@ -5,7 +5,6 @@
 #include "model/rules.h"
 #include "server/api.h"
 #include "server/body.h"
-#include "server/door.h"
 
 /* An array of rules, to one a line. */
 static int read_rules(char *list, const json_t *ips, bough_error *err) {
@@ -50,12 +49,6 @@ int api_settings_read(bool *are_given, bough_project_row *row, const json_t *pro
     json_decref(keep_allowed);
     json_decref(keep);
     return rc;
-}
-
-int api_settings_store(server *srv, const bough_project_row *row, bough_error *err) {
-    int rc =
-        bough_projects_set_allowed(srv->cat, row->id, row->allowed_ips, row->protects_only, err);
-    return rc ? rc : door_read_lists(srv, err);
 }
 
 /* ---- endpoints to come ---- */

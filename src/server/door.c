@@ -675,7 +675,7 @@ int door_open(struct door **out, server *srv, const server_options *options, bou
 
 int door_begin(struct door *d, bough_error *err) {
     int rc = refuse_open(d, err);
-    if (!rc) rc = door_read_lists(d->srv, err);
+    if (!rc) door_read_lists(d->srv);
     if (!rc && (event_add(d->io, NULL) != 0 || event_add(d->own_io, NULL) != 0))
         rc = bough_fail(err, BOUGH_E_INTERNAL, "could not watch a socket");
     return rc;

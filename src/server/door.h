@@ -19,8 +19,9 @@
 BOUGH_CHECK int door_open(struct door **door, server *srv, const server_options *options,
                           bough_error *err);
 
-/** Learn whether some project says who may connect. After each change of that; any thread. */
-BOUGH_CHECK int door_read_lists(server *srv, bough_error *err);
+/** Learn whether some project says who may connect. After each change of that; any thread. Where
+ * the catalogue does not tell, one does: then each connection is held against its own project. */
+void door_read_lists(server *srv);
 
 /** Take the certificate into use (server/tls.h) and answer clients from now on. */
 BOUGH_CHECK int door_begin(struct door *door, bough_error *err);

@@ -141,15 +141,18 @@ static int look_up(errand *e, bough_error *err) {
     return read_list(e, &branch, err);
 }
 
-int door_read_lists(server *srv, bough_error *err) {
+void door_read_lists(server *srv) {
     struct door *d = srv->door;
-    bool have = true;
+    bool have;
+    bough_error err;
     pthread_mutex_lock(&d->lists_mutex); /* else what was read first could be written last */
-    int rc = bough_projects_have_allowed(&have, srv->cat, err);
+    if (bough_projects_have_allowed(&have, srv->cat, &err) != BOUGH_OK) {
+        have = true;
+        bough_log(BOUGH_LOG_WARN, "could not read who may connect", "error", err.message, NULL);
+    }
     BOUGH_WINDOW("lists.read");
     atomic_store(&srv->has_lists, have);
     pthread_mutex_unlock(&d->lists_mutex);
-    return rc;
 }
 
 /* The endpoint, where it is still what the lookup has found. */
