@@ -28,6 +28,7 @@
 #include "model/ids.h"
 #include "server/access.h"
 #include "server/answer.h"
+#include "server/body.h"
 #include "server/forwarded.h"
 #include "server/http_sql.h"
 #include "server/keys.h"
@@ -296,12 +297,20 @@ static void write_answer(request *rq) {
     rq->answer = NULL;
 }
 
+/* What a route without a body is sent would be ignored; nothing is. */
+static int check_no_body(const request *rq, bough_error *err) {
+    static const char *const known[] = {NULL};
+    bool is_free = !rq->body || rq->route->flags & ROUTE_BODY; /* its handler knows the members */
+    return is_free ? BOUGH_OK : body_check(rq->body, "", known, err);
+}
+
 /* Worker thread. */
 static void run_handler(void *arg) {
     request *rq = arg;
     bough_error err = {0};
     answer_begin();
     int rc = access_check(rq, &err);
+    if (!rc) rc = check_no_body(rq, &err);
     if (!rc) rc = rq->route->handle(rq, &err);
     if (!rc && !answer_is_whole()) rc = bough_fail(&err, BOUGH_E_NOMEM, "out of memory");
     if (rc) {
@@ -354,7 +363,8 @@ static bool is_too_fast(request *rq) {
     return true;
 }
 
-/* Parse the body into rq->body. Returns an HTTP status, 0 for good. */
+/* Parse the body into rq->body, which stays NULL where none came for a route without one. Returns
+ * an HTTP status, 0 for good. */
 static int read_body(request *rq, char *why, size_t room) {
     struct evbuffer *input = evhttp_request_get_input_buffer(rq->http);
     size_t size = evbuffer_get_length(input);
@@ -362,9 +372,8 @@ static int read_body(request *rq, char *why, size_t room) {
         (void)snprintf(why, room, "the body is larger than %zu bytes", BODY_MAX);
         return 413;
     }
-    if (!(rq->route->flags & ROUTE_BODY)) return 0;
     if (size == 0) {
-        rq->body = json_object();
+        if (rq->route->flags & ROUTE_BODY) rq->body = json_object();
         return 0;
     }
     json_error_t error;

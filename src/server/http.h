@@ -21,7 +21,7 @@ typedef int (*request_handler)(request *rq, bough_error *err);
 
 /** What a route needs. */
 enum {
-    ROUTE_BODY = 1, /**< a JSON object */
+    ROUTE_BODY = 1, /**< a JSON object; else none, or an empty one */
     ROUTE_LONG = 2, /**< it may take hours */
     ROUTE_SQL = 4,  /**< POST /sql: not of the API; the body as it is, anybody may ask */
     /* which keys with a scope may use it (server/access.h) */
@@ -47,7 +47,7 @@ struct request {
     const route *route;
     char *params[REQUEST_PARAMS_MAX];
     struct evkeyvalq query;
-    json_t *body; /**< an object, with ROUTE_BODY */
+    json_t *body; /**< an object; without ROUTE_BODY an empty one or NULL */
     char *raw;    /**< with ROUTE_SQL: the body as it came */
     size_t raw_size;
     char

@@ -155,7 +155,12 @@ UNKNOWN_FIELDS = [
     ("PATCH", "B/databases/neondb", {"database": {"x": 1}}), ("POST", "B/roles", {"x": 1}),
     ("POST", "B/roles", {"role": {"x": 1}}), ("POST", "P/endpoints", {"x": 1}),
     ("POST", "P/endpoints", {"endpoint": {"x": 1}}),
-    ("PATCH", "E", {"endpoint": {"x": 1}})]
+    ("PATCH", "E", {"endpoint": {"x": 1}}),
+    # routes without a body
+    ("POST", "B/roles/neondb_owner/reset_password", {"x": "mine"}), ("POST", "B/set_as_default", {"x": 1}),
+    ("POST", "E/start", {"x": 1}), ("POST", "E/suspend", {"x": 1}), ("POST", "E/restart", {"x": 1}),
+    ("DELETE", "B", {"x": 1}), ("DELETE", "E", {"x": {}}), ("DELETE", "B/roles/neondb_owner", {"x": None}),
+    ("GET", "B", {"x": 1})]
 
 
 def spell(shop, path):
