@@ -90,6 +90,22 @@ int keys_reload(struct keys *keys, bough_error *err) {
     return rc;
 }
 
+int keys_revoke(struct keys *keys, int64_t id, bough_error *err) {
+    pthread_mutex_lock(&keys->reading); /* else what was read before could come after */
+    int rc = bough_api_keys_delete(keys->srv->cat, id, err);
+    pthread_mutex_lock(&keys->mutex);
+    /* in place, for nothing may fail once the row is gone */
+    entry *e = rc && rc != BOUGH_E_NOTFOUND ? NULL : find_id(keys, id);
+    if (e && !e->row.is_local) {
+        free(e->routes);
+        size_t after = (size_t)(keys->entries + --keys->n - e);
+        memmove(e, e + 1, after * sizeof *e);
+    }
+    pthread_mutex_unlock(&keys->mutex);
+    pthread_mutex_unlock(&keys->reading);
+    return rc;
+}
+
 int keys_new(struct keys **out, server *srv, bough_error *err) {
     struct keys *keys = *out = calloc(1, sizeof *keys);
     if (!keys) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");

@@ -16,6 +16,13 @@ void keys_free(struct keys *keys);
 /** Read the table again: after a change, and now and then for what went with a project. */
 BOUGH_CHECK int keys_reload(struct keys *keys, bough_error *err);
 
+/**
+ * Delete a key from the table, and with that at once from memory: it never works on, however little
+ * memory there is.
+ * @retval BOUGH_E_NOTFOUND  There is none, or it is that of the store's file.
+ */
+BOUGH_CHECK int keys_revoke(struct keys *keys, int64_t id, bough_error *err);
+
 /** Write down when keys were used last, and reload. Called by the clock, and at the end. */
 void keys_tick(struct keys *keys);
 

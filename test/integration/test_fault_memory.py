@@ -130,3 +130,23 @@ def test_a_request_is_answered_when_memory_runs_out(world, method, path, body, c
         world.p.purge(name)  # so no lock is held
     h.wait_for(lambda: world.descriptors() <= before + 8, f"descriptors are closed again: {before} before")
     assert world.p.one("other", "SELECT 1") == 1
+
+
+def test_a_key_is_revoked_or_works_on_when_memory_runs_out(world, counted):
+    """Whichever allocation fails: after a failure the key is there, and can be revoked."""
+    n, is_fired = 0, True
+    while is_fired:
+        n += 1
+        made = world.ask("POST", "/api_keys", '{"key_name": "short"}')[1]
+        path = f"/api_keys/{made['id']}"
+        world.fault.arm(ONCE, mask("malloc"), 12, n, program="boughd", thread="request")
+        status, answer = world.ask("DELETE", path, None)
+        is_fired = world.fault.fired
+        world.fault.disarm()
+        what = f"allocation {n}: {status} {answer}"
+        assert status == 200 or status >= 500 and is_fired, what
+        works = world.server.api("GET", "/users/me", key=made["key"])[0]
+        assert works == (401 if status == 200 else 200), what
+        assert world.ask("DELETE", path, None)[0] == (404 if status == 200 else 200), what
+    assert n > 1, "no allocation failed"
+    counted("allocations that failed in boughd", n - 1)
