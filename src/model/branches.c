@@ -8,7 +8,7 @@
     " b.deleted_ms, EXISTS (SELECT 1 FROM branches c WHERE c.parent_id = b.id AND"                 \
     " c.deleted_ms IS NULL AND NOT c.is_look), b.is_snapshot, b.is_look,"                          \
     " (SELECT count(*) FROM origins o WHERE o.branch_id = b.id),"                                  \
-    " (SELECT count(*) FROM restored r WHERE r.branch_id = b.id)"                                  \
+    " (SELECT count(*) FROM restored r WHERE r.branch_id = b.id), b.schema_of"                     \
     " FROM branches b LEFT JOIN branches p ON p.id = b.parent_id "
 
 static void fill(void *record, sqlite3_stmt *stmt) {
@@ -33,6 +33,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     row->is_look = sqlite3_column_int(stmt, 17) != 0;
     row->has_origin = sqlite3_column_int(stmt, 18) != 0;
     row->was_snapshot = sqlite3_column_int(stmt, 19) != 0;
+    bough_query_text(row->schema_of, sizeof row->schema_of, stmt, 20);
 }
 
 /* The text that Neon's clients know. */
@@ -49,12 +50,13 @@ int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bou
     int rc = bough_query_run(
         &changes, cat, err,
         "INSERT INTO branches (id, project_id, name, parent_id, state, is_default, created_ms,"
-        " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades, is_look)"
-        " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, nullif(?10, 0), ?11, ?12, ?13"
+        " updated_ms, is_protected, expires_ms, ttl_seconds, expiry_cascades, is_look, schema_of)"
+        " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, nullif(?10, 0), ?11, ?12, ?13, ?14"
         " WHERE NOT " BOUGH_NAME_IS_RESERVED("?2", "?3", "?1"),
-        "ssstsiiiiiiii", row->id, row->project_id, row->name, row->parent_id, row->state,
+        "ssstsiiiiiiiit", row->id, row->project_id, row->name, row->parent_id, row->state,
         (int64_t)row->is_default, row->created_ms, row->updated_ms, (int64_t)row->is_protected,
-        row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades, (int64_t)row->is_look);
+        row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades, (int64_t)row->is_look,
+        row->schema_of);
     return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? fail_taken(row->name, err) : rc;
 }
 

@@ -137,6 +137,8 @@ static const char *const migrations[] = {
     "CREATE INDEX branches_parent ON branches (parent_id, deleted_ms, is_look);",
     /* a new password is recorded before PostgreSQL has it: whether it came to that is not known */
     "ALTER TABLE roles ADD COLUMN is_unsure INTEGER NOT NULL DEFAULT 0;",
+    /* of a branch with a schema alone: asked for again, it must be known what it was made of */
+    "ALTER TABLE branches ADD COLUMN schema_of TEXT;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

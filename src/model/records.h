@@ -19,7 +19,8 @@ enum {
     BOUGH_ANNOTATION_SIZE = 8192,
     BOUGH_ALLOW_SIZE = 4096, /**< a list of addresses (model/allow.h) */
     BOUGH_HASH_SIZE = 65,    /**< SHA-256 in hexadecimal */
-    BOUGH_SECRET_SIZE = 256  /**< an encrypted password */
+    BOUGH_SECRET_SIZE = 256, /**< an encrypted password */
+    BOUGH_SCHEMA_OF_SIZE = BOUGH_ID_SIZE + BOUGH_LSN_SIZE + 24
 };
 
 /** What an endpoint gets where nobody says otherwise. */
@@ -94,6 +95,8 @@ typedef struct bough_branch_row {
     bool is_snapshot;       /**< read only: holds the contents of a snapshot (model/snapshots.h) */
     bool was_snapshot;      /**< read only: restored from one */
     bool has_origin;        /**< read only: it begins at a moment of the past, or was restored */
+    char schema_of[BOUGH_SCHEMA_OF_SIZE]; /**< what its schema alone was taken from, and of which
+                                             moment (server/flow_schema.c); "" where it has rows */
 } bough_branch_row;
 
 /** What the server last knew of the time (server/clock.h). */

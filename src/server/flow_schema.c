@@ -32,7 +32,7 @@ typedef struct making {
     bough_branch_row look, branch;
     bough_endpoint_row look_endpoint, endpoint;
     bough_operation_row operations[2];
-    bool has_look, has_files;
+    bool has_look, has_files, is_existing;
 } making;
 
 static int tick(void *context, pid_t pid) {
@@ -132,6 +132,9 @@ static int init_rows(making *m, bough_error *err) {
     (void)snprintf(b->project_id, sizeof b->project_id, "%s", m->project->id);
     (void)snprintf(b->name, sizeof b->name, "%s", w->name);
     (void)snprintf(b->state, sizeof b->state, "ready");
+    (void)snprintf(b->schema_of, sizeof b->schema_of, "%s %s %lld", w->parent,
+                   w->moment.lsn ? BOUGH_LSN_TEXT(w->moment.lsn) : "-",
+                   (long long)w->moment.time_us);
     b->is_protected = w->is_protected;
     b->expires_ms = w->expires_ms;
     b->ttl_seconds = w->ttl_seconds;
@@ -173,18 +176,39 @@ static int commit(making *m, bough_error *err) {
     return rc;
 }
 
+/* Look whether the name is there: the same branch again, or a conflict. */
+static int find_existing(making *m, bough_error *err) {
+    bough_branch_row found;
+    const branch_wish *w = m->wish;
+    int rc = bough_branches_find(&found, m->srv->cat, m->project->id, w->name, err);
+    if (rc == BOUGH_E_NOTFOUND) {
+        bough_error_clear(err);
+        return BOUGH_OK;
+    }
+    if (rc) return rc;
+    /* restored since, it has what it was restored to */
+    m->is_existing = w->if_exists_return && !found.has_origin &&
+                     strcmp(found.schema_of, m->branch.schema_of) == 0;
+    if (m->is_existing) {
+        m->branch = found;
+        return BOUGH_OK;
+    }
+    m->rq->slug = "BRANCH_ALREADY_EXISTS";
+    rc =
+        bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", w->name);
+    if (w->if_exists_return)
+        (void)bough_hint(
+            err, *found.schema_of
+                     ? "It was restored since, or its schema is of another branch or moment."
+                     : "It has rows, or a former version made it.");
+    return rc;
+}
+
 /* (locked) Its compute runs, in which the schema is made. */
 static int make_locked(making *m, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX], socket_dir[BOUGH_PATH_MAX], **carried = NULL;
-    bough_branch_row taken;
     server *srv = m->srv;
-    int rc = BOUGH_OK;
-    if (bough_branches_find(&taken, srv->cat, m->project->id, m->wish->name, NULL) == BOUGH_OK) {
-        m->rq->slug = "BRANCH_ALREADY_EXISTS";
-        return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                          m->wish->name);
-    }
-    rc = bough_store_pgdata(pgdata, srv->store, m->look.id, err);
+    int rc = bough_store_pgdata(pgdata, srv->store, m->look.id, err);
     if (!rc) rc = flow_carried(&carried, pgdata, err);
     if (!rc)
         rc = computes_begin(srv, &m->branch, &m->endpoint, m->pg.major,
@@ -205,18 +229,19 @@ static int make_locked(making *m, bough_error *err) {
 
 static int answer(making *m, bough_error *err) {
     server *srv = m->srv;
+    bool has_endpoint = m->is_existing ? *m->endpoint.id != '\0' : m->wish->with_endpoint;
+    size_t n = m->is_existing ? 0 : m->wish->with_endpoint ? 2 : 1;
     json_t *databases = NULL, *roles = NULL, *uris = NULL, *endpoints = json_array();
-    if (m->wish->with_endpoint) answer_append(endpoints, answer_endpoint(srv, &m->endpoint));
+    if (has_endpoint) answer_append(endpoints, answer_endpoint(srv, &m->endpoint));
     int rc = answer_contents(&databases, &roles, srv, m->branch.id, err);
-    if (!rc && m->wish->with_endpoint)
-        rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
-    m->rq->status = 201;
+    if (!rc && has_endpoint) rc = answer_connections(&uris, srv, m->branch.id, m->endpoint.id, err);
+    m->rq->status = m->is_existing ? 200 : 201;
     if (!rc)
-        m->rq->answer = json_pack("{s:o,s:O,s:O,s:O,s:o,s:O*,s:b}", "branch",
-                                  answer_branch(srv, &m->branch, false), "endpoints", endpoints,
-                                  "databases", databases, "roles", roles, "operations",
-                                  answer_operations(m->operations, m->wish->with_endpoint ? 2 : 1),
-                                  "connection_uris", uris, "existing", 0);
+        m->rq->answer =
+            json_pack("{s:o,s:O,s:O,s:O,s:o,s:O*,s:b}", "branch",
+                      answer_branch(srv, &m->branch, false), "endpoints", endpoints, "databases",
+                      databases, "roles", roles, "operations", answer_operations(m->operations, n),
+                      "connection_uris", uris, "existing", m->is_existing);
     json_decref(databases);
     json_decref(roles);
     json_decref(uris);
@@ -224,43 +249,56 @@ static int answer(making *m, bough_error *err) {
     return rc;
 }
 
+/* One that is there is given back awake. */
+static int wake_existing(making *m, bough_error *err) {
+    const compute_cause cause = {"the branch was asked for again", false};
+    int rc = bough_endpoints_of_branch(&m->endpoint, m->srv->cat, m->branch.id, err);
+    if (!rc) rc = computes_use(m->srv, &m->branch, &m->endpoint, cause, err);
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    bough_error_clear(err);
+    m->endpoint.id[0] = '\0';
+    return BOUGH_OK;
+}
+
+/* With a look at the source, which is gone afterwards. */
+static int make(making *m, bough_error *err) {
+    char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16], own[BOUGH_ID_SIZE];
+    server *srv = m->srv;
+    compute_hold hold;
+    int rc = bough_pg_find(&m->pg, m->project->pg_major, err);
+    if (!rc) rc = open_look(m, err);
+    bool is_held = !rc && computes_hold(&hold, srv, NULL, m->look.id);
+    if (!rc) rc = flow_fork_template(m->rq, &m->pg, m->branch.id, err);
+    m->has_files = rc == BOUGH_OK;
+    memcpy(own, m->branch.id, sizeof own);
+    (void)snprintf(name_lock, sizeof name_lock, "branch-name:%s/%s", m->project->id, m->wish->name);
+    const char *const names[] = {name_lock, own};
+    if (!rc) rc = locks_take(srv->locks, names, 2, LOCK_WAIT_MS, err);
+    if (!rc) {
+        rc = find_existing(m, err); /* it may have been made meanwhile */
+        if (!rc && !m->is_existing) rc = make_locked(m, err);
+        if (rc || m->is_existing) flow_remove_files(srv, own, m->endpoint.id);
+        m->has_files = false;
+        locks_drop(srv->locks, names, 2);
+    }
+    if (m->has_files) flow_remove_files(srv, own, m->endpoint.id);
+    if (is_held) computes_release(srv, m->look.id);
+    close_look(m);
+    return rc;
+}
+
 int flow_schema_branch_create(request *rq, const bough_project_row *project,
                               const branch_wish *wish, bough_error *err) {
-    char name_lock[BOUGH_NAME_SIZE + BOUGH_ID_SIZE + 16];
-    bough_branch_row taken;
     making *m = calloc(1, sizeof *m);
     if (!m) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     *m = (making){.rq = rq, .srv = rq->srv, .project = project, .wish = wish};
-    int rc = BOUGH_OK;
-    if (bough_branches_find(&taken, rq->srv->cat, project->id, wish->name, NULL) == BOUGH_OK) {
-        rq->slug = "BRANCH_ALREADY_EXISTS";
-        rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                        wish->name);
-    }
-    if (!rc) rc = bough_pg_find(&m->pg, project->pg_major, err);
-    if (!rc) rc = init_rows(m, err);
-    if (!rc) rc = open_look(m, err);
-    compute_hold hold;
-    bool is_held = !rc && computes_hold(&hold, rq->srv, NULL, m->look.id);
-    if (!rc) rc = flow_fork_template(rq, &m->pg, m->branch.id, err);
-    m->has_files = rc == BOUGH_OK;
-    if (!rc) {
-        (void)snprintf(name_lock, sizeof name_lock, "branch-name:%s/%s", project->id, wish->name);
-        const char *const names[] = {name_lock, m->branch.id};
-        rc = locks_take(rq->srv->locks, names, 2, LOCK_WAIT_MS, err);
-        if (!rc) {
-            rc = make_locked(m, err);
-            if (rc) flow_remove_files(rq->srv, m->branch.id, m->endpoint.id);
-            m->has_files = rc == BOUGH_OK;
-            locks_drop(rq->srv->locks, names, 2);
-        }
-    }
-    if (rc && m->has_files) flow_remove_files(rq->srv, m->branch.id, m->endpoint.id);
-    if (is_held) computes_release(rq->srv, m->look.id);
-    close_look(m);
+    int rc = init_rows(m, err);
+    if (!rc) rc = find_existing(m, err);
+    if (!rc && !m->is_existing) rc = make(m, err);
+    if (!rc && m->is_existing) rc = wake_existing(m, err);
     if (!rc) rc = answer(m, err);
-    if (!rc && m->branch.expires_ms) lifecycle_wake(rq->srv);
-    if (!rc)
+    if (!rc && !m->is_existing && m->branch.expires_ms) lifecycle_wake(rq->srv);
+    if (!rc && !m->is_existing)
         bough_log(BOUGH_LOG_INFO, "branch created with a schema alone", "branch", m->branch.id,
                   "parent", wish->parent, "request", rq->id, NULL);
     free(m);

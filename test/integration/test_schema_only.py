@@ -3,6 +3,7 @@ import glob
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -116,3 +117,24 @@ def test_a_schema_only_branch_by_the_api(p):
     assert p.one("bare", "SELECT count(*) FROM app.item") == 0
     with p.admin("bare", "Other db") as c:
         assert c.one("SELECT current_database()") == "Other db"
+
+
+def test_one_that_is_there_is_given_back_where_it_is_of_the_same(p):
+    def ask(name, wanted, query="?if_exists=return", **more):
+        body = {"branch": {"name": name, "init_source": "schema-only", **more}, "endpoints": [{"type": "read_write"}]}
+        status, _, answer = p.server.api("POST", f"/projects/{p.id}/branches{query}", body)
+        assert status == wanted, answer
+        return answer
+    made = ask("bare", 201)
+    again = ask("bare", 200)
+    assert again["existing"] and again["branch"]["id"] == made["branch"]["id"] and again["operations"] == []
+    assert again["connection_uris"] == made["connection_uris"]
+    assert sorted(p.branches()) == ["bare", "main"], "no look is left"
+    assert "hint" not in ask("bare", 409, query="")
+    dev = p.json("branch", "create", "dev")["branch"]["id"]
+    assert "another branch" in ask("bare", 409, parent_id=dev)["hint"]
+    assert "has rows" in ask("dev", 409)["hint"]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: p.server.api("POST", f"/projects/{p.id}/branches?if_exists=return", {
+            "branch": {"name": "twice", "init_source": "schema-only"}})[::2], range(2)))
+    assert sorted(s for s, _ in both) == [200, 201] and both[0][1]["branch"]["id"] == both[1][1]["branch"]["id"]
