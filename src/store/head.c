@@ -277,11 +277,8 @@ void bough_shm_refuse(bough_shm *shm, const bough_store *store) {
 
 bool bough_store_is_refused(const bough_store *store, const char *branch) {
     bough_layers layers;
-    bool is = false;
     if (bough_layers_read(&layers, store, branch, NULL) != BOUGH_OK) return false;
-    for (size_t i = 0; i < layers.n; i++)
-        is = is || (!bough_layer_is_durable(store, layers.dir[i]) &&
-                    bough_layer_is_refused(store, layers.dir[i]));
+    bool is = bough_layers_are_refused(store, &layers);
     bough_layers_free(&layers);
     return is;
 }

@@ -276,6 +276,8 @@ int bough_point_read_end(uint64_t *end, const bough_store *store, const char *br
 
 /* ---- pending.c ---- */
 bool bough_layers_are_durable(const bough_store *store, const bough_layers *layers);
+/* Whether the disk has refused one of them, and it has not been mended since. */
+bool bough_layers_are_refused(const bough_store *store, const bough_layers *layers);
 /* Note in DIR, a branch in the making, that it may have to start again from its first image. Where
  * it replays much, since its own files will not be durable either. */
 int bough_pending_write(const bough_moment *m, const char *dir, uint64_t replay_bytes,
@@ -286,5 +288,8 @@ void bough_pending_tell(bough_header *live, const bough_store *store, const char
  * its next start, even where they are durable by then; and whether it does. */
 int bough_pending_mark(const bough_store *store, const char *branch, bough_error *err);
 bool bough_pending_is_marked(const bough_store *store, const char *branch);
+/* At the start of a server, before any layer is made durable: mark a branch that has waited since
+ * before the machine was started, where what it waits for had not been made durable by then. */
+int bough_pending_mark_outlived(bough_store *store, const char *branch, bough_error *err);
 
 #endif

@@ -301,12 +301,15 @@ static int discard_merges(const bough_store *store, bough_error *err) {
 int bough_store_reconcile(bough_store *store, const char *const *known, bough_shm *const *live,
                           bool *missing, size_t n, bough_error *err) {
     char path[BOUGH_PATH_MAX];
-    /* before an index is made, or read, over one that names what is lost */
-    int rc = bough_layers_reindex(store, err);
+    int rc = BOUGH_OK;
     for (size_t i = 0; !rc && i < n; i++) {
         missing[i] = !bough_store_has_branch(store, known[i]);
-        if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
+        if (!missing[i]) rc = bough_pending_mark_outlived(store, known[i], err);
     }
+    /* before an index is made, or read, over one that names what is lost */
+    if (!rc) rc = bough_layers_reindex(store, err);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (!missing[i]) rc = bough_seal_mend(store, known[i], live ? live[i] : NULL, err);
     if (!rc) bough_store_sweep(store, known, n);
     if (!rc) rc = discard_unknown(store, "branches", known, n, err);
     if (!rc) rc = discard_merges(store, err);

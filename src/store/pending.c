@@ -4,6 +4,10 @@
  * nobody should wait for the disk. Such a branch keeps its first control ("control.first") and all
  * its WAL, and goes back to both where the machine is started anew before bough_store_sync() has
  * made what it stands on durable. The file "pending" says so.
+ *
+ * Whether it goes back is decided by the first server after such a start, of all branches and
+ * before it makes anything durable: the layers are shared, and who asks later finds them durable by
+ * another branch's sync or by a merge, though that could save only what was left.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +31,14 @@ bool bough_layers_are_durable(const bough_store *store, const bough_layers *laye
     for (size_t i = 0; i < layers->n; i++)
         if (!bough_layer_is_durable(store, layers->dir[i])) return false;
     return true;
+}
+
+bool bough_layers_are_refused(const bough_store *store, const bough_layers *layers) {
+    for (size_t i = 0; i < layers->n; i++)
+        if (!bough_layer_is_durable(store, layers->dir[i]) &&
+            bough_layer_is_refused(store, layers->dir[i]))
+            return true;
+    return false;
 }
 
 int bough_pending_write(const bough_moment *m, const char *dir, uint64_t replay_bytes,
@@ -93,20 +105,36 @@ void bough_pending_tell(bough_header *live, const bough_store *store, const char
     atomic_store(&live->replay_bytes, p.replay_bytes);
 }
 
-/* Whether a branch that waits has to go back to its first control. */
+/* Whether a branch that waits has to go back to its first control. That it was marked is all that
+ * is known of an earlier boot. */
 static int must_return(bool *must, const bough_store *store, const char *branch, bough_error *err) {
     pending p;
     bough_layers layers;
     *must = false;
     int rc = bough_layers_read(&layers, store, branch, err);
     if (rc) return rc;
-    bool durable = bough_layers_are_durable(store, &layers);
-    bool refused = bough_store_is_refused(store, branch);
+    bool refused = bough_layers_are_refused(store, &layers);
     bough_layers_free(&layers);
     rc = pending_read(&p, store, branch, err);
-    if (!rc)
-        *must =
-            p.is_marked || (!durable && refused) || (!p.is_same_boot && (!durable || p.has_head));
+    if (!rc) *must = p.is_marked || refused;
+    return rc;
+}
+
+int bough_pending_mark_outlived(bough_store *store, const char *branch, bough_error *err) {
+    pending p;
+    bough_layers layers;
+    if (!bough_store_sync_pending(store, branch)) return BOUGH_OK;
+    int rc = pending_read(&p, store, branch, err);
+    if (rc || p.is_marked || p.is_same_boot) return rc;
+    rc = bough_layers_read(&layers, store, branch, err);
+    if (rc) return rc;
+    bool may_be_lost = p.has_head || !bough_layers_are_durable(store, &layers);
+    bough_layers_free(&layers);
+    if (!may_be_lost) return BOUGH_OK; /* the sync had come so far */
+    pthread_mutex_lock(&store->places);
+    rc = bough_pending_mark(store, branch, err);
+    pthread_mutex_unlock(&store->places);
+    BOUGH_POINT(rc, "settle.marked");
     return rc;
 }
 

@@ -369,7 +369,9 @@ BOUGH_CHECK int bough_store_export(bough_store *store, const char *branch, const
 
 /**
  * After a crash: finish or undo interrupted seals, move what the catalogue does not know to the
- * trash. Call once after opening, before any compute is started, with computes adopted first.
+ * trash. After a power cut, first of all: note which branches go back to their first control
+ * (bough_store_settle()), and index layers anew that may have lost blocks. Call once after opening,
+ * before any compute is started, with computes adopted first.
  *
  * @param known    Ids of the branches the catalogue knows.
  * @param live     live[i] is the shared memory of known[i]'s running compute, or NULL; the array

@@ -191,6 +191,53 @@ def test_layers_that_only_a_snapshot_names_are_indexed_anew_too(server):
     h.assert_clean(p, "back")
 
 
+@pytest.mark.parametrize("point", [None, "settle.marked"])
+def test_all_that_waited_at_a_power_cut_go_back_whoever_is_first(server, point):
+    """Six branches wait for one layer, more than threads sync them: it is durable before the last is asked.
+
+    `point`: where the first server after the cut ends, too.
+    """
+    names = [f"b{n}" for n in range(6)]
+    p = server.project("p")
+    p.sql("main", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+    server.down()
+    server.env["BOUGH_DELAY_AT"] = "sync.begun:3600000"
+    server.up()
+    p.sql("main", "INSERT INTO t SELECT generate_series(1001, 2000)")
+    first = {}
+    for name in names:
+        p.branch(name, "main")
+        with p.admin(name) as c:
+            c.run("INSERT INTO t VALUES (2001)")
+            c.run("CHECKPOINT")
+        branch = f"{server.store}/branches/{p.get(name)['id']}"
+        assert os.path.exists(f"{branch}/pending")
+        with open(f"{branch}/control.first", "rb") as f:
+            first[branch] = f.read()
+        with open(f"{branch}/pgdata/bough.control", "rb") as f:
+            assert f.read() != first[branch]
+    server.kill()
+    h.kill_below(server.store)
+    del server.env["BOUGH_DELAY_AT"]
+    server.env["BOUGH_BOOT_ID_FILE"] = boot = f"{server.store}.boot"
+    with open(boot, "w", encoding="ascii") as f:
+        f.write("another boot")
+    os.chmod(boot, 0o644)
+    if point:
+        server.env["BOUGH_CRASH_AT"] = point
+        server.up(check=False)
+        h.wait_for(lambda: server.bough("status", check=False).returncode, f"the server has come to {point}")
+        del server.env["BOUGH_CRASH_AT"]
+    server.up()
+    for branch, control in first.items():
+        h.wait_for(lambda path=f"{branch}/pending": not os.path.exists(path), "what it stands on is durable")
+        with open(f"{branch}/pgdata/bough.control", "rb") as f:
+            assert f.read() == control, "it goes on from a later checkpoint"
+    for name in names:
+        assert p.one(name, "SELECT count(*) FROM t") == 2001
+    h.assert_clean(p, names[-1])
+
+
 @pytest.mark.parametrize("content", [b"", bytes(512)], ids=["empty", "zeros"])
 def test_lock_files_that_a_power_cut_spoiled_keep_no_branch_asleep(server, content):
     p = server.project("p")

@@ -75,7 +75,7 @@ POINTS = {
         "import.copied": GONE, "adopt.control-moved": GONE, "adopt.directory-moved:1": GONE,
         "adopt.directory-moved:4": GONE, "adopt.indexed": GONE, "adopt.layer-durable": GONE,
         "adopt.pgdata-moved": GONE, "adopt.stacked": GONE, "adopt.named": GONE},
-    "reindex": {"reindex.indexed": THERE},  # test_kill.py: it takes a power cut
+    "reindex": {"settle.marked": THERE, "reindex.indexed": THERE},  # test_kill.py: it takes a power cut
 }
 SEED = os.environ.get("BOUGH_POINTS_SEED") or str(random.randrange(10**6))
 CASES = [(operation, point, outcome) for operation, points in POINTS.items() for point, outcome in points.items()]

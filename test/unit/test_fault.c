@@ -70,19 +70,38 @@ static void make_world(void) {
     write_page("main", "3000", 'n');
 }
 
-/* The same with a stack that is worth merging. */
-static void make_tall_world(void) {
+/* A child of "main" while that runs, so that the layer below it is not durable yet. */
+static void fork_awake(const char *child) {
+    bough_shm *shm = NULL;
+    bough_error err;
+    int fd = -1;
+    assert_int_equal(bough_store_prepare(&shm, &fd, store, "main", &err), 0);
+    bough_shm_set_postmaster(shm, getpid());
+    if (bough_store_fork(NULL, store, "main", child, shm, &err)) fail_msg("%s", err.message);
+    bough_shm_close(shm);
+    close(fd);
+}
+
+/* The same with a stack that is worth merging; of layers that are durable, or not yet. */
+static void make_tall(bool is_awake) {
     bough_error err;
     char name[2] = "4";
     make_world();
     for (int i = 0; i < LAYERS; i++) {
         name[0] = (char)('4' + i % 5);
         write_page("main", name, (char)('a' + i));
-        assert_int_equal(bough_store_fork(NULL, store, "main", "tmp", NULL, &err), 0);
+        if (is_awake)
+            fork_awake("tmp");
+        else
+            assert_int_equal(bough_store_fork(NULL, store, "main", "tmp", NULL, &err), 0);
         assert_int_equal(bough_store_delete(store, "tmp", &err), 0);
     }
     assert_int_equal(bough_store_purge(store, &err), 0);
     write_page("main", "3000", 'n');
+}
+
+static void make_tall_world(void) {
+    make_tall(false);
 }
 
 static void end_world(void) {
@@ -538,6 +557,88 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     end_world();
 }
 
+#ifdef BOUGH_CRASH_POINTS
+/* The first control of a branch has the size of pg_control; that of a later checkpoint is short
+ * here. */
+static void write_later(const char *branch) {
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    (void)at(path, "store/branches/%s/pgdata/" BOUGH_CONTROL_NAME, branch);
+    assert_int_equal(bough_write_file(path, "later", 5, 0600, &err), 0);
+}
+
+static bool went_back(const char *branch) {
+    char path[BOUGH_PATH_MAX];
+    struct stat st;
+    (void)at(path, "store/branches/%s/pgdata/" BOUGH_CONTROL_NAME, branch);
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size == 8192;
+}
+
+/* As after a power cut; `known` has n. */
+static void start_in_another_boot(const char *const *known, size_t n) {
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    bool missing[8] = {false};
+    (void)at(path, "boot");
+    assert_int_equal(bough_write_file(path, "another boot", 12, 0600, &err), 0);
+    assert_int_equal(setenv("BOUGH_BOOT_ID_FILE", path, 1), 0);
+    end_world();
+    assert_int_equal(bough_store_open(&store, at(path, "store"), &err), 0);
+    if (bough_store_reconcile(store, known, NULL, missing, n, &err)) fail_msg("%s", err.message);
+}
+
+/* What is left of a layer is made durable for one of them, or merged, before another is asked. */
+static void what_waits_goes_back_whoever_made_its_layers_durable(void **unused) {
+    (void)unused;
+    static const char *const known[] = {"main", "kid", "first", "second", "third"};
+    bough_tidy *tidy = NULL;
+    bough_error err;
+    size_t changed = 0;
+    make_tall(true);
+    for (size_t i = 2; i < 5; i++) {
+        fork_awake(known[i]);
+        write_later(known[i]);
+    }
+    start_in_another_boot(known, 5);
+    if (bough_store_sync(store, "first", NULL, &err)) fail_msg("%s", err.message);
+    if (merge(&err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_tidy_begin(&tidy, store, &err), 0);
+    assert_int_equal(bough_tidy_apply(&changed, tidy, "third", NULL, &err), 0);
+    assert_true(changed > 0);
+    bough_tidy_end(tidy);
+    for (size_t i = 2; i < 5; i++) {
+        if (bough_store_sync(store, known[i], NULL, &err)) fail_msg("%s", err.message);
+        assert_false(bough_store_sync_pending(store, known[i]));
+        if (!went_back(known[i])) fail_msg("\"%s\" goes on from a later checkpoint", known[i]);
+        expect_shows(known[i], 'm', 'n');
+    }
+    assert_int_equal(unsetenv("BOUGH_BOOT_ID_FILE"), 0);
+    end_world();
+}
+
+static void what_was_durable_before_the_power_cut_does_not_go_back(void **unused) {
+    (void)unused;
+    static const char *const known[] = {"main", "kid", "made"};
+    bough_error err;
+    bough_layers layers;
+    make_world();
+    fork_awake("made");
+    write_later("made");
+    assert_int_equal(bough_layers_read(&layers, store, "made", &err), 0);
+    for (size_t i = 0; i < layers.n; i++)
+        assert_int_equal(bough_layer_sync(store, layers.dir[i], &err), 0);
+    bough_layers_free(&layers);
+    assert_true(bough_store_sync_pending(store, "made"));
+    start_in_another_boot(known, 3);
+    assert_int_equal(bough_store_sync(store, "made", NULL, &err), 0);
+    assert_false(bough_store_sync_pending(store, "made"));
+    assert_false(went_back("made"));
+    assert_int_equal(unsetenv("BOUGH_BOOT_ID_FILE"), 0);
+    end_world();
+}
+#endif
+
 static void say_nothing(void) {
     bough_log_init(BOUGH_LOG_ERROR, false);
 }
@@ -569,7 +670,7 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     enum { N = sizeof operations / sizeof operations[0] };
-    struct CMUnitTest tests[N + 2];
+    struct CMUnitTest tests[N + 4];
     size_t n = 0;
     for (size_t i = 0; i < N; i++) {
         if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
@@ -581,6 +682,12 @@ int main(int argc, char **argv) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(
             a_layer_that_the_disk_refused_is_vouched_for_by_nobody);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_layer_that_the_disk_refused_is_mended);
+#ifdef BOUGH_CRASH_POINTS
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(
+            what_waits_goes_back_whoever_made_its_layers_durable);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(
+            what_was_durable_before_the_power_cut_does_not_go_back);
+#endif
     }
     return n ? _cmocka_run_group_tests("faults", tests, n, set_up, tear_down) : 64;
 }
