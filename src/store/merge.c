@@ -14,8 +14,11 @@
  *
  * The merged layer is made like a head, by the rules of src/preload/file.c: a file that one layer
  * alone has is linked, of others the visible blocks are copied; then it gets its index as any layer
- * does. All of it is synced before it has a name, so it is durable even where its parts were not
- * yet.
+ * does. All of it is synced before it has a name.
+ *
+ * Its parts are made durable first, each in its turn: an fsync of a file that is linked is one of
+ * the part's own, and what the disk refuses is told once. Taken by a merge, which is given up then,
+ * it would be lost, and the part's next fsync would succeed without the pages.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -416,9 +419,21 @@ static int write_parts(const merging *m, const bough_merged *merged, bough_error
     return rc;
 }
 
+/* What the disk refuses of them is noted, and mended, as of any layer. Oldest first. */
+static int sync_parts(merging *m, bough_error *err) {
+    int rc = BOUGH_OK;
+    for (size_t i = m->run.n; !rc && i-- > 0;) {
+        rc = pace(m, 0, err);
+        if (!rc) rc = bough_layer_sync(m->store, m->run.dir[i], err);
+    }
+    return rc;
+}
+
 static int make(merging *m, const bough_merged *merged, bough_error *err) {
     char path[BOUGH_PATH_MAX], dir[100];
-    int rc = bough_path(m->temp, sizeof m->temp, err, "%s/layers/%s/" BOUGH_MERGING, m->store->dir,
+    int rc = sync_parts(m, err);
+    if (!rc)
+        rc = bough_path(m->temp, sizeof m->temp, err, "%s/layers/%s/" BOUGH_MERGING, m->store->dir,
                         m->branch);
     if (!rc) rc = bough_rmtree(m->temp, err);
     if (!rc) rc = bough_path(path, sizeof path, err, "%s/data", m->temp);

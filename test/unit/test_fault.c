@@ -557,6 +557,63 @@ static void a_layer_that_the_disk_refused_is_mended(void **unused) {
     end_world();
 }
 
+/* Of the layers below "main", the one that alone has a file. */
+static void find_layer_of(char out[100], const char *name) {
+    char path[BOUGH_PATH_MAX];
+    bough_error err;
+    bough_layers layers;
+    out[0] = '\0';
+    assert_int_equal(bough_layers_read(&layers, store, "main", &err), 0);
+    for (size_t i = 0; i < layers.n; i++) {
+        (void)at(path, "store/layers/%s/data/base/1/%s", layers.dir[i], name);
+        if (access(path, F_OK) != 0) continue;
+        assert_string_equal(out, "");
+        (void)snprintf(out, 100, "%s", layers.dir[i]);
+    }
+    bough_layers_free(&layers);
+    assert_string_not_equal(out, "");
+}
+
+/* A merged layer has links to files of its parts. */
+static void what_the_disk_refuses_to_a_merge_is_noted(void **unused) {
+    (void)unused;
+    char layer[100];
+    bough_error err;
+    make_tall(true);
+    find_layer_of(layer, "8");
+    assert_false(bough_layer_is_durable(store, layer));
+    (void)bough_store_take_refused(store);
+    const kind refusal = {"EIO", FAULT_ONCE, EIO, FAULT_CALL(FAULT_SYNC), false};
+    (void)snprintf(page.path, sizeof page.path, "*/data/base/1/8");
+    arm(&refusal, 1);
+    assert_int_equal(merge(&err), BOUGH_E_SYS);
+    assert_int_equal(atomic_load(&page.fired), 1);
+    atomic_store(&page.mode, FAULT_NONE);
+    page.path[0] = '\0';
+    assert_null(half_made());
+    assert_true(bough_layer_is_refused(store, layer));
+    assert_true(bough_store_take_refused(store));
+    assert_int_equal(bough_layer_sync(store, layer, &err), BOUGH_E_SYS);
+    assert_false(bough_layer_is_durable(store, layer));
+    /* nothing is merged of it before it is mended */
+    bough_layers layers;
+    assert_int_equal(bough_layers_read(&layers, store, "main", &err), 0);
+    size_t depth = layers.n;
+    bough_layers_free(&layers);
+    assert_int_equal(merge(&err), 0);
+    assert_int_equal(bough_store_mend_begin(store, layer, NULL, &err), 0);
+    if (bough_store_mend(store, layer, &err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_layers_read(&layers, store, "main", &err), 0);
+    assert_int_equal(layers.n, depth);
+    bough_layers_free(&layers);
+    if (merge(&err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_layers_read(&layers, store, "main", &err), 0);
+    assert_true(layers.n < depth);
+    bough_layers_free(&layers);
+    expect_shows("main", 'm', 'n');
+    end_world();
+}
+
 #ifdef BOUGH_CRASH_POINTS
 /* The first control of a branch has the size of pg_control; that of a later checkpoint is short
  * here. */
@@ -670,7 +727,7 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     enum { N = sizeof operations / sizeof operations[0] };
-    struct CMUnitTest tests[N + 4];
+    struct CMUnitTest tests[N + 5];
     size_t n = 0;
     for (size_t i = 0; i < N; i++) {
         if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
@@ -682,6 +739,7 @@ int main(int argc, char **argv) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(
             a_layer_that_the_disk_refused_is_vouched_for_by_nobody);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_layer_that_the_disk_refused_is_mended);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(what_the_disk_refuses_to_a_merge_is_noted);
 #ifdef BOUGH_CRASH_POINTS
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(
             what_waits_goes_back_whoever_made_its_layers_durable);
