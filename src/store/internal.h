@@ -145,7 +145,8 @@ int bough_merged_apply(size_t *changed, bough_store *store, const bough_merged *
 /* Whether a merged layer (of this group, where one is given) could shorten a stack. */
 bool bough_merged_fits(const bough_merged *merged, const bough_store *store,
                        const bough_layers *stack, const char *group);
-/* Under the gate: let the memory of a compute have this stack. */
+/* Under the gate: let the memory of a compute have this stack. What it was told of a layer and has
+ * not seen yet, it is told of what takes the layer's place. */
 void bough_stack_publish(bough_header *live, const bough_layers *stack);
 
 /*

@@ -10,6 +10,10 @@
  * The file "merged" beside a merged layer's data tells the layers that it stands for, down to those
  * that are not merged themselves; where they are all gone, no stack names them and nothing is left
  * to do. (The number of a layer is never used again, so the list can't come to mean another one.)
+ *
+ * A refusal of the disk is not lost with the layer that it was of: while a part is refused, stacks
+ * go on naming it, since by that it is found who has to be told; and what a compute was told of a
+ * part, and has not passed on to an fsync yet, it is told of the layer that takes the part's place.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -134,7 +138,8 @@ static bool fits(size_t *at, size_t *n, const bough_merged *merged, const bough_
     if (group && (strncmp(layer->dir, group, length) != 0 || layer->dir[length] != '/'))
         return false;
     for (*at = 0; *at < stack->n; ++*at)
-        if ((*n = match(merged, stack, *at, &layer->parts)) > 1) return exists(store, layer->dir);
+        if ((*n = match(merged, stack, *at, &layer->parts)) > 1)
+            return exists(store, layer->dir) && !bough_layers_are_refused(store, &layer->parts);
     return false;
 }
 
@@ -171,8 +176,21 @@ void bough_stack_settle(bough_header *live, const bough_store *store) {
     }
 }
 
+/* Whether a compute has yet to see a refusal of what it has from `at` on, up to a layer that it
+ * keeps. */
+static bool is_refused_from(const bough_header *live, size_t at, size_t old_n,
+                            const bough_layers *stack) {
+    for (; at < old_n; at++) {
+        for (size_t i = 0; i < stack->n; i++)
+            if (strcmp(live->stack[at].dir, stack->dir[i]) == 0) return false;
+        if (atomic_load(&live->stack[at].needs_sync) == BOUGH_SYNC_REFUSED) return true;
+    }
+    return false;
+}
+
 void bough_stack_publish(bough_header *live, const bough_layers *stack) {
     size_t old_n = atomic_load(&live->depth);
+    bool is_new = false, is_refused = false;
     /* the memory has the oldest first; what it has keeps its place in the order */
     for (size_t i = 0, from = 0; i < stack->n; i++) {
         const char *dir = stack->dir[stack->n - 1 - i];
@@ -184,10 +202,15 @@ void bough_stack_publish(bough_header *live, const bough_layers *stack) {
             atomic_store(&to->gen, atomic_load(&live->stack[k].gen));
             atomic_store(&to->needs_sync, atomic_load(&live->stack[k].needs_sync));
             from = k + 1;
+            is_new = false;
         } else {
+            /* of several new ones side by side: before the first is written over what they replace;
+             * one refusal too many is a recovery too many */
+            if (!is_new) is_refused = is_refused_from(live, from, old_n, stack);
+            is_new = true;
             (void)snprintf(to->dir, sizeof to->dir, "%s", dir);
             atomic_store(&to->gen, BOUGH_NO_GEN);
-            atomic_store(&to->needs_sync, 0);
+            atomic_store(&to->needs_sync, is_refused ? BOUGH_SYNC_REFUSED : BOUGH_SYNC_DONE);
         }
     }
     atomic_store(&live->depth, (uint32_t)stack->n);

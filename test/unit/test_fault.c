@@ -614,6 +614,113 @@ static void what_the_disk_refuses_to_a_merge_is_noted(void **unused) {
     end_world();
 }
 
+/* Refuse a layer once, as the disk does. */
+static void refuse(const char *layer) {
+    bough_error err;
+    const kind refusal = {"EIO", FAULT_ONCE, EIO, FAULT_CALL(FAULT_SYNC), false};
+    (void)snprintf(page.path, sizeof page.path, "*/layers/%s/*", layer);
+    arm(&refusal, 1);
+    assert_int_equal(bough_layer_sync(store, layer, &err), BOUGH_E_SYS);
+    atomic_store(&page.mode, FAULT_NONE);
+    page.path[0] = '\0';
+}
+
+/* A compute was told that the disk refused a layer; its next fsync comes after the merge. */
+static void a_merge_hides_no_refusal(void **unused) {
+    (void)unused;
+    char path[BOUGH_PATH_MAX], layer[100];
+    bough_shm *shm = NULL;
+    bough_tidy *tidy = NULL;
+    bough_merge *m = NULL;
+    bough_error err;
+    bough_layers layers;
+    size_t n = 0, changed = 0, merged = 0;
+    int fd = -1;
+    make_tall(true);
+    fork_awake("made");
+    find_layer_of(layer, "8");
+    assert_int_equal(bough_store_prepare(&shm, &fd, store, "main", &err), 0);
+    bough_shm_set_postmaster(shm, getpid());
+    refuse(layer);
+    assert_int_equal(bough_store_mend_begin(store, layer, shm, &err), 0);
+    if (bough_store_mend(store, layer, &err)) fail_msg("%s", err.message);
+    assert_true(is_told(shm, layer, BOUGH_SYNC_REFUSED));
+    assert_int_equal(bough_tidy_begin(&tidy, store, &err), 0);
+    if (bough_tidy_merge(&m, tidy, "main", NULL, NULL, &err)) fail_msg("%s", err.message);
+    assert_int_equal(bough_tidy_commit(&n, m, shm, &err), 0);
+    assert_true(n > 1);
+    bough_tidy_drop(m);
+    bough_tidy_end(tidy);
+    assert_false(is_told(shm, layer, BOUGH_SYNC_REFUSED)); /* it is not there any more */
+    assert_int_equal(bough_layers_read(&layers, store, "main", &err), 0);
+    for (size_t i = 0; i < layers.n; i++) {
+        bough_layers parts;
+        assert_int_equal(bough_merged_read(&parts, store, layers.dir[i], &err), 0);
+        assert_int_equal(is_told(shm, layers.dir[i], BOUGH_SYNC_REFUSED), parts.n > 0);
+        merged += parts.n > 0;
+        bough_layers_free(&parts);
+    }
+    assert_int_equal(merged, 1);
+    bough_layers_free(&layers);
+    bough_shm_close(shm);
+    close(fd);
+    /* merged by a version that did not make the parts durable: who stands on one that is refused
+     * then is found by its name, so that name stays */
+    (void)at(path, "store/layers/%s/durable", layer);
+    assert_int_equal(unlink(path), 0);
+    refuse(layer);
+    assert_int_equal(bough_tidy_begin(&tidy, store, &err), 0);
+    assert_false(bough_tidy_wants(tidy, "made", false));
+    assert_int_equal(bough_tidy_apply(&changed, tidy, "made", NULL, &err), 0);
+    assert_int_equal(changed, 0);
+    assert_int_equal(bough_store_mend_begin(store, layer, NULL, &err), 0);
+    if (bough_store_mend(store, layer, &err)) fail_msg("%s", err.message);
+    assert_true(bough_tidy_wants(tidy, "made", false));
+    assert_int_equal(bough_tidy_apply(&changed, tidy, "made", NULL, &err), 0);
+    assert_true(changed > 0);
+    bough_tidy_end(tidy);
+    expect_shows("made", 'm', 'n');
+    end_world();
+}
+
+/* Also where two merges come to a compute at once. */
+static void what_takes_the_place_of_a_refused_layer_is_refused(void **unused) {
+    (void)unused;
+    char names[4][100];
+    bough_shm *shm = NULL;
+    bough_error err;
+    int fd = -1;
+    make_tall(true);
+    assert_int_equal(bough_store_prepare(&shm, &fd, store, "main", &err), 0);
+    bough_shm_set_postmaster(shm, getpid());
+    bough_stack_item *stack = shm->header->stack;
+    uint32_t depth = atomic_load(&shm->header->depth);
+    assert_true(depth > 5);
+    memcpy(names[0], stack[depth - 1].dir, sizeof names[0]);
+    (void)snprintf(names[1], sizeof names[1], "main/00000998");
+    (void)snprintf(names[2], sizeof names[2], "main/00000999");
+    memcpy(names[3], stack[0].dir, sizeof names[3]);
+    atomic_store(&stack[3].needs_sync, BOUGH_SYNC_REFUSED);
+    bough_stack_publish(shm->header, &(bough_layers){names, 4});
+    assert_int_equal(atomic_load(&shm->header->depth), 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(stack[i].dir, names[3 - i]);
+        assert_int_equal(atomic_load(&stack[i].needs_sync) == BOUGH_SYNC_REFUSED, i == 1 || i == 2);
+    }
+    /* it is of these alone */
+    atomic_store(&stack[1].needs_sync, BOUGH_SYNC_DONE);
+    atomic_store(&stack[2].needs_sync, BOUGH_SYNC_DONE);
+    atomic_store(&stack[3].needs_sync, BOUGH_SYNC_REFUSED);
+    (void)snprintf(names[1], sizeof names[1], "main/00001000");
+    memcpy(names[2], names[3], sizeof names[2]);
+    bough_stack_publish(shm->header, &(bough_layers){names, 3});
+    assert_int_equal(atomic_load(&stack[1].needs_sync), BOUGH_SYNC_DONE);
+    assert_int_equal(atomic_load(&stack[2].needs_sync), BOUGH_SYNC_REFUSED);
+    bough_shm_close(shm);
+    close(fd);
+    end_world();
+}
+
 #ifdef BOUGH_CRASH_POINTS
 /* The first control of a branch has the size of pg_control; that of a later checkpoint is short
  * here. */
@@ -727,7 +834,7 @@ static int tear_down(void **state) {
 
 int main(int argc, char **argv) {
     enum { N = sizeof operations / sizeof operations[0] };
-    struct CMUnitTest tests[N + 5];
+    struct CMUnitTest tests[N + 7];
     size_t n = 0;
     for (size_t i = 0; i < N; i++) {
         if (argc > 1 && strcmp(argv[1], operations[i].name) != 0) continue;
@@ -740,6 +847,9 @@ int main(int argc, char **argv) {
             a_layer_that_the_disk_refused_is_vouched_for_by_nobody);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_layer_that_the_disk_refused_is_mended);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(what_the_disk_refuses_to_a_merge_is_noted);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_merge_hides_no_refusal);
+        tests[n++] =
+            (struct CMUnitTest)cmocka_unit_test(what_takes_the_place_of_a_refused_layer_is_refused);
 #ifdef BOUGH_CRASH_POINTS
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(
             what_waits_goes_back_whoever_made_its_layers_durable);
