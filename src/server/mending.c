@@ -47,7 +47,10 @@ static bool mend_one(server *srv, const char *dir) {
 /* (locked) */
 static int settle(server *srv, const char *branch, bough_error *err) {
     bough_shm *live = NULL;
-    if (!bough_store_has_branch(srv->store, branch)) return BOUGH_OK;
+    /* since they were listed it may have been settled, by its start: what runs then may go on */
+    if (!bough_store_has_branch(srv->store, branch) ||
+        !bough_store_sync_pending(srv->store, branch))
+        return BOUGH_OK;
     int rc = computes_shm(&live, srv, branch, err);
     if (!rc && live)
         rc = computes_stop(srv, branch, true, "the disk refused what it stands on", err);

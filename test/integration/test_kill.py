@@ -238,6 +238,49 @@ def test_all_that_waited_at_a_power_cut_go_back_whoever_is_first(server, point):
     h.assert_clean(p, names[-1])
 
 
+def test_a_compute_that_settled_its_branch_itself_goes_on(server):
+    """What has to go back is listed at the start, and settled one after the other; a client may come first."""
+    p = server.project("p")
+    for n in range(4):
+        p.branch(f"b{n}")
+    h.wait_for(lambda: not glob.glob(f"{server.store}/branches/*/pending"), "all is durable")
+    ids = {p.get(f"b{n}")["id"]: f"b{n}" for n in range(4)}
+    for name in ids.values():
+        p.suspend(name)
+    server.down()
+    # in the order in which they are listed: one that cannot be settled, one for which that takes long, the one
+    # that a client is to start, and again one that cannot
+    before, slow, started, after = (b for b in os.listdir(f"{server.store}/branches") if b in ids)
+    control = {}
+    for branch in ids:
+        path = f"{server.store}/branches/{branch}"
+        with open(f"{path}/pgdata/bough.control", "rb") as f:
+            control[branch] = f.read()
+        with open(f"{path}/pending", "w", encoding="ascii") as f:
+            f.write("refused")
+        os.chmod(f"{path}/pending", 0o644)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}/control.first")
+    fifo = f"{server.store}/branches/{slow}/control.first"
+    os.mkfifo(fifo)
+    os.chmod(fifo, 0o644)
+
+    def cannot_be_settled(branch):
+        return any("cannot be settled yet" in line and branch in line for line in server.log().splitlines())
+    server.up()
+    h.wait_for(lambda: cannot_be_settled(before), "they are listed")
+    assert not cannot_be_settled(after)
+    with open(f"{server.store}/branches/{started}/control.first", "wb") as f:
+        f.write(control[started])
+    os.chmod(f.name, 0o644)
+    with p.connect(ids[started]) as c:
+        assert not os.path.exists(f"{server.store}/branches/{started}/pending")
+        with open(fifo, "wb") as f:
+            f.write(control[slow])
+        h.wait_for(lambda: cannot_be_settled(after), "the others have had their turn")
+        assert c.one("SELECT 1") == 1
+
+
 @pytest.mark.parametrize("content", [b"", bytes(512)], ids=["empty", "zeros"])
 def test_lock_files_that_a_power_cut_spoiled_keep_no_branch_asleep(server, content):
     p = server.project("p")
