@@ -114,7 +114,8 @@ int bough_admin_install(const bough_admin_spec *spec, bough_error *err) {
     if (!rc) rc = bough_landlock_prepare(&ruleset, &rules, err);
     if (rc) return rc;
     bough_env_init(&env, bindir);
-    /* initdb chose POSIX shared memory, which Landlock refuses; messages are matched below */
+    /* initdb chose POSIX shared memory, which Landlock refuses; messages are matched below; and
+     * what the source is configured to be is not for this session */
     const char *const argv[] = {program,
                                 "--single",
                                 "-D",
@@ -124,6 +125,10 @@ int bough_admin_install(const bough_admin_spec *spec, bough_error *err) {
                                 "dynamic_shared_memory_type=mmap",
                                 "-c",
                                 "lc_messages=C",
+                                "-c",
+                                "default_transaction_read_only=off",
+                                "-c",
+                                "statement_timeout=0",
                                 spec->database,
                                 NULL};
     (void)snprintf(s.sql, sizeof s.sql,

@@ -229,7 +229,8 @@ static int await_ready(import *im, bough_compute *compute, bough_error *err) {
 }
 
 static int connect_to(PGconn **conn, const import *im, const char *database, bough_error *err) {
-    bough_sql_place place = {.user = BOUGH_ADMIN_ROLE, .password = im->password};
+    bough_sql_place place = {
+        .user = BOUGH_ADMIN_ROLE, .password = im->password, .major = im->pg->major};
     int rc = bough_path(place.socket_dir, sizeof place.socket_dir, err, "%s", im->run_dir);
     return rc ? rc : bough_sql_connect(conn, &place, database, BOUGH_SQL_UNLIMITED, err);
 }

@@ -82,7 +82,10 @@ static void name_database(char *out, size_t size, const char *database) {
 static int prepare(int *ruleset, bough_env *env, char *conninfo, size_t size, const bough_pg *tool,
                    const bough_schema_source *source, bough_error *err) {
     bough_landlock_rules rules = {.bindir = tool->bindir};
+    char options[BOUGH_SQL_OPTIONS_SIZE];
+    bough_sql_options(options, source->major);
     bough_env_init(env, tool->bindir);
+    bough_env_set(env, "PGOPTIONS", options);
     bough_env_set(env, "PGHOST", source->at->socket_dir);
     bough_env_set(env, "PGPORT", "5432");
     bough_env_set(env, "PGCONNECT_TIMEOUT", "10");

@@ -298,6 +298,9 @@ int bough_source_check(bough_source_info *info, const char *url, bough_error *er
     if (info->major < BOUGH_PG_OLDEST || info->major > BOUGH_PG_NEWEST)
         rc = refuse(err, BOUGH_E_UNSUPPORTED, "Import a dump made by pg_dump instead.",
                     "the source is PostgreSQL %d, which is not supported", info->major);
+    /* ALTER DATABASE ... SET role is not for a walsender either; what else is set stays as it is,
+     * for it is looked at */
+    if (!rc) rc = bough_sql_exec(conn, "SET role = none", err);
     if (!rc) rc = check_rules(info, conn, err);
     if (!rc) rc = take_lists(info, conn, err);
     if (!rc) rc = connect_source(&walsender, url, true, err);

@@ -93,15 +93,26 @@ static int finish_connecting(PGconn *conn, bough_error *err) {
     return bough_fail(err, code, "could not connect to the compute: %s", why);
 }
 
+void bough_sql_options(char *out, int major) {
+    (void)snprintf(
+        out, BOUGH_SQL_OPTIONS_SIZE,
+        "-c role=none -c default_transaction_read_only=off"
+        " -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off"
+        " -c standard_conforming_strings=on -c local_preload_libraries= -c statement_timeout=0"
+        " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0%s%s",
+        major >= 14 ? " -c idle_session_timeout=0" : "",
+        major >= 17 ? " -c transaction_timeout=0" : "");
+}
+
 int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *database,
                       bough_sql_limit limit, bough_error *err) {
     const limits *l = &all_limits[limit];
-    char options[256];
+    char ours[BOUGH_SQL_OPTIONS_SIZE], options[sizeof ours + 128];
     *conn = NULL;
-    /* not what users have made; on a look, too */
+    bough_sql_options(ours, place->major);
+    /* not what users have made */
     (void)snprintf(options, sizeof options,
-                   "-c search_path=pg_catalog -c default_transaction_read_only=off"
-                   " -c lock_timeout=%d -c statement_timeout=%d",
+                   "%s -c search_path=pg_catalog -c lock_timeout=%d -c statement_timeout=%d", ours,
                    l->lock_ms, l->statement_ms);
     /* Every parameter that the environment could set is set here. */
     const char *const names[] = {"host", "port", "user", "dbname", "options", "passfile",
@@ -197,7 +208,7 @@ static int check(PGconn *conn, const PGresult *result, bough_error *err) {
  */
 static bool is_alive(const PGconn *silent) {
     PGconn *conn = NULL;
-    bough_sql_place place = {.password = PQpass(silent)};
+    bough_sql_place place = {.password = PQpass(silent), .major = PQserverVersion(silent) / 10000};
     if (strcmp(PQdb(silent), "template1") == 0) return true;
     (void)snprintf(place.socket_dir, sizeof place.socket_dir, "%s", PQhost(silent));
     (void)snprintf(place.user, sizeof place.user, "%s", PQuser(silent));

@@ -19,7 +19,21 @@ typedef struct bough_sql_place {
     char socket_dir[BOUGH_PATH_MAX];
     char user[BOUGH_ADMIN_USER_SIZE]; /**< BOUGH_ADMIN_ROLE, and of a compute its key behind it */
     const char *password;             /**< borrowed; NULL: the store's */
+    int major;                        /**< of the server; 0: not known, and none is there */
 } bough_sql_place;
+
+/** Room for what bough_sql_options() makes. */
+#define BOUGH_SQL_OPTIONS_SIZE 640
+
+/**
+ * Parameters of the sessions in which Bough works as a superuser, as PGOPTIONS has them. What
+ * belongs to a branch may set any parameter for everybody (ALTER DATABASE ... SET; the
+ * configuration that an import carries): it is not for these sessions.
+ *
+ * @param[out] out  BOUGH_SQL_OPTIONS_SIZE bytes.
+ * @param major     Of the server.
+ */
+void bough_sql_options(char *out, int major);
 
 /** How long a statement may take. All but the last wait five seconds for a lock. */
 typedef enum bough_sql_limit {

@@ -164,6 +164,7 @@ int computes_place(bough_sql_place *place, const server *srv, const char *endpoi
     const entry *e = srv->computes->first; /* an endpoint may have been another branch's */
     while (e && !(*e->key && strcmp(e->endpoint.id, endpoint) == 0)) e = e->next;
     if (e) (void)snprintf(place->user, sizeof place->user, BOUGH_ADMIN_ROLE ".%s", e->key);
+    place->major = e ? e->major : 0;
     pthread_mutex_unlock(&srv->computes->mutex);
     return computes_socket_dir(place->socket_dir, srv, endpoint, err);
 }

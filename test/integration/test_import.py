@@ -337,6 +337,46 @@ def test_a_source_whose_version_is_not_installed_is_refused(make_server, make_st
             hint="postgresql-client-18")
 
 
+def test_what_a_source_sets_for_everybody_is_not_for_boughs_own_sessions(server, make_stock):
+    source = make_stock().init().start()
+    with source.connect() as c:
+        c.run("CREATE ROLE plain NOLOGIN")
+        c.run("CREATE DATABASE archive")
+        c.run("ALTER DATABASE archive SET role = plain")
+        c.run("ALTER DATABASE postgres SET role = plain")
+        c.run("ALTER DATABASE archive SET default_transaction_isolation = serializable")
+        c.run("ALTER DATABASE archive SET standard_conforming_strings = off")
+        for setting in ("default_transaction_read_only = on", "lock_timeout = '1h'", "statement_timeout = '1min'",
+                        "idle_in_transaction_session_timeout = '1min'", "session_replication_role = local"):
+            c.run(f"ALTER SYSTEM SET {setting}")
+    with source.connect("archive") as c:
+        c.run("SET role = none")
+        c.run("CREATE TABLE kept AS SELECT 1 AS n")
+    with source.connect() as c:
+        c.run("SET role = none")
+        c.run("SELECT pg_reload_conf()")
+    def is_set():
+        with source.connect() as c:
+            return c.one("SHOW default_transaction_read_only") == "on"
+    h.wait_for(is_set, "the source has read its settings")
+    project = import_from(server, "archive", source.url("archive"))
+    with project.connect(uri=uri_of(project, "archive")) as c:
+        assert c.one("SHOW default_transaction_read_only") == "on", "it is carried"
+        assert c.one("SHOW statement_timeout") == "1min"
+    roles = f"/projects/{project.id}/branches/{project.get('main')['id']}/roles"
+    status, _, answer = server.api("POST", roles, {"role": {"name": "rr"}})
+    assert status == 201, answer
+    status, _, answer = server.api("DELETE", f"{roles}/rr")
+    assert status == 200, answer
+    project.bough("branch", "create", "bare", "--schema-only")
+    uri = project.bough("cs", "bare", "--database", "archive").stdout.strip()
+    with project.connect(uri=uri) as c:
+        c.run("SET role = none")
+        assert c.one("SELECT count(*) FROM kept") == 0
+        assert c.one("SELECT current_user") == "archive_owner"
+    server.bough("project", "delete", project.id)
+
+
 # ---- dumps ----
 
 @pytest.fixture(scope="module", name="dumps")

@@ -475,6 +475,19 @@ static void a_socket_that_a_living_postgres_holds_is_not_taken(void **state) {
     assert_int_equal(repaired(), pid);
 }
 
+static void sessions_are_told_what_their_version_knows(void **state) {
+    (void)state;
+    char options[BOUGH_SQL_OPTIONS_SIZE];
+    for (int major = BOUGH_PG_OLDEST; major <= BOUGH_PG_NEWEST; major++) {
+        bough_sql_options(options, major);
+        assert_true(strlen(options) + 1 < sizeof options);
+        assert_non_null(strstr(options, "-c role=none"));
+        assert_non_null(strstr(options, "read\\ committed"));
+        assert_int_equal(strstr(options, "idle_session_timeout=0") != NULL, major >= 14);
+        assert_int_equal(strstr(options, "transaction_timeout=0") != NULL, major >= 17);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         IN_DIR(source_is_told_by_its_first_bytes),
@@ -483,6 +496,7 @@ int main(void) {
         IN_DIR(conf_of_a_standby_has_the_connections_of_what_it_follows),
         IN_DIR(conf_names_no_setting_the_version_lacks),
         cmocka_unit_test(names_are_quoted),
+        cmocka_unit_test(sessions_are_told_what_their_version_knows),
         cmocka_unit_test(an_unknown_version_is_not_looked_for),
         IN_DIR(a_log_tells_its_last_error),
         cmocka_unit_test(a_dump_names_its_roles),
