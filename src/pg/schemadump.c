@@ -147,8 +147,6 @@ int bough_schema_dump(char **sql, const bough_schema_source *source, bough_error
     static const char *const shown[] = {"--schema-only", "--no-subscriptions", NULL},
                              *const create[] = {"--schema-only", "--no-subscriptions",
                                                 "--no-tablespaces", "--create", NULL},
-                             *const content[] = {"--schema-only", "--no-subscriptions",
-                                                 "--no-tablespaces", NULL},
                              *const globals[] = {"--globals-only", "--no-tablespaces", NULL};
     dump d = {.source = source};
     int rc = BOUGH_OK;
@@ -159,9 +157,6 @@ int bough_schema_dump(char **sql, const bough_schema_source *source, bough_error
         break;
     case BOUGH_SCHEMA_CREATE:
         rc = dump_with(&d, "pg_dump", create, err);
-        break;
-    case BOUGH_SCHEMA_CONTENT:
-        rc = dump_with(&d, "pg_dump", content, err);
         break;
     case BOUGH_SCHEMA_GLOBALS:
         rc = dump_with(&d, "pg_dumpall", globals, err);

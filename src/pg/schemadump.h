@@ -14,10 +14,9 @@
 
 /** Which part of a schema. */
 typedef enum bough_schema_part {
-    BOUGH_SCHEMA_SHOWN,   /**< for people: what differs between two runs is left out */
-    BOUGH_SCHEMA_CREATE,  /**< to be loaded elsewhere: with the database itself */
-    BOUGH_SCHEMA_CONTENT, /**< to be loaded into a database that is there */
-    BOUGH_SCHEMA_GLOBALS  /**< roles, their passwords and memberships, for a cluster of ours */
+    BOUGH_SCHEMA_SHOWN,  /**< for people: what differs between two runs is left out */
+    BOUGH_SCHEMA_CREATE, /**< to be loaded where it is not: with the database itself */
+    BOUGH_SCHEMA_GLOBALS /**< roles, their passwords and memberships, for a cluster of ours */
 } bough_schema_part;
 
 /** What to read. Strings are borrowed. */

@@ -78,7 +78,7 @@ static void close_look(making *m) {
 /* ---- the schema ---- */
 
 static int copy(making *m, const bough_sql_place *from, const bough_sql_place *into,
-                const char *database, bough_schema_part what, bool is_there, bough_error *err) {
+                const char *database, bough_schema_part what, bough_error *err) {
     char *sql;
     bough_schema_source source = {.at = from,
                                   .database = database,
@@ -89,10 +89,22 @@ static int copy(making *m, const bough_sql_place *from, const bough_sql_place *i
     int rc = bough_schema_dump(&sql, &source, err);
     if (rc) return rc;
     source.at = into;
-    if (!is_there) source.database = "template1"; /* what is run connects to where it belongs */
+    source.database = "template1"; /* what is run connects to where it belongs */
     rc = bough_schema_load(sql, &source, err);
     explicit_bzero(sql, strlen(sql)); /* roles have their passwords' verifiers in it */
     free(sql);
+    return rc;
+}
+
+/*
+ * The database that initdb makes goes: it would lack what belongs to a database itself, as its
+ * owner and its settings, and the source need not have one of that name.
+ */
+static int clear(const bough_sql_place *into, bough_error *err) {
+    PGconn *conn = NULL;
+    int rc = bough_sql_connect(&conn, into, "template1", BOUGH_SQL_LONG, err);
+    if (!rc) rc = bough_sql_exec(conn, "DROP DATABASE IF EXISTS postgres WITH (FORCE)", err);
+    PQfinish(conn);
     return rc;
 }
 
@@ -105,15 +117,14 @@ static int copy_all(making *m, bough_error *err) {
     if (!rc) rc = inside_connect(&conn, m->srv, m->look_endpoint.id, NULL, BOUGH_SQL_BRIEF, err);
     if (!rc)
         rc = bough_sql_query(&names, conn,
-                             "SELECT datname, datname = 'postgres' FROM pg_database WHERE"
-                             " datallowconn AND NOT datistemplate ORDER BY datname",
+                             "SELECT datname FROM pg_database WHERE datallowconn AND NOT"
+                             " datistemplate ORDER BY datname",
                              0, NULL, err);
     PQfinish(conn);
-    if (!rc) rc = copy(m, &from, &into, "template1", BOUGH_SCHEMA_GLOBALS, true, err);
+    if (!rc) rc = clear(&into, err);
+    if (!rc) rc = copy(m, &from, &into, "template1", BOUGH_SCHEMA_GLOBALS, err);
     for (int i = 0; !rc && i < PQntuples(names); i++) {
-        bool is_there = *PQgetvalue(names, i, 1) == 't';
-        rc = copy(m, &from, &into, PQgetvalue(names, i, 0),
-                  is_there ? BOUGH_SCHEMA_CONTENT : BOUGH_SCHEMA_CREATE, is_there, err);
+        rc = copy(m, &from, &into, PQgetvalue(names, i, 0), BOUGH_SCHEMA_CREATE, err);
         if (rc) (void)bough_context(err, "database \"%s\"", PQgetvalue(names, i, 0));
     }
     PQclear(names);

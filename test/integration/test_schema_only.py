@@ -138,3 +138,38 @@ def test_one_that_is_there_is_given_back_where_it_is_of_the_same(p):
         both = list(pool.map(lambda _: p.server.api("POST", f"/projects/{p.id}/branches?if_exists=return", {
             "branch": {"name": "twice", "init_source": "schema-only"}})[::2], range(2)))
     assert sorted(s for s, _ in both) == [200, 201] and both[0][1]["branch"]["id"] == both[1][1]["branch"]["id"]
+
+
+def test_the_database_postgres_keeps_what_belongs_to_a_database(server):
+    status, _, made = server.api("POST", "/projects", {
+        "project": {"name": "own", "branch": {"database_name": "postgres", "role_name": "own"}}})
+    assert status == 201, made
+    p = h.Project(server, made["project"]["id"], "own", made, made["project"]["pg_version"])
+    with p.connect() as c:
+        c.run("CREATE TABLE there (n int); CREATE ROLE reader NOLOGIN")
+        c.run("ALTER DATABASE postgres SET work_mem = '9MB'; GRANT CREATE ON DATABASE postgres TO reader")
+    with p.admin() as c:
+        c.run("ALTER ROLE own IN DATABASE postgres SET maintenance_work_mem = '33MB'")
+        c.run("COMMENT ON DATABASE postgres IS 'ours'")
+        c.run("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    p.bough("branch", "create", "bare", "--schema-only")
+    asked = ("SELECT (SELECT row(pg_get_userbyid(datdba), datacl, shobj_description(oid, 'pg_database'))::text FROM"
+             " pg_database WHERE datname = 'postgres'), current_setting('work_mem'),"
+             " current_setting('maintenance_work_mem'), current_user")
+    with p.connect("bare") as c, p.connect() as source:
+        assert c.one(asked) == source.one(asked)
+        assert c.one(asked)[1:] == ("9MB", "33MB", "own")
+        c.run("SET default_transaction_read_only = off")
+        c.run("CREATE TABLE more (n int); INSERT INTO there VALUES (1)")
+    p.branch("child", "bare")
+    assert p.one("child", "SELECT n FROM there") == 1
+
+
+def test_a_branch_has_no_database_that_its_source_lacks(p):
+    with p.admin() as c:
+        c.run("DROP DATABASE postgres")
+    p.bough("branch", "create", "bare", "--schema-only")
+    with p.connect("bare") as c:
+        assert c.rows("SELECT datname FROM pg_database WHERE NOT datistemplate") == [("neondb",)]
+    p.suspend("bare")
+    assert p.one("bare", "SELECT count(*) FROM app.item") == 0
