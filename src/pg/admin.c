@@ -131,13 +131,15 @@ int bough_admin_install(const bough_admin_spec *spec, bough_error *err) {
                                 "statement_timeout=0",
                                 spec->database,
                                 NULL};
-    (void)snprintf(s.sql, sizeof s.sql,
-                   "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
-                   "ALTER ROLE " BOUGH_ADMIN_ROLE
-                   " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
-                   " CONNECTION LIMIT -1 PASSWORD '%s' VALID UNTIL 'infinity';\n"
-                   "ALTER ROLE " BOUGH_ADMIN_ROLE " RESET ALL;\n",
-                   secret);
+    (void)snprintf(
+        s.sql, sizeof s.sql,
+        "CREATE ROLE " BOUGH_ADMIN_ROLE ";\n"
+        "ALTER ROLE " BOUGH_ADMIN_ROLE " SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN"
+        " CONNECTION LIMIT -1 PASSWORD '%s' VALID UNTIL 'infinity';\n"
+        "ALTER ROLE " BOUGH_ADMIN_ROLE " RESET ALL;\n%s",
+        secret,
+        /* PgBouncer asks as this role, and cannot say so when it connects */
+        spec->pg->major >= 17 ? "ALTER ROLE " BOUGH_ADMIN_ROLE " SET event_triggers = off;\n" : "");
     s.rest = s.sql;
     bough_run run = {.argv = argv,
                      .env = &env,

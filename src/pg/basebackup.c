@@ -266,8 +266,7 @@ static int tidy(import *im, bough_error *err) {
     char log_path[BOUGH_PATH_MAX];
     int rc = bough_path(log_path, sizeof log_path, err, "%s/log", im->run_dir);
     if (rc) return rc;
-    const char *settings[] = {"fsync=off", "autovacuum=off",
-                              im->pg->major >= 17 ? "event_triggers=off" : NULL, NULL};
+    const char *settings[] = {"fsync=off", "autovacuum=off", NULL};
     bough_compute_spec spec = {.pg = im->pg,
                                .pgdata = im->workdir,
                                .socket_dir = im->run_dir,

@@ -120,10 +120,13 @@ static int demote(restore *r, bough_error *err) {
         "  JOIN pg_roles ON oid = owner WHERE NOT rolsuper OR rolname LIKE 'bough\\_import\\_%'"
         " LOOP EXECUTE format('ALTER %s %I OWNER TO bough_admin', one.kind, one.name); END LOOP; "
         "END $$";
+    PGresult *silenced = NULL;
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && i < r->made_count; i++)
         rc = exec_named(r, "ALTER ROLE %s NOSUPERUSER", r->made[i], r->made[i], err);
-    return rc ? rc : bough_sql_exec(r->conn, handing_up, err);
+    if (!rc) rc = bough_sql_begin_ddl(&silenced, r->conn, err);
+    if (!rc) rc = bough_sql_exec(r->conn, handing_up, err);
+    return bough_sql_end_ddl(silenced, r->conn, rc, err);
 }
 
 /*
@@ -131,19 +134,25 @@ static int demote(restore *r, bough_error *err) {
  * is restored without owners (pg_restore -O), and a dump in SQL must not differ.
  */
 static int hand_over(restore *r, bough_error *err) {
-    int rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->role, r->target->owner, err);
+    PGresult *silenced;
+    int rc = bough_sql_begin_ddl(&silenced, r->conn, err);
+    if (!rc) rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->role, r->target->owner, err);
     for (size_t i = 0; !rc && i < r->made_count; i++) {
         if (strcmp(r->made[i], r->target->owner) == 0) continue;
         rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->made[i], r->target->owner, err);
         if (!rc) rc = exec_named(r, "GRANT %s TO %s", r->made[i], r->target->owner, err);
     }
+    rc = bough_sql_end_ddl(silenced, r->conn, rc, err);
     return rc ? bough_context(err, "could not hand the restored objects to \"%s\"",
                               r->target->owner)
               : rc;
 }
 
 static int drop_role(restore *r, bough_error *err) {
-    int rc = exec_named(r, "DROP OWNED BY %s", r->role, r->role, err);
+    PGresult *silenced;
+    int rc = bough_sql_begin_ddl(&silenced, r->conn, err);
+    if (!rc) rc = exec_named(r, "DROP OWNED BY %s", r->role, r->role, err);
+    rc = bough_sql_end_ddl(silenced, r->conn, rc, err);
     if (!rc) rc = exec_named(r, "DROP ROLE %s", r->role, r->role, err);
     /* It may still own something when the restore failed half-way: then at least nobody can use it.
      */

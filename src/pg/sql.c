@@ -99,9 +99,12 @@ void bough_sql_options(char *out, int major) {
         "-c role=none -c default_transaction_read_only=off"
         " -c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off"
         " -c standard_conforming_strings=on -c local_preload_libraries= -c statement_timeout=0"
-        " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0%s%s",
+        " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0%s%s%s",
         major >= 14 ? " -c idle_session_timeout=0" : "",
-        major >= 17 ? " -c transaction_timeout=0" : "");
+        major >= 17 ? " -c transaction_timeout=0" : "",
+        major >= 17  ? " -c event_triggers=off" /* those on login, too */
+        : major != 0 ? " -c session_replication_role=replica"
+                     : "");
 }
 
 int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *database,
@@ -286,6 +289,44 @@ int bough_sql_query(PGresult **result, PGconn *conn, const char *sql, int n_para
     if (result) *result = NULL;
     return finish(result, conn, PQsendQueryParams(conn, sql, n_params, NULL, params, NULL, NULL, 0),
                   err);
+}
+
+/* ---- without event triggers ---- */
+
+/* Those that fire in spite of session_replication_role; event_triggers = off holds for all. */
+static const char waking[] =
+    "SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname),"
+    " format('ALTER EVENT TRIGGER %I ENABLE %s', evtname,"
+    " CASE evtenabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END)"
+    " FROM pg_event_trigger WHERE evtenabled IN ('A', 'R')"
+    " AND current_setting('server_version_num')::int < 170000 ORDER BY oid";
+
+static int exec_column(PGconn *conn, const PGresult *statements, int column, bough_error *err) {
+    int rc = BOUGH_OK;
+    for (int i = 0; !rc && i < PQntuples(statements); i++)
+        rc = bough_sql_exec(conn, PQgetvalue(statements, i, column), err);
+    return rc;
+}
+
+int bough_sql_begin_ddl(PGresult **silenced, PGconn *conn, bough_error *err) {
+    *silenced = NULL;
+    int rc = bough_sql_exec(conn, "BEGIN", err);
+    if (!rc) rc = bough_sql_query(silenced, conn, waking, 0, NULL, err);
+    if (!rc) rc = exec_column(conn, *silenced, 0, err);
+    if (!rc) return BOUGH_OK;
+    PQclear(*silenced);
+    *silenced = NULL;
+    bough_ignore(bough_sql_exec(conn, "ROLLBACK", NULL));
+    return rc;
+}
+
+int bough_sql_end_ddl(PGresult *silenced, PGconn *conn, int rc, bough_error *err) {
+    if (!silenced) return rc;
+    if (!rc) rc = exec_column(conn, silenced, 1, err);
+    PQclear(silenced);
+    if (!rc) return bough_sql_exec(conn, "COMMIT", err);
+    bough_ignore(bough_sql_exec(conn, "ROLLBACK", NULL));
+    return rc;
 }
 
 /* Connections speak UTF-8, in which no character holds a quote as a trailing byte: doubling is

@@ -28,7 +28,9 @@ typedef struct bough_sql_place {
 /**
  * Parameters of the sessions in which Bough works as a superuser, as PGOPTIONS has them. What
  * belongs to a branch may set any parameter for everybody (ALTER DATABASE ... SET; the
- * configuration that an import carries): it is not for these sessions.
+ * configuration that an import carries), and event triggers are its own code: neither is for these
+ * sessions. Before 17 event triggers that are ENABLE ALWAYS or REPLICA fire none the less: see
+ * bough_sql_begin_ddl().
  *
  * @param[out] out  BOUGH_SQL_OPTIONS_SIZE bytes.
  * @param major     Of the server.
@@ -71,6 +73,23 @@ BOUGH_CHECK int bough_sql_exec(PGconn *conn, const char *sql, bough_error *err);
 /** Run one statement with text parameters. `result` may be NULL; else the caller PQclear()s it. */
 BOUGH_CHECK int bough_sql_query(PGresult **result, PGconn *conn, const char *sql, int n_params,
                                 const char *const *params, bough_error *err);
+
+/**
+ * Begin a transaction for statements on objects of a database, in which no event trigger fires.
+ * What there is of them is as it was for everybody else, and after bough_sql_end_ddl().
+ *
+ * @param[out] silenced  For bough_sql_end_ddl(); NULL after an error.
+ */
+BOUGH_CHECK int bough_sql_begin_ddl(PGresult **silenced, PGconn *conn, bough_error *err);
+
+/**
+ * End it.
+ *
+ * @param silenced  Is cleared; NULL: nothing was begun, and `rc` is returned.
+ * @param rc        What became of the statements: after an error, which is returned, all of it is
+ *                  undone.
+ */
+BOUGH_CHECK int bough_sql_end_ddl(PGresult *silenced, PGconn *conn, int rc, bough_error *err);
 
 /** Quote an identifier into `out` (NAMEDATALEN * 2 + 3 is enough for any). `conn` may be NULL. */
 BOUGH_CHECK int bough_sql_ident(char *out, size_t size, PGconn *conn, const char *name,

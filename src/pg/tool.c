@@ -50,13 +50,16 @@ static int drop_one(PGconn *conn, const char *name, bough_error *err) {
         "DROP SUBSCRIPTION %s",
     };
     char quoted[512], sql[1024];
+    PGresult *silenced = NULL;
     int rc = bough_sql_ident(quoted, sizeof quoted, conn, name, err);
+    if (!rc) rc = bough_sql_begin_ddl(&silenced, conn, err);
     for (size_t i = 0; !rc && i < sizeof steps / sizeof *steps; i++) {
         const char *mark = strstr(steps[i], "%s");
         (void)snprintf(sql, sizeof sql, "%.*s%s%s", (int)(mark - steps[i]), steps[i], quoted,
                        mark + 2);
         rc = bough_sql_exec(conn, sql, err);
     }
+    rc = bough_sql_end_ddl(silenced, conn, rc, err);
     if (rc) rc = bough_context(err, "could not drop subscription %s", quoted);
     return rc;
 }

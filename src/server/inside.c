@@ -164,15 +164,22 @@ int inside_set_password(const server *srv, const char *endpoint, const char *rol
     return rc;
 }
 
+/* What it owns in this database, and its privileges here and on what all databases share; before
+ * that its objects go to another one, unless that is NULL. */
+static int drop_owned(PGconn *conn, const char *role, const char *to, bough_error *err) {
+    PGresult *silenced;
+    int rc = bough_sql_begin_ddl(&silenced, conn, err);
+    if (!rc && to) rc = run(conn, err, "REASSIGN OWNED BY %I TO %I", role, to);
+    if (!rc) rc = run(conn, err, "DROP OWNED BY %I", role);
+    return bough_sql_end_ddl(silenced, conn, rc, err);
+}
+
 /* In one database: to its owner, with all privileges gone. */
 static int leave_database(const server *srv, const char *endpoint, const char *database,
                           const char *owner, const char *role, bough_error *err) {
     PGconn *conn = NULL;
     int rc = connect_to(&conn, srv, endpoint, database, BOUGH_SQL_LONG, err);
-    if (!rc) rc = run(conn, err, "BEGIN");
-    if (!rc) rc = run(conn, err, "REASSIGN OWNED BY %I TO %I", role, owner);
-    if (!rc) rc = run(conn, err, "DROP OWNED BY %I", role);
-    if (!rc) rc = run(conn, err, "COMMIT");
+    if (!rc) rc = drop_owned(conn, role, owner, err);
     PQfinish(conn);
     return rc;
 }
@@ -215,7 +222,7 @@ int inside_drop_role(const server *srv, const char *endpoint, const char *role, 
     PQclear(found);
     if (is_there) rc = leave_all(conn, srv, endpoint, role, err);
     /* here it owns nothing any more: privileges on what all databases share */
-    if (!rc && is_there) rc = run(conn, err, "DROP OWNED BY %I", role);
+    if (!rc && is_there) rc = drop_owned(conn, role, NULL, err);
     if (!rc && is_there) rc = run(conn, err, "DROP ROLE %I", role);
     PQfinish(conn);
     return rc;
@@ -232,9 +239,12 @@ static int give_public(PGconn *conn, const char *owner, bough_error *err) {
                              "SELECT 1 FROM pg_namespace WHERE nspname = 'public' AND"
                              " pg_get_userbyid(nspowner) <> 'pg_database_owner'",
                              0, NULL, err);
-    if (!rc && PQntuples(found) > 0) rc = run(conn, err, "ALTER SCHEMA public OWNER TO %I", owner);
+    bool is_needed = !rc && PQntuples(found) > 0;
     PQclear(found);
-    return rc;
+    if (!is_needed) return rc;
+    rc = bough_sql_begin_ddl(&found, conn, err);
+    if (!rc) rc = run(conn, err, "ALTER SCHEMA public OWNER TO %I", owner);
+    return bough_sql_end_ddl(found, conn, rc, err);
 }
 
 int inside_create_database(const server *srv, const char *endpoint, const char *database,
@@ -383,12 +393,15 @@ static int run_all(PGconn *conn, const PGresult *statements, bough_error *err) {
     for (int i = 0; i < n && !rc; i += AT_ONCE) {
         char *sql = NULL;
         size_t size = 0;
+        PGresult *silenced = NULL;
         FILE *text = open_memstream(&sql, &size);
         if (!text) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         for (int k = i; k < n && k < i + AT_ONCE; k++)
             (void)fprintf(text, "%s;\n", PQgetvalue(statements, k, 0));
         if (fclose(text) != 0) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+        if (!rc) rc = bough_sql_begin_ddl(&silenced, conn, err);
         if (!rc) rc = bough_sql_exec(conn, sql, err);
+        rc = bough_sql_end_ddl(silenced, conn, rc, err);
         free(sql);
     }
     return rc;

@@ -444,6 +444,84 @@ def test_roles_that_a_dump_names_are_made(server, dumps, source):
     server.bough("project", "delete", project.id)
 
 
+# ---- event triggers ----
+
+# What a role would do with the rights of a superuser who runs its function.
+TAKES_OVER = ("CREATE OR REPLACE FUNCTION public.{name}() RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN IF"
+              " (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN"
+              " EXECUTE 'ALTER ROLE {role} SUPERUSER'; END IF; END $$")
+
+
+@pytest.fixture(name="watched")
+def fixture_watched(make_stock):
+    """A server in which superusers' event triggers fire whatever the session is; one calls a helper."""
+    source = make_stock().init(wal_level="logical").start()
+    with source.connect() as c:
+        c.run("CREATE DATABASE watched")
+    with source.connect("watched") as c:
+        c.run("CREATE TABLE mine (n int); CREATE TABLE heard (tag text)")
+        c.run("CREATE SUBSCRIPTION mirror CONNECTION 'host=nowhere.invalid dbname=x' PUBLICATION p"
+              " WITH (connect = false, slot_name = 'm')")
+        c.run("CREATE FUNCTION helper() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$")
+        c.run("CREATE FUNCTION et() RETURNS event_trigger SECURITY DEFINER LANGUAGE plpgsql AS $$ BEGIN PERFORM"
+              " public.helper(); INSERT INTO public.heard VALUES (tg_tag); END $$")
+        c.run("CREATE FUNCTION cast_of(int) RETURNS point LANGUAGE sql IMMUTABLE AS 'SELECT point($1, $1)'")
+        c.run("CREATE CAST (int AS point) WITH FUNCTION cast_of(int)")
+        c.run("CREATE FUNCTION guard() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM"
+              " pg_catalog.pg_roles WHERE rolsuper AND rolname = current_user) THEN RAISE EXCEPTION"
+              " 'no DDL here: %', tg_tag; END IF; END $$")
+        if h.PG >= 17:
+            c.run("CREATE FUNCTION came() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF session_user ="
+                  f" '{h.ADMIN}' THEN RAISE EXCEPTION 'nobody logs in here'; END IF; END $$")
+            c.run("CREATE EVENT TRIGGER came ON login EXECUTE FUNCTION came()")
+            c.run("ALTER EVENT TRIGGER came ENABLE ALWAYS")
+        c.run("CREATE EVENT TRIGGER watch ON ddl_command_start EXECUTE FUNCTION et()")
+        c.run("ALTER EVENT TRIGGER watch ENABLE ALWAYS")
+        c.run("CREATE EVENT TRIGGER guard ON ddl_command_start EXECUTE FUNCTION guard()")
+        c.run("CREATE EVENT TRIGGER always ON ddl_command_end EXECUTE FUNCTION guard()")
+        c.run("ALTER EVENT TRIGGER always ENABLE ALWAYS")
+    return source
+
+
+@pytest.fixture(name="heard", params=["server", "plain", "custom"])
+def fixture_heard(server, watched, request):
+    """A project made of it, its database and who owns that."""
+    way, what = request.param, watched.url("watched")
+    if way != "server":
+        what = os.path.join(watched.dir, way)
+        h.run([h.tool("pg_dump"), f"-F{way[0]}", "-h", watched.dir, "-p", watched.port, "-U", "postgres",
+               "-f", what, "watched"])
+        os.chmod(what, 0o644)
+    project = import_from(server, f"heard {way}", what, "--pg-version", str(h.PG))
+    database = "watched" if way == "server" else "neondb"
+    yield project, database, f"{database}_owner"
+    server.bough("project", "delete", project.id)
+
+
+def test_boughs_own_statements_fire_no_event_trigger(server, heard):
+    project, database, role = heard
+    roles = f"/projects/{project.id}/branches/{project.get('main')['id']}/roles"
+    status, _, answer = server.api("POST", roles, {"role": {"name": "rr"}})
+    assert status == 201, answer
+    with project.connect(uri=uri_of(project, database)) as c:
+        assert c.one("SELECT current_user") == role
+        assert c.one("SELECT count(*) FROM heard") == 0, "the import itself"
+        c.run(TAKES_OVER.format(name="helper", returns="void", role=role))
+        assert c.rows("SELECT tag FROM heard") == [("CREATE FUNCTION",)], "what others do is heard"
+    with project.admin(database=database) as c:
+        c.run("SET session_replication_role = replica; ALTER EVENT TRIGGER watch DISABLE;"
+              " ALTER EVENT TRIGGER always DISABLE; CREATE TABLE left_behind (); ALTER TABLE left_behind OWNER TO"
+              " rr; ALTER EVENT TRIGGER watch ENABLE ALWAYS; ALTER EVENT TRIGGER always ENABLE ALWAYS")
+    status, _, answer = server.api("DELETE", f"{roles}/rr")
+    assert status == 200, answer
+    with project.connect(uri=uri_of(project, database)) as c:
+        assert c.one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+        assert c.one("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'") == role
+        assert c.one("SELECT count(*) FROM heard") == 1
+        assert c.rows("SELECT evtname, evtenabled FROM pg_event_trigger WHERE evtname <> 'came' ORDER BY 1") == \
+            [("always", "A"), ("guard", "O"), ("watch", "A")]
+
+
 def put(path, data, mode=0o644):
     with open(path, "wb") as f:
         f.write(data)

@@ -485,6 +485,8 @@ static void sessions_are_told_what_their_version_knows(void **state) {
         assert_non_null(strstr(options, "read\\ committed"));
         assert_int_equal(strstr(options, "idle_session_timeout=0") != NULL, major >= 14);
         assert_int_equal(strstr(options, "transaction_timeout=0") != NULL, major >= 17);
+        assert_int_equal(strstr(options, "event_triggers=off") != NULL, major >= 17);
+        assert_int_equal(strstr(options, "session_replication_role=replica") != NULL, major < 17);
     }
 }
 
