@@ -107,19 +107,28 @@ static int make_role(restore *r, bough_error *err) {
     return rc;
 }
 
-/* Roles made for the dump are superusers no longer; what only a superuser can own goes to
- * bough_admin. */
+/*
+ * Roles made for the dump are superusers no longer; what only a superuser can own goes to
+ * bough_admin, and so do functions that superusers run unnamed. These call what users may replace:
+ * they must not run as bough_admin by themselves.
+ */
 static int demote(restore *r, bough_error *err) {
     static const char handing_up[] =
         "DO $$ DECLARE one record; BEGIN"
-        " FOR one IN SELECT kind, name FROM ("
-        "  SELECT 'EVENT TRIGGER' AS kind, evtname AS name, evtowner AS owner FROM pg_event_trigger"
-        "  UNION ALL SELECT 'FOREIGN DATA WRAPPER', fdwname, fdwowner FROM pg_foreign_data_wrapper"
-        "  UNION ALL SELECT 'PUBLICATION', pubname, pubowner FROM pg_publication WHERE "
-        "puballtables) AS all_kinds"
+        " FOR one IN SELECT kind, name, lends FROM ("
+        "  SELECT 'EVENT TRIGGER' AS kind, quote_ident(evtname) AS name, evtowner AS owner,"
+        "   false AS lends FROM pg_event_trigger"
+        "  UNION ALL SELECT 'FOREIGN DATA WRAPPER', quote_ident(fdwname), fdwowner, false"
+        "   FROM pg_foreign_data_wrapper"
+        "  UNION ALL SELECT 'PUBLICATION', quote_ident(pubname), pubowner, false"
+        "   FROM pg_publication WHERE puballtables"
+        "  UNION ALL SELECT 'ROUTINE', p.oid::regprocedure::text, proowner, " BOUGH_SQL_LENDS_RIGHTS
+        "   FROM pg_proc p WHERE " BOUGH_SQL_RUN_UNNAMED ") AS all_kinds"
         "  JOIN pg_roles ON oid = owner WHERE NOT rolsuper OR rolname LIKE 'bough\\_import\\_%'"
-        " LOOP EXECUTE format('ALTER %s %I OWNER TO bough_admin', one.kind, one.name); END LOOP; "
-        "END $$";
+        " LOOP IF one.lends THEN"
+        "  EXECUTE format('ALTER ROUTINE %s SECURITY INVOKER', one.name); END IF;"
+        "  EXECUTE format('ALTER %s %s OWNER TO bough_admin', one.kind, one.name);"
+        " END LOOP; END $$";
     PGresult *silenced = NULL;
     int rc = BOUGH_OK;
     for (size_t i = 0; !rc && i < r->made_count; i++)

@@ -37,6 +37,21 @@ typedef struct bough_sql_place {
  */
 void bough_sql_options(char *out, int major);
 
+/**
+ * A condition on a row `p` of pg_proc: others run it without having named it, as what stands behind
+ * an event trigger, a cast between types of the system, or a name in pg_catalog. Whoever owns such
+ * a function acts as they do, superusers among them, so that no user is given one.
+ */
+#define BOUGH_SQL_RUN_UNNAMED                                                                      \
+    "(EXISTS (SELECT FROM pg_event_trigger WHERE evtfoid = p.oid) OR EXISTS (SELECT FROM pg_cast"  \
+    " WHERE castfunc = p.oid AND castsource < 16384 AND casttarget < 16384) OR p.pronamespace ="   \
+    " 'pg_catalog'::regnamespace)"
+
+/** And on one that is no extension's, runs as its owner, and calls what users may replace. */
+#define BOUGH_SQL_LENDS_RIGHTS                                                                     \
+    "(p.prosecdef AND p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_depend WHERE classid ="        \
+    " 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e'))"
+
 /** How long a statement may take. All but the last wait five seconds for a lock. */
 typedef enum bough_sql_limit {
     BOUGH_SQL_GLANCE,   /**< ten seconds: what is asked again later */

@@ -349,7 +349,8 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
 /*
  * Statements that give objects of superusers away, one a row. Objects of extensions and of the
  * system stay: whatever depends on an extension ('e' in pg_depend), and oids below 16384
- * (FirstNormalObjectId).
+ * (FirstNormalObjectId). So do functions that superusers run unnamed; these call what is given
+ * away, so that they must not run as superusers by themselves.
  */
 static const char give_away[] =
     "WITH s AS (SELECT oid FROM pg_roles WHERE rolsuper), e AS (SELECT classid, objid FROM "
@@ -373,7 +374,10 @@ static const char give_away[] =
     "UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, $1) FROM pg_proc "
     "p WHERE"
     " proowner IN (TABLE s) AND p.oid >= 16384 AND NOT EXISTS (SELECT 1 FROM e WHERE classid ="
-    " 'pg_proc'::regclass AND objid = p.oid) "
+    " 'pg_proc'::regclass AND objid = p.oid) AND NOT " BOUGH_SQL_RUN_UNNAMED
+    " UNION ALL SELECT format('ALTER ROUTINE %s SECURITY INVOKER', p.oid::regprocedure) FROM"
+    " pg_proc p WHERE proowner IN (TABLE s) AND " BOUGH_SQL_RUN_UNNAMED
+    " AND " BOUGH_SQL_LENDS_RIGHTS " "
     "UNION ALL SELECT format('ALTER %s %s OWNER TO %I', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE "
     "'TYPE' END,"
     " t.oid::regtype, $1) FROM pg_type t WHERE typowner IN (TABLE s) AND t.oid >= 16384 AND "

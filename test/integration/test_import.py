@@ -522,6 +522,22 @@ def test_boughs_own_statements_fire_no_event_trigger(server, heard):
             [("always", "A"), ("guard", "O"), ("watch", "A")]
 
 
+def test_no_user_is_given_what_superusers_run_without_naming_it(heard):
+    project, database, role = heard
+    with project.connect(uri=uri_of(project, database)) as c:
+        assert c.rows("SELECT proname, rolsuper, prosecdef FROM pg_proc p JOIN pg_roles r ON r.oid = proowner WHERE"
+                      " pronamespace = 'public'::regnamespace AND proname <> 'came' ORDER BY 1") == \
+            [("cast_of", True, False), ("et", True, False), ("guard", True, False), ("helper", False, False)]
+        assert c.rows("SELECT DISTINCT rolsuper FROM pg_event_trigger JOIN pg_roles r ON r.oid = evtowner") == \
+            [(True,)]
+        with pytest.raises(h.psycopg2.Error, match="must be owner"):
+            c.run(TAKES_OVER.format(name="et", returns="event_trigger", role=role))
+        c.run(TAKES_OVER.format(name="helper", returns="void", role=role))
+        c.run("CREATE TABLE more (n int)")  # et() runs as he does, though it was SECURITY DEFINER
+        assert c.one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+        assert c.rows("SELECT tag FROM heard") == [("CREATE FUNCTION",), ("CREATE TABLE",)]
+
+
 def put(path, data, mode=0o644):
     with open(path, "wb") as f:
         f.write(data)
