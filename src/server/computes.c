@@ -207,7 +207,9 @@ int computes_clear(const server *srv, const char *home, bough_error *err) {
 int computes_clear_rest(const server *srv, const char *home, bough_error *err) {
     char pgdata[BOUGH_PATH_MAX];
     int rc = bough_store_pgdata(pgdata, srv->store, home, err);
-    return rc || !bough_orphans_have_memory(pgdata) ? rc : computes_clear(srv, home, err);
+    if (rc || bough_orphans_have_memory(pgdata)) return rc ? rc : computes_clear(srv, home, err);
+    bough_dynshm_end(pgdata, home); /* a postmaster that ended in order leaves it to us */
+    return BOUGH_OK;
 }
 
 /* (locked) Drop what belongs to a process that has ended, and what it left. */
@@ -403,6 +405,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
     int rc = bough_orphans_end(pgdata, COMPUTE_STOP_MS, err);
     bool follows = e->endpoint.is_read_only;
     if (!rc) rc = bough_dynshm_begin(dynshm, pgdata, home, err);
+    bool has_dynshm = !rc;
     if (!rc) rc = log_of(log_path, srv, home, err);
     if (!rc)
         rc = bough_path(history, sizeof history, err, "%s/branches/%s/history", srv->store_dir,
@@ -449,6 +452,7 @@ static int spawn(server *srv, entry *e, const bough_pg *pg, const char *pgdata,
         bough_log(BOUGH_LOG_WARN, "a compute runs without limits", "endpoint", e->endpoint.id,
                   "error", strerror(group_errno), NULL);
     BOUGH_POINT(rc, "start.spawned");
+    if (has_dynshm && !e->compute) bough_dynshm_end(pgdata, home); /* else let_go() does it */
     if (fd >= 0) close(fd);
     free(readable);
     bough_store_free_list(layers);

@@ -121,7 +121,7 @@ int computes_explain(server *srv, const char *branch, bough_error *err);
 
 /**
  * (locked) What a compute that has ended without doing so in order has left: backends, shared
- * memory. Nothing may use its PGDATA where that fails.
+ * memory, its directory in /dev/shm. Nothing may use its PGDATA where that fails.
  * @param err  May be NULL.
  */
 BOUGH_CHECK int computes_clear(const server *srv, const char *home, bough_error *err);

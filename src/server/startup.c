@@ -12,6 +12,7 @@
 #include "model/snapshots.h"
 #include "pg/admin.h"
 #include "pg/compute.h"
+#include "pg/dynshm.h"
 #include "pg/orphans.h"
 #include "pg/spawn.h"
 #include "server/answer.h"
@@ -105,8 +106,8 @@ static int open_secrets(server *srv, bough_error *err) {
 /* ---- what an earlier server left ---- */
 
 /* Stop a postgres that runs on a directory which nothing knows: its server died before it was
- * recorded. */
-static void stop_stray(const char *pgdata) {
+ * recorded. Of a branch's also goes what it keeps in /dev/shm. */
+static void stop_stray(const char *pgdata, const char *home) {
     bough_compute *compute = NULL;
     bough_error err;
     if (bough_compute_adopt(&compute, pgdata, NULL) == BOUGH_OK) {
@@ -117,6 +118,8 @@ static void stop_stray(const char *pgdata) {
     if (bough_orphans_end(pgdata, COMPUTE_STOP_MS, &err) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not stop it", "pgdata", pgdata, "error", err.message,
                   NULL);
+    else if (home)
+        bough_dynshm_end(pgdata, home);
 }
 
 /* Call for every name in STORE/room that is not in the list of known ids. */
@@ -137,12 +140,13 @@ static void each_unknown(const server *srv, const char *room, const char *const 
 
 static void stop_stray_branch(const char *path) {
     char pgdata[BOUGH_PATH_MAX];
-    if (bough_path(pgdata, sizeof pgdata, NULL, "%s/pgdata", path) == BOUGH_OK) stop_stray(pgdata);
+    if (bough_path(pgdata, sizeof pgdata, NULL, "%s/pgdata", path) == BOUGH_OK)
+        stop_stray(pgdata, strrchr(path, '/') + 1);
 }
 
 static void remove_temporary(const char *path) {
     bough_error err;
-    stop_stray(path);
+    stop_stray(path, NULL);
     if (bough_rmtree(path, &err) != BOUGH_OK)
         bough_log(BOUGH_LOG_WARN, "could not remove an unfinished import", "path", path, "error",
                   err.message, NULL);
@@ -227,13 +231,15 @@ static void adopt_one(inventory *v, size_t i, server *srv) {
             endpoint = &v->endpoints[k];
     if (!bough_store_has_branch(srv->store, v->ids[i])) return;
     if (!endpoint || v->branches[i].deleted_ms) {
-        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
+        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK)
+            stop_stray(pgdata, v->ids[i]);
         return;
     }
     if (computes_adopt(&found, srv, &v->branches[i], endpoint, &err) != BOUGH_OK) {
         bough_log(BOUGH_LOG_WARN, "could not adopt a compute", "branch", v->ids[i], "error",
                   err.message, NULL);
-        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK) stop_stray(pgdata);
+        if (bough_store_pgdata(pgdata, srv->store, v->ids[i], &err) == BOUGH_OK)
+            stop_stray(pgdata, v->ids[i]);
         return;
     }
     if (computes_shm(&v->live[i], srv, v->ids[i], &err) != BOUGH_OK)
@@ -269,7 +275,7 @@ static void adopt_forks(const inventory *v, server *srv) {
         if (adopt_fork(v, id, srv) || !bough_store_has_branch(srv->store, id) ||
             bough_store_pgdata(pgdata, srv->store, id, NULL) != BOUGH_OK)
             continue;
-        stop_stray(pgdata);
+        stop_stray(pgdata, id);
         if (bough_store_delete(srv->store, id, &err) != BOUGH_OK)
             bough_log(BOUGH_LOG_WARN, "files of a read-only endpoint remain until the next start",
                       "endpoint", id, "error", err.message, NULL);

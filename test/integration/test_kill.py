@@ -58,6 +58,40 @@ def assert_nothing_left(server):
             assert os.readlink(f"/proc/{pid}/cwd").split("/branches/")[1].split("/")[0] in known, "a stray postgres"
 
 
+def in_shared_memory(p):
+    """The directories that computes of the project's main branch have, or have left."""
+    return glob.glob(f"/dev/shm/bough-{p.get('main')['id']}-*")
+
+
+def test_shared_memory_goes_though_no_server_saw_its_compute_end(server):
+    p = server.project("p")
+    assert len(in_shared_memory(p)) == 1
+    postmaster = p.postmaster()
+    server.kill()
+    os.kill(postmaster, signal.SIGINT)  # in order: it takes its System V memory along
+    h.wait_for(lambda: not h.is_alive(postmaster), "the compute is gone")
+    server.up()
+    assert in_shared_memory(p) == []
+
+
+def test_a_start_that_fails_leaves_no_shared_memory(server):
+    p = server.project("p")
+    p.bough("endpoint", "suspend", "main")
+    assert in_shared_memory(p) == []
+    history = os.path.join(os.path.dirname(p.pgdata()), "history")
+    if os.path.isdir(history):
+        os.rename(history, f"{history}.aside")
+    with open(history, "w", encoding="ascii"):
+        pass
+    p.bough("endpoint", "start", "main", check=False)
+    assert in_shared_memory(p) == []
+    os.unlink(history)
+    if os.path.isdir(f"{history}.aside"):
+        os.rename(f"{history}.aside", history)
+    p.bough("endpoint", "start", "main")
+    assert len(in_shared_memory(p)) == 1
+
+
 def test_a_branch_is_made_wholly_or_not_at_all(server, counted):
     seed = random.randrange(10**9)
     print("seed", seed)
