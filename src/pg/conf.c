@@ -653,15 +653,24 @@ int bough_conf_write(const char *pgdata, const bough_conf *conf, bough_error *er
     return rc;
 }
 
-bool bough_conf_holds_wal(const char *pgdata) {
+/* Whether what was written last has that line. */
+static bool has_line(const char *pgdata, const char *line) {
     char path[BOUGH_PATH_MAX], *data = NULL;
     size_t size;
     if (bough_path(path, sizeof path, NULL, "%s/postgresql.conf", pgdata) != BOUGH_OK ||
         bough_read_file(&data, &size, path, TEXT_MAX, NULL) != BOUGH_OK)
         return false;
-    bool holds = strstr(data, "\nwal_keep_size = '" ALL_WAL "'\n") != NULL;
+    bool has = strstr(data, line) != NULL;
     free(data);
-    return holds;
+    return has;
+}
+
+bool bough_conf_holds_wal(const char *pgdata) {
+    return has_line(pgdata, "\nwal_keep_size = '" ALL_WAL "'\n");
+}
+
+bool bough_conf_has_tls(const char *pgdata) {
+    return has_line(pgdata, "\nssl = 'on'\n");
 }
 
 int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, int postmaster_pid,

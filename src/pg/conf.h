@@ -50,6 +50,9 @@ BOUGH_CHECK int bough_conf_rewrite(const char *pgdata, const bough_conf *conf, i
 /** Whether what was written last has `hold_wal`. */
 bool bough_conf_holds_wal(const char *pgdata);
 
+/** Whether what was written last takes TLS (`tls_cert`). */
+bool bough_conf_has_tls(const char *pgdata);
+
 /** What max_connections is by the files in `pgdata`, at the latest start or the next one. */
 BOUGH_CHECK int bough_conf_connections(int *connections, const char *pgdata, bough_error *err);
 

@@ -6,6 +6,7 @@
  */
 #include "pg/install.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -45,6 +46,8 @@ typedef struct answer {
     char text[256];
     size_t size;
     int ticks;
+    const char *about; /* of take_refusal() */
+    bool has_refused;
 } answer;
 
 static int take_answer(void *context, const char *data, size_t size, bough_error *err) {
@@ -100,17 +103,39 @@ static bool make_scratch(char *dir, size_t size) {
     return false;
 }
 
+/* Of standard error: whether postgres has named the setting that it was asked about. It takes none
+ * from root, who cannot start it either. */
+static void take_refusal(void *context, const char *line) {
+    answer *a = context;
+    if (strcasestr(line, a->about) || strstr(line, "\"root\" execution")) a->has_refused = true;
+}
+
+/* The answer may be another the next time: nobody may remember it. */
+static int fail_asking(int rc, const char *program, const char *name, bough_error *err) {
+    if (rc)
+        rc = bough_context(err, "could not ask \"%s\" whether it takes \"%s\"", program, name);
+    else
+        rc = bough_fail(err, BOUGH_E_PG, "\"%s\" did not say whether it takes \"%s\"", program,
+                        name);
+    if (!err || !err->hint[0]) (void)bough_hint(err, "Try again.");
+    return rc;
+}
+
 /*
  * Whether the server takes a setting. It says so without starting ("-C"); all it wants is a
- * directory with an empty configuration file.
+ * directory with an empty configuration file. Only its own word is an answer, and it is no only
+ * where it ended with a status and said of what.
  */
-static bool takes(const bough_pg *pg, const char *program, const char *name, const char *value) {
+static int takes(bool *has, const bough_pg *pg, const char *program, const char *name,
+                 const char *value, bough_error *err) {
     char dir[32], conf[64], setting[64];
-    answer a = {.size = 0};
+    answer a = {.about = name};
     bough_env env;
     int status = -1;
     size_t n = strlen(value);
-    if (!make_scratch(dir, sizeof dir)) return false;
+    if (!make_scratch(dir, sizeof dir))
+        return fail_asking(bough_fail_sys(err, errno, "could not create directory \"%s\"", dir),
+                           program, name, err);
     (void)snprintf(conf, sizeof conf, "%s/postgresql.conf", dir);
     (void)snprintf(setting, sizeof setting, "%s=%s", name, value);
     bough_env_init(&env, pg->bindir);
@@ -120,12 +145,16 @@ static bool takes(const bough_pg *pg, const char *program, const char *name, con
                      .ruleset = -1,
                      .context = &a,
                      .output = take_answer,
+                     .line = take_refusal,
                      .tick = too_long};
-    bool has = bough_write_file(conf, "", 0, 0600, NULL) == 0 &&
-               bough_run_tool(&status, &run, NULL) == 0 && WIFEXITED(status) &&
-               WEXITSTATUS(status) == 0 && strncmp(a.text, value, n) == 0;
+    int rc = bough_write_file(conf, "", 0, 0600, err);
+    if (!rc) rc = bough_run_tool(&status, &run, err);
+    if (rc == BOUGH_E_CANCELLED) rc = bough_fail(err, BOUGH_E_TIMEOUT, "it does not answer");
     bough_ignore(bough_rmtree(dir, NULL));
-    return has;
+    bool has_ended = !rc && WIFEXITED(status);
+    *has = has_ended && WEXITSTATUS(status) == 0 && strncmp(a.text, value, n) == 0;
+    bool has_refused = has_ended && WEXITSTATUS(status) != 0 && a.has_refused;
+    return *has || has_refused ? BOUGH_OK : fail_asking(rc, program, name, err);
 }
 
 static bool same_file(const known_version *k, const struct stat *st) {
@@ -133,13 +162,19 @@ static bool same_file(const known_version *k, const struct stat *st) {
            k->changed.tv_sec == st->st_ctim.tv_sec && k->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
-/* Fill in pg->major and pg->version from pg->bindir/name. Returns 0, or -1 when it is no such
- * program. */
-static int version_of(bough_pg *pg, const char *name) {
+/*
+ * Fill in pg->major and pg->version from pg->bindir/name, and what it was built with.
+ *
+ * @retval BOUGH_E_NOTFOUND  It is no such program; `err` is not set.
+ * @return Or why it could not be asked what it was built with; the version is filled in.
+ */
+static int version_of(bough_pg *pg, const char *name, bough_error *err) {
     char program[BOUGH_PATH_MAX];
     struct stat st;
-    if (bough_path(program, sizeof program, NULL, "%s/%s", pg->bindir, name)) return -1;
-    if (stat(program, &st) != 0 || !S_ISREG(st.st_mode) || access(program, X_OK) != 0) return -1;
+    if (bough_path(program, sizeof program, NULL, "%s/%s", pg->bindir, name))
+        return BOUGH_E_NOTFOUND;
+    if (stat(program, &st) != 0 || !S_ISREG(st.st_mode) || access(program, X_OK) != 0)
+        return BOUGH_E_NOTFOUND;
     pthread_mutex_lock(&known_lock);
     for (size_t i = 0; i < known_count; i++)
         if (same_file(&known[i], &st)) {
@@ -148,13 +183,16 @@ static int version_of(bough_pg *pg, const char *name) {
             pg->has_tls = known[i].has_tls;
             memcpy(pg->version, known[i].version, sizeof pg->version);
             pthread_mutex_unlock(&known_lock);
-            return 0;
+            return BOUGH_OK;
         }
     pthread_mutex_unlock(&known_lock);
-    if (ask_version(pg, program) != 0) return -1;
+    if (ask_version(pg, program) != 0) return BOUGH_E_NOTFOUND;
     bool is_server = strcmp(name, "postgres") == 0;
-    pg->has_lz4 = is_server && pg->major >= 15 && takes(pg, program, "wal_compression", "lz4");
-    pg->has_tls = is_server && takes(pg, program, "ssl", "on");
+    int rc = BOUGH_OK;
+    if (is_server && pg->major >= 15)
+        rc = takes(&pg->has_lz4, pg, program, "wal_compression", "lz4", err);
+    if (!rc && is_server) rc = takes(&pg->has_tls, pg, program, "ssl", "on", err);
+    if (rc) return rc;
     pthread_mutex_lock(&known_lock);
     if (known_count < MOST_KNOWN) {
         known_version *k = &known[known_count++];
@@ -167,7 +205,7 @@ static int version_of(bough_pg *pg, const char *name) {
         memcpy(k->version, pg->version, sizeof k->version);
     }
     pthread_mutex_unlock(&known_lock);
-    return 0;
+    return BOUGH_OK;
 }
 
 /* ---- where to look ---- */
@@ -216,10 +254,12 @@ static bool has_program(const char *dir, const char *name) {
     return !bough_path(path, sizeof path, NULL, "%s/%s", dir, name) && access(path, X_OK) == 0;
 }
 
-static bool is_server(bough_pg *pg, const char *dir) {
+/* `rc` is BOUGH_OK, or why it is not known what this one was built with. */
+static bool is_server(bough_pg *pg, int *rc, const char *dir, bough_error *err) {
     memset(pg, 0, sizeof *pg);
     (void)snprintf(pg->bindir, sizeof pg->bindir, "%s", dir);
-    if (!has_program(dir, "initdb") || version_of(pg, "postgres") != 0) return false;
+    *rc = has_program(dir, "initdb") ? version_of(pg, "postgres", err) : BOUGH_E_NOTFOUND;
+    if (*rc == BOUGH_E_NOTFOUND) return false;
     pg->has_tools = has_program(dir, "psql") && has_program(dir, "pg_restore") &&
                     has_program(dir, "pg_basebackup");
     return pg->major >= BOUGH_PG_OLDEST && pg->major <= BOUGH_PG_NEWEST;
@@ -242,7 +282,8 @@ size_t bough_pg_list(bough_pg *list, size_t room) {
     size_t count = 0;
     for (size_t i = 0; dirs && i < dirs->count && count < room; i++) {
         bough_pg pg;
-        if (!is_server(&pg, dirs->dirs[i])) continue;
+        int rc;
+        if (!is_server(&pg, &rc, dirs->dirs[i], NULL)) continue;
         bool listed = false;
         for (size_t k = 0; k < count && !listed; k++) listed = same_server(&list[k], &pg);
         if (listed) continue;
@@ -263,14 +304,20 @@ int bough_pg_find(bough_pg *pg, int major, bough_error *err) {
     dir_list *dirs = find_dirs();
     if (!dirs) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_pg best = {.major = 0};
+    int rc = BOUGH_OK;
     for (size_t i = 0; i < dirs->count; i++) {
         bough_pg found;
-        if (!is_server(&found, dirs->dirs[i]) || found.major <= best.major) continue;
+        bough_error why = {0};
+        int asked;
+        if (!is_server(&found, &asked, dirs->dirs[i], &why) || found.major <= best.major) continue;
         if (major && found.major != major) continue;
         best = found;
+        rc = asked;
+        if (rc && err) *err = why;
         if (major) break;
     }
     free(dirs);
+    if (rc) return rc;
     if (best.major) {
         *pg = best;
         return BOUGH_OK;
@@ -298,7 +345,7 @@ int bough_pg_tool(bough_pg *tool, const char *name, int major, bool older_too, b
     for (size_t i = 0; i < dirs->count && best != 0; i++) {
         bough_pg found = {.major = 0};
         (void)snprintf(found.bindir, sizeof found.bindir, "%s", dirs->dirs[i]);
-        if (version_of(&found, name) != 0) continue;
+        if (version_of(&found, name, NULL) != BOUGH_OK) continue;
         int d = distance(found.major, major, older_too);
         if (d < 0 || (best >= 0 && d >= best)) continue;
         best = d;

@@ -29,6 +29,7 @@ typedef struct bough_pg {
  * @param major  13 to 18, or 0 for the newest one that is installed.
  * @retval BOUGH_E_UNSUPPORTED  Not installed, or a version that Bough does not know; the hint names
  * the package.
+ * @return Or why it could not be asked what it was built with, which another time it may be.
  */
 BOUGH_CHECK int bough_pg_find(bough_pg *pg, int major, bough_error *err);
 

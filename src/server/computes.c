@@ -348,8 +348,13 @@ static int tls_of(tls_files *files, const server *srv, const entry *e, bough_err
 int computes_conf(compute_conf *c, server *srv, const entry *e, bough_error *err) {
     const char *home = computes_home(e);
     bough_pg pg = {.has_lz4 = false};
-    bough_ignore(bough_pg_find(&pg, e->major, NULL));
-    int rc = bough_store_pgdata(c->pgdata, srv->store, home, err);
+    int rc = bough_pg_find(&pg, e->major, err);
+    if (rc == BOUGH_E_UNSUPPORTED) { /* it was removed under a compute that runs */
+        pg = (bough_pg){.has_tls = e->has_tls};
+        bough_error_clear(err);
+        rc = BOUGH_OK;
+    }
+    if (!rc) rc = bough_store_pgdata(c->pgdata, srv->store, home, err);
     if (!rc) rc = dirs_of(&c->dirs, srv, e->endpoint.id, err);
     if (!rc) rc = tls_of(&c->tls, srv, e, err);
     c->conf = (bough_conf){.major = e->major,
@@ -625,10 +630,8 @@ int computes_adopt(bool *found, server *srv, const bough_branch_row *branch,
         let_go(srv, e);
         return rc;
     }
-    bough_pg pg = {.has_tls = false};
-    bough_ignore(bough_pg_find(&pg, project.pg_major, NULL));
-    e->has_tls = pg.has_tls;
-    if (bough_compute_ready(e->compute)) /* else its first use waits */
+    e->has_tls = bough_conf_has_tls(pgdata); /* as it was started, whatever is installed now */
+    if (bough_compute_ready(e->compute))     /* else its first use waits */
         change(srv, e, true, "it ran already when the server started");
     *found = true;
     return BOUGH_OK;

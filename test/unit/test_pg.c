@@ -218,6 +218,38 @@ static void an_unknown_version_is_not_looked_for(void **state) {
     }
 }
 
+/* A postgres of shell whose first answer about TLS does not come. */
+static void what_postgres_could_not_say_is_asked_again(void **state) {
+    (void)state;
+    char script[512], path[256];
+    bough_pg pg;
+    bough_error err = {0};
+    const char *given = getenv("BOUGH_PG_PATH");
+    char *before = given ? strdup(given) : NULL;
+    (void)snprintf(script, sizeof script,
+                   "#!/bin/sh\n"
+                   "case \"$*\" in\n"
+                   "--version) echo 'postgres (PostgreSQL) 15.99' ;;\n"
+                   "*wal_compression*) echo 'FATAL: no \"wal_compression\"' >&2; exit 1 ;;\n"
+                   "*) test -e %s/asked && echo on && exit; : > %s/asked; kill -9 $$ ;;\n"
+                   "esac\n",
+                   dir, dir);
+    put("postgres", script);
+    put("initdb", "");
+    assert_int_equal(chmod(in_dir("postgres"), 0700), 0);
+    assert_int_equal(chmod(in_dir("initdb"), 0700), 0);
+    (void)snprintf(path, sizeof path, "%s", dir);
+    assert_int_equal(setenv("BOUGH_PG_PATH", path, 1), 0);
+    assert_int_equal(bough_pg_find(&pg, 15, &err), BOUGH_E_PG);
+    assert_non_null(strstr(err.message, "did not say whether it takes \"ssl\""));
+    assert_int_equal(bough_pg_find(&pg, 15, &err), BOUGH_OK);
+    assert_string_equal(pg.version, "15.99");
+    assert_true(pg.has_tls);
+    assert_false(pg.has_lz4);
+    assert_int_equal(before ? setenv("BOUGH_PG_PATH", before, 1) : unsetenv("BOUGH_PG_PATH"), 0);
+    free(before);
+}
+
 static void a_log_tells_its_last_error(void **state) {
     (void)state;
     char line[128], hint[128];
@@ -500,6 +532,7 @@ int main(void) {
         cmocka_unit_test(names_are_quoted),
         cmocka_unit_test(sessions_are_told_what_their_version_knows),
         cmocka_unit_test(an_unknown_version_is_not_looked_for),
+        IN_DIR(what_postgres_could_not_say_is_asked_again),
         IN_DIR(a_log_tells_its_last_error),
         cmocka_unit_test(a_dump_names_its_roles),
         cmocka_unit_test(a_dump_is_complete_with_its_last_comment),
