@@ -22,8 +22,8 @@ void bough_dumpscan_free(bough_dumpscan *scan);
 
 /**
  * Read on.
- * @retval BOUGH_E_UNSUPPORTED  The dump connects to or creates databases, or holds a command of
- * psql's own.
+ * @retval BOUGH_E_UNSUPPORTED  The dump connects to or creates databases, holds a command of psql's
+ * own, or something that psql's versions, or encodings, read in more than one way.
  */
 BOUGH_CHECK int bough_dumpscan_feed(bough_dumpscan *scan, const char *data, size_t size,
                                     bough_error *err);

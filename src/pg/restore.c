@@ -307,6 +307,7 @@ static int run_psql(restore *r, bough_error *err) {
         bough_run run = {.argv = argv,
                          .env = &env,
                          .ruleset = ruleset,
+                         .is_alone = true, /* whatever the scan has not seen */
                          .context = r,
                          .feed = read_file,
                          .line = take_line,

@@ -148,6 +148,7 @@ __attribute__((no_sanitize("address"))) static int child(void *data) {
     if (spec->group) enter_group(spec);
     if (setsid() >= 0 && chdir(spec->cwd ? spec->cwd : "/") == 0 && place(args) == 0 &&
         (!spec->dies_with_us || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0) &&
+        (!spec->is_alone || setrlimit(RLIMIT_NPROC, &(struct rlimit){0}) == 0) &&
         bough_landlock_enforce(spec->ruleset) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0)
         (void)execve(spec->argv[0], (char *const *)(uintptr_t)spec->argv,
                      (char *const *)(uintptr_t)spec->env->vars);
@@ -418,7 +419,8 @@ int bough_run_tool(int *status, const bough_run *run, bough_error *err) {
                              .err = errors[1],
                              .keep = {-1, -1},
                              .ruleset = run->ruleset,
-                             .dies_with_us = true};
+                             .dies_with_us = true,
+                             .is_alone = run->is_alone};
     rc = bough_spawn(&t->pid, &t->pidfd, &spec, err);
     close_fd(&in[1]);
     close_fd(&out[1]);

@@ -46,6 +46,7 @@ typedef struct bough_spawn_spec {
     int keep[2];       /**< descriptors to leave open under their number; -1: none */
     int ruleset;       /**< of bough_landlock_prepare(), or -1 */
     bool dies_with_us; /**< SIGKILL when the calling thread ends; for tools */
+    bool is_alone;     /**< it can start no process of its own; the kernel excepts root */
     const char *group; /**< cgroup.procs of the control group to start in; NULL: ours */
     int *group_errno;  /**< why it is in ours nevertheless; unchanged where it is not; or NULL */
 } bough_spawn_spec;
@@ -63,7 +64,8 @@ BOUGH_CHECK int bough_spawn(pid_t *pid, int *pidfd, const bough_spawn_spec *spec
 typedef struct bough_run {
     const char *const *argv;
     const bough_env *env;
-    int ruleset; /**< or -1 */
+    int ruleset;   /**< or -1 */
+    bool is_alone; /**< as in bough_spawn_spec */
     void *context;
     /** Fill `buffer` with what goes to standard input; 0: end, negative: stop with that code. */
     ssize_t (*feed)(void *context, char *buffer, size_t room, bough_error *err);

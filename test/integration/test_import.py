@@ -606,6 +606,23 @@ def test_a_dump_that_does_not_restore_is_told_with_its_reason(server, dumps, dir
     assert not os.path.exists("/tmp/bough-was-here")
 
 
+def test_what_a_dump_hides_from_the_scan_starts_no_program(server, directory):
+    """How psql reads strings can be changed by what no lexer sees: by a function's arguments."""
+    dump = put(f"{directory}/hidden", rb"""-- PostgreSQL database dump
+CREATE TABLE public.said (word text);
+SELECT set_config('standard_' || 'conforming_strings', 'off', false);
+SELECT '\' ' \set word `echo hello`
+-- ';
+;
+INSERT INTO public.said VALUES (:'word');
+-- PostgreSQL database dump complete
+""")
+    project = import_from(server, "hidden", dump, "--pg-version", str(h.PG))
+    with project.connect() as c:
+        assert c.rows("SELECT word FROM said") == [("",)]
+    server.bough("project", "delete", project.id)
+
+
 # ---- cancelling ----
 
 class Dam:

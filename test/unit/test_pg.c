@@ -330,6 +330,104 @@ static void a_dump_that_reaches_further_is_refused(void **state) {
     (void)scan("SELECT E'\\';', '\\'; \\! id\n", BOUGH_E_UNSUPPORTED);
 }
 
+/* Each but the last would be text for who reads otherwise than psql. */
+static void a_dump_hides_no_command_of_psqls(void **state) {
+    (void)state;
+#define RUN "\\! id\n"
+#define LONG_TAG "$abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij$"
+    static const char *const hidden[] = {
+        /* on the line of an allowed one */
+        "\\restrict a \\unrestrict a " RUN,
+        "\\restrict `id`\n",
+        "\\unrestrict a\r" RUN,
+        "\\unrestrict\n",
+        "\\restrict 'a'\n",
+        /* in a comment, which a carriage return ends */
+        "-- x\r" RUN,
+        "SELECT 1e--" RUN,
+        /* in data that do not follow, or that end sooner */
+        "COPY (SELECT 1 FROM stdin) TO stdout;\n" RUN "\\.\n",
+        "SELECT (1; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC; COPY t FROM stdin;\n" RUN,
+        "CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC SELECT CASE 1 END; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() RETURNS int RETURN 1::begin; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() RETURNS int RETURN 1begin; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() BEGIN ATOMIC SELECT 1.end; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() BEGIN ATOMIC :{?end}; COPY t FROM stdin;\n" RUN,
+        "CREATE FUNCTION f() RETURN 0000000000000000000000000000begin; COPY t FROM stdin;\n" RUN,
+        "E'' CREATE FUNCTION f() BEGIN ATOMIC; COPY t FROM stdin;\n" RUN,
+        "U&\"a\" CREATE FUNCTION f() BEGIN ATOMIC; COPY t FROM stdin;\n" RUN,
+        "COPY t FROM stdin; SELECT '\n\\.\n' " RUN "'",
+        "\xef\xbb\xbf"
+        "COPY t FROM stdin;\n$$\n\\.\n" RUN "$$",
+        /* in what is no dollar quote, or none here */
+        "SELECT 1$$ ' $$ " RUN "';",
+        "SELECT $1$$ ' $$ " RUN "';",
+        "SELECT 1a$$ ' $$ " RUN "';",
+        "SELECT :x$$ ' $$ " RUN "';",
+        "SELECT $E'\\' ' " RUN "';",
+        "SELECT " LONG_TAG " ' " LONG_TAG " " RUN "';",
+        /* in a string that has ended, or has not */
+        "SELECT 1E'\\' ' " RUN "';",
+        "SELECT E'a'\n'\\' ' " RUN "';",
+        "SELECT E'a' -- b\r'\\' ' " RUN "';",
+        "SET standard_conforming_strings = off;\nSELECT '\\' ' " RUN "';",
+        "SET SESSION standard_conforming_strings = 'off';\n",
+        "BEGIN;SET \"standard_conforming_strings\" = off;ROLLBACK;SELECT '\\' " RUN "';",
+        "SET client_encoding = 'SJIS';\n",
+        "SET NAMES 'Shift_JIS';\n",
+        "SET client_encoding TO gbk;\n",
+        "SELECT ':DBNAME', :DBNAME;\n",
+        RUN,
+    };
+    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+        (void)scan(hidden[i], BOUGH_E_UNSUPPORTED);
+#undef LONG_TAG
+#undef RUN
+    bough_dumpscan *s = bough_dumpscan_new(); /* of which psql reads no more than the beginning */
+    assert_non_null(s);
+    assert_int_equal(bough_dumpscan_feed(s, "SELECT 'a\0';\n", 13, NULL), BOUGH_E_UNSUPPORTED);
+    bough_dumpscan_free(s);
+}
+
+/* Its words are pushed out neither by what is before them nor by what is behind. */
+static void a_long_copy_is_seen_or_refused(void **state) {
+    (void)state;
+    enum { MANY = 70000 };
+    char *sql = calloc(1, 6 * MANY), *at = sql;
+    assert_non_null(sql);
+    memset(sql, ' ', MANY);
+    strcpy(sql + MANY, "COPY t FROM stdin;\nGRANT a TO b;\n\\.\nGRANT a TO c;");
+    assert_string_equal(scan(sql, BOUGH_OK), "c ");
+    at = stpcpy(at, "COPY t (");
+    for (size_t i = 0; i < MANY / 2; i++) at = stpcpy(at, "a,");
+    for (size_t i = 0; i < MANY; i++) at = stpcpy(at, "--\n");
+    strcpy(at, ") FROM stdin;\n$$\n\\.\n\\! id\n$$");
+    (void)scan(sql, BOUGH_E_UNSUPPORTED);
+    free(sql);
+}
+
+static void what_pg_dump_writes_is_no_riddle(void **state) {
+    (void)state;
+    (void)scan("\xef\xbb\xbf\\restrict "
+               "fBYNCzQVfwfdCChRhXhqd4kAVCPOzGhEPkIrRsAYZbA0IbTYtAdvNR9xNXvKTVo\r\n"
+               "SET client_encoding = 'UTF8';\r\nSET standard_conforming_strings = on;\n",
+               BOUGH_OK);
+    (void)scan("SET standard_conforming_strings = off;\nINSERT INTO t VALUES ('a\\\\', 'b''');\n"
+               "SET client_encoding = 'LATIN1';",
+               BOUGH_OK);
+    (void)scan("CREATE FUNCTION f(int) RETURNS int LANGUAGE sql BEGIN ATOMIC\n SELECT $1 + 2;\n"
+               " SELECT CASE WHEN $1 > 1 THEN ($1)::int ELSE 1e5 + 1.5 + 0x1f + 1e-05 END;\nEND;\n"
+               "COPY public.t (a, \"from  stdin\", stdin) FROM stdin;\n\\N\t\\\\.\n\\.\n",
+               BOUGH_OK);
+    (void)scan(
+        "CREATE RULE r AS ON INSERT TO t DO ALSO ( SELECT 1;\n SELECT a[1:n], a[1].b FROM u;\n);\n"
+        "ALTER TABLE t ADD CHECK ((a ~ '^\\d\\'::text)); SELECT E'a\\'', E'b' - 'c';\n"
+        "CREATE FUNCTION a$b() AS $_X$ $1$$ $_$ \\! id\n $_X$;",
+        BOUGH_OK);
+    assert_string_equal(scan("ALTER TABLE t OWNER TO \"a  b\";", BOUGH_OK), "a  b ");
+}
+
 /* ---- programs ---- */
 
 static ssize_t feed_once(void *context, char *buffer, size_t room, bough_error *err) {
@@ -537,6 +635,9 @@ int main(void) {
         cmocka_unit_test(a_dump_names_its_roles),
         cmocka_unit_test(a_dump_is_complete_with_its_last_comment),
         cmocka_unit_test(a_dump_that_reaches_further_is_refused),
+        cmocka_unit_test(a_dump_hides_no_command_of_psqls),
+        cmocka_unit_test(a_long_copy_is_seen_or_refused),
+        cmocka_unit_test(what_pg_dump_writes_is_no_riddle),
         cmocka_unit_test(a_tool_reads_what_it_is_fed_and_its_status_is_told),
         IN_DIR(threads_may_write_one_file_at_once),
         IN_DIR(shared_memory_of_the_dead_goes_and_of_nobody_else),
