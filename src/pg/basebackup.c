@@ -51,6 +51,10 @@ static int tick(void *context, pid_t pid) {
     return report(context);
 }
 
+static int sql_tick(void *context) {
+    return report(context);
+}
+
 /* ---- pg_basebackup ---- */
 
 /* "  48123/ 98765 kB (48%), 0/1 tablespace" is progress; everything else are its words. */
@@ -228,15 +232,26 @@ static int await_ready(import *im, bough_compute *compute, bough_error *err) {
     }
 }
 
-static int connect_to(PGconn **conn, const import *im, const char *database, bough_error *err) {
-    bough_sql_place place = {
-        .user = BOUGH_ADMIN_ROLE, .password = im->password, .major = im->pg->major};
+static int stop_in_order(import *im, bough_compute *compute, bough_error *err) {
+    double until = bough_now_ms() + STOP_MS;
+    for (;;) {
+        int rc = bough_compute_stop(compute, BOUGH_STOP_FAST, READY_STEP_MS, err);
+        if (rc != BOUGH_E_TIMEOUT || bough_now_ms() > until) return rc;
+        if (report(im)) return bough_fail(err, BOUGH_E_CANCELLED, "interrupted");
+    }
+}
+
+static int connect_to(PGconn **conn, import *im, const char *database, bough_error *err) {
+    bough_sql_place place = {.user = BOUGH_ADMIN_ROLE,
+                             .password = im->password,
+                             .major = im->pg->major,
+                             .watch = {sql_tick, im}};
     int rc = bough_path(place.socket_dir, sizeof place.socket_dir, err, "%s", im->run_dir);
     return rc ? rc : bough_sql_connect(conn, &place, database, BOUGH_SQL_UNLIMITED, err);
 }
 
 /* From its next start on it is a compute. */
-static int set_password(const import *im, bough_error *err) {
+static int set_password(import *im, bough_error *err) {
     PGconn *conn = NULL;
     char verifier[256], sql[512];
     int rc = bough_admin_verifier(verifier, sizeof verifier, err);
@@ -279,7 +294,7 @@ static int tidy(import *im, bough_error *err) {
     if (!rc) rc = await_ready(im, compute, err);
     if (!rc) rc = tidy_databases(im, err);
     if (!rc) rc = set_password(im, err);
-    if (!rc) rc = bough_compute_stop(compute, BOUGH_STOP_FAST, STOP_MS, err);
+    if (!rc) rc = stop_in_order(im, compute, err);
     if (rc && compute && bough_compute_stop(compute, BOUGH_STOP_KILL, STOP_MS, NULL))
         rc = bough_context(err, "a postgres was left running");
     bough_compute_free(compute);
@@ -336,8 +351,8 @@ int bough_cluster_import(const bough_pg *pg, const char *url, const char *workdi
                    .workdir = workdir,
                    .progress = progress,
                    .context = context,
-                   .phase = "connecting"};
-    rc = bough_source_check(&im->info, url, err);
+                   .phase = "checking the source"};
+    rc = bough_source_check(&im->info, url, (bough_sql_watch){sql_tick, im}, err);
     if (!rc && im->info.major != pg->major) {
         rc = bough_fail(err, BOUGH_E_UNSUPPORTED,
                         "the source is PostgreSQL %d, the project is for %d", im->info.major,

@@ -53,8 +53,13 @@ typedef struct bough_source_info {
 /**
  * Connect and check: reachable, REPLICATION right, default block sizes, no tablespaces, version
  * known. Each failure has its own message and hint.
+ *
+ * @param watch  Looks on while the source is asked; connecting takes ten seconds at most for each
+ *               address of the URL.
+ * @retval BOUGH_E_CANCELLED  The watch gave up.
  */
-BOUGH_CHECK int bough_source_check(bough_source_info *info, const char *url, bough_error *err);
+BOUGH_CHECK int bough_source_check(bough_source_info *info, const char *url, bough_sql_watch watch,
+                                   bough_error *err);
 void bough_source_info_free(bough_source_info *info);
 
 /**

@@ -56,6 +56,10 @@ static int tick(void *context, pid_t pid) {
     return report(context);
 }
 
+static int sql_tick(void *context) {
+    return report(context);
+}
+
 static void take_line(void *context, const char *line) {
     bough_words_take(&((restore *)context)->words, line);
 }
@@ -478,14 +482,15 @@ int bough_cluster_restore(const bough_pg *pg, bough_source_kind kind, const char
                    .target = target,
                    .progress = progress,
                    .context = context,
-                   .phase = "connecting"};
+                   .phase = "reading"};
+    bough_sql_place at = *target->at;
+    at.watch = (bough_sql_watch){sql_tick, r};
     int rc = BOUGH_OK;
     r->scan = bough_dumpscan_new();
     if (!r->scan) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc && kind == BOUGH_SOURCE_URL)
         rc = bough_fail(err, BOUGH_E_INVALID, "a URL is not a dump");
-    if (!rc)
-        rc = bough_sql_connect(&r->conn, target->at, target->database, BOUGH_SQL_UNLIMITED, err);
+    if (!rc) rc = bough_sql_connect(&r->conn, &at, target->database, BOUGH_SQL_UNLIMITED, err);
     if (!rc) rc = make_role(r, err);
     if (!rc)
         rc = kind == BOUGH_SOURCE_DUMP_CUSTOM || kind == BOUGH_SOURCE_DUMP_DIRECTORY

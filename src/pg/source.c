@@ -288,7 +288,8 @@ static int take_lists(bough_source_info *info, PGconn *conn, bough_error *err) {
     return rc;
 }
 
-int bough_source_check(bough_source_info *info, const char *url, bough_error *err) {
+int bough_source_check(bough_source_info *info, const char *url, bough_sql_watch watch,
+                       bough_error *err) {
     memset(info, 0, sizeof *info);
     PGconn *conn = NULL, *walsender = NULL;
     int rc = check_url(url, err);
@@ -298,11 +299,15 @@ int bough_source_check(bough_source_info *info, const char *url, bough_error *er
     if (info->major < BOUGH_PG_OLDEST || info->major > BOUGH_PG_NEWEST)
         rc = refuse(err, BOUGH_E_UNSUPPORTED, "Import a dump made by pg_dump instead.",
                     "the source is PostgreSQL %d, which is not supported", info->major);
+    if (!rc) rc = bough_sql_adopt(conn, BOUGH_SQL_SOURCE, watch, err);
+    if (rc == BOUGH_E_TIMEOUT) rc = bough_context(err, "could not examine the source");
     /* ALTER DATABASE ... SET role is not for a walsender either; what else is set stays as it is,
      * for it is looked at */
     if (!rc) rc = bough_sql_exec(conn, "SET role = none", err);
     if (!rc) rc = check_rules(info, conn, err);
     if (!rc) rc = take_lists(info, conn, err);
+    if (!rc && watch.tick && watch.tick(watch.context))
+        rc = bough_fail(err, BOUGH_E_CANCELLED, "interrupted");
     if (!rc) rc = connect_source(&walsender, url, true, err);
     PQfinish(walsender);
     PQfinish(conn);

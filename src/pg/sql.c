@@ -27,30 +27,56 @@ static void ignore_notice(void *context, const PGresult *result) {
 enum {
     CONNECT_MS = 10000,
     LOCK_MS = 5000,
-    GRACE_MS = 5000, /* for the server to say that the time is over */
-    PROBE_MS = 15000 /* of silence, after which a server is asked whether it is there */
+    GRACE_MS = 5000,  /* for the server to say that the time is over */
+    PROBE_MS = 15000, /* of silence, after which a server is asked whether it is there */
+    TICK_MS = 100
 };
 
 typedef struct limits {
     int statement_ms, lock_ms; /* 0: none */
+    bool is_probed;
+    const char *who;
 } limits;
 
-static const limits all_limits[] = {[BOUGH_SQL_GLANCE] = {10000, LOCK_MS},
-                                    [BOUGH_SQL_BRIEF] = {30000, LOCK_MS},
-                                    [BOUGH_SQL_LONG] = {3600000, LOCK_MS},
-                                    [BOUGH_SQL_UNLIMITED] = {0, 0}};
+static const limits all_limits[] = {[BOUGH_SQL_GLANCE] = {10000, LOCK_MS, false, "the compute"},
+                                    [BOUGH_SQL_BRIEF] = {30000, LOCK_MS, false, "the compute"},
+                                    [BOUGH_SQL_LONG] = {3600000, LOCK_MS, true, "the compute"},
+                                    [BOUGH_SQL_UNLIMITED] = {0, 0, false, "the compute"},
+                                    [BOUGH_SQL_SOURCE] = {600000, LOCK_MS, false, "the source"}};
 
-/* By which libpq keeps a pointer to its limits with a connection. */
+/* What libpq keeps with a connection. */
+typedef struct session {
+    const limits *limits;
+    bough_sql_watch watch;
+} session;
+
+/* libpq gives the data up with the connection. */
 static int on_event(PGEventId id, void *info, void *context) {
-    (void)id;
-    (void)info;
     (void)context;
+    if (id == PGEVT_CONNDESTROY)
+        free(PQinstanceData(((const PGEventConnDestroy *)info)->conn, on_event));
     return 1;
 }
 
+static session session_of(const PGconn *conn) {
+    const session *its = PQinstanceData(conn, on_event);
+    return its ? *its : (session){.limits = &all_limits[BOUGH_SQL_UNLIMITED]};
+}
+
 static const limits *limits_of(const PGconn *conn) {
-    const limits *l = PQinstanceData(conn, on_event);
-    return l ? l : &all_limits[BOUGH_SQL_UNLIMITED];
+    return session_of(conn).limits;
+}
+
+static int keep_session(PGconn *conn, const limits *l, bough_sql_watch watch, bough_error *err) {
+    session *its = malloc(sizeof *its);
+    if (its) *its = (session){.limits = l, .watch = watch};
+    if (its && PQregisterEventProc(conn, on_event, "bough", NULL) &&
+        PQsetInstanceData(conn, on_event, its)) {
+        if (PQsetnonblocking(conn, 1) == 0) return BOUGH_OK;
+    } else {
+        free(its);
+    }
+    return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
 }
 
 /* Wait for the socket until then; 0: for ever. */
@@ -66,25 +92,38 @@ static int await(const PGconn *conn, short events, double until) {
     return BOUGH_E_UNREACHABLE;
 }
 
-static int fail_waiting(int code, bough_error *err) {
+/* The same, and whoever looks on may give up. */
+static int await_watched(const PGconn *conn, short events, double until, bough_sql_watch watch) {
+    for (;;) {
+        double look = bough_now_ms() + TICK_MS;
+        bool is_last = !watch.tick || (until > 0 && until <= look);
+        int rc = await(conn, events, is_last ? until : look);
+        if (rc != BOUGH_E_TIMEOUT || is_last) return rc;
+        if (watch.tick(watch.context)) return BOUGH_E_CANCELLED;
+    }
+}
+
+static int fail_waiting(int code, const limits *l, bough_error *err) {
+    if (code == BOUGH_E_CANCELLED) return bough_fail(err, code, "interrupted");
     if (code != BOUGH_E_TIMEOUT)
-        return bough_fail(err, code, "the connection to the compute was lost");
-    (void)bough_fail(err, code, "the compute does not answer");
+        return bough_fail(err, code, "the connection to %s was lost", l->who);
+    (void)bough_fail(err, code, "%s does not answer", l->who);
+    if (l == &all_limits[BOUGH_SQL_SOURCE]) return code;
     return bough_hint(err, "Try again; if that does not help, restart its endpoint.");
 }
 
 /* ---- connecting ---- */
 
-static int finish_connecting(PGconn *conn, bough_error *err) {
+static int finish_connecting(PGconn *conn, bough_sql_watch watch, bough_error *err) {
     double until = bough_now_ms() + CONNECT_MS;
     PostgresPollingStatusType next = PGRES_POLLING_WRITING;
     int rc = BOUGH_OK;
     while (!rc && PQstatus(conn) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
            next != PGRES_POLLING_FAILED) {
-        rc = await(conn, next == PGRES_POLLING_READING ? POLLIN : POLLOUT, until);
+        rc = await_watched(conn, next == PGRES_POLLING_READING ? POLLIN : POLLOUT, until, watch);
         if (!rc) next = PQconnectPoll(conn);
     }
-    if (rc) return fail_waiting(rc, err);
+    if (rc) return fail_waiting(rc, &all_limits[BOUGH_SQL_BRIEF], err);
     if (PQstatus(conn) == CONNECTION_OK) return BOUGH_OK;
     char why[384];
     bough_one_line(why, sizeof why, PQerrorMessage(conn));
@@ -140,12 +179,9 @@ int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *d
     PGconn *made = PQconnectStartParams(names, values, 0);
     if (!made) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     (void)bough_wait_begin();
-    int rc = finish_connecting(made, err);
+    int rc = finish_connecting(made, place->watch, err);
     bough_wait_end();
-    if (!rc && (!PQregisterEventProc(made, on_event, "bough", NULL) ||
-                !PQsetInstanceData(made, on_event, (void *)(uintptr_t)l) ||
-                PQsetnonblocking(made, 1) != 0))
-        rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!rc) rc = keep_session(made, l, place->watch, err);
     if (rc) {
         PQfinish(made);
         return rc;
@@ -153,6 +189,16 @@ int bough_sql_connect(PGconn **conn, const bough_sql_place *place, const char *d
     (void)PQsetNoticeReceiver(made, ignore_notice, NULL);
     *conn = made;
     return BOUGH_OK;
+}
+
+int bough_sql_adopt(PGconn *conn, bough_sql_limit limit, bough_sql_watch watch, bough_error *err) {
+    const limits *l = &all_limits[limit];
+    char sql[128];
+    (void)PQsetNoticeReceiver(conn, ignore_notice, NULL);
+    (void)snprintf(sql, sizeof sql, "SET statement_timeout = %d; SET lock_timeout = %d",
+                   l->statement_ms, l->lock_ms);
+    int rc = keep_session(conn, l, watch, err);
+    return rc ? rc : bough_sql_exec(conn, sql, err);
 }
 
 /* ---- statements ---- */
@@ -223,20 +269,19 @@ static bool is_alive(const PGconn *silent) {
 
 /* Wait until the server says something. */
 static int await_word(PGconn *conn, double until) {
+    session its = session_of(conn);
+    if (!its.limits->is_probed) return await_watched(conn, POLLIN, until, its.watch);
     for (;;) {
         double look = bough_now_ms() + PROBE_MS;
         bool is_last = until > 0 && until <= look;
-        int rc = await(conn, POLLIN, until <= 0 || is_last ? until : look);
-        if (rc != BOUGH_E_TIMEOUT || is_last) return rc;
-        if (limits_of(conn)->statement_ms > all_limits[BOUGH_SQL_BRIEF].statement_ms &&
-            !is_alive(conn))
-            return rc;
+        int rc = await_watched(conn, POLLIN, is_last ? until : look, its.watch);
+        if (rc != BOUGH_E_TIMEOUT || is_last || !is_alive(conn)) return rc;
     }
 }
 
 static int send_all(PGconn *conn, double until) {
     while (PQflush(conn) > 0) { /* of an error tells what there is to read */
-        int rc = await(conn, POLLIN | POLLOUT, until);
+        int rc = await_watched(conn, POLLIN | POLLOUT, until, session_of(conn).watch);
         if (rc) return rc;
         if (!PQconsumeInput(conn)) break;
     }
@@ -272,7 +317,7 @@ static int finish(PGresult **result, PGconn *conn, int sent, bough_error *err) {
     int rc =
         sent ? receive(&made, conn, limit_ms ? bough_now_ms() + limit_ms + GRACE_MS : 0) : BOUGH_OK;
     bough_wait_end();
-    rc = rc ? fail_waiting(rc, err) : check(conn, made, err);
+    rc = rc ? fail_waiting(rc, limits_of(conn), err) : check(conn, made, err);
     if (rc || !result)
         PQclear(made);
     else

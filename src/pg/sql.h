@@ -14,12 +14,19 @@
 #include "pg/conf.h"
 #include "util/fs.h"
 
+/** Who looks on while a connection waits for its server. */
+typedef struct bough_sql_watch {
+    int (*tick)(void *context); /**< about ten times a second; non-zero gives up. NULL: nobody */
+    void *context;
+} bough_sql_watch;
+
 /** Where a server listens, and how Bough comes in. */
 typedef struct bough_sql_place {
     char socket_dir[BOUGH_PATH_MAX];
     char user[BOUGH_ADMIN_USER_SIZE]; /**< BOUGH_ADMIN_ROLE, and of a compute its key behind it */
     const char *password;             /**< borrowed; NULL: the store's */
     int major;                        /**< of the server; 0: not known, and none is there */
+    bough_sql_watch watch;
 } bough_sql_place;
 
 /** Room for what bough_sql_options() makes. */
@@ -54,15 +61,18 @@ void bough_sql_options(char *out, int major);
 
 /** How long a statement may take. All but the last wait five seconds for a lock. */
 typedef enum bough_sql_limit {
-    BOUGH_SQL_GLANCE,   /**< ten seconds: what is asked again later */
-    BOUGH_SQL_BRIEF,    /**< half a minute: what takes milliseconds */
-    BOUGH_SQL_LONG,     /**< what depends on the size of a database: an hour, and while the server
-                             answers others */
-    BOUGH_SQL_UNLIMITED /**< to servers that nobody else uses yet */
+    BOUGH_SQL_GLANCE,    /**< ten seconds: what is asked again later */
+    BOUGH_SQL_BRIEF,     /**< half a minute: what takes milliseconds */
+    BOUGH_SQL_LONG,      /**< what depends on the size of a database: an hour, and while the server
+                              answers others */
+    BOUGH_SQL_UNLIMITED, /**< to servers that nobody else uses yet, with a watch: what was imported
+                              may do there what it likes */
+    BOUGH_SQL_SOURCE     /**< ten minutes: of a server that is to be copied */
 } bough_sql_limit;
 
 /**
  * Connect, within ten seconds. Caller ends with PQfinish().
+ * @retval BOUGH_E_CANCELLED    The watch gave up.
  * @retval BOUGH_E_UNREACHABLE  No server, or it is starting.
  * @retval BOUGH_E_NOTFOUND     No such database.
  * @retval BOUGH_E_TIMEOUT      It says nothing.
@@ -71,14 +81,22 @@ BOUGH_CHECK int bough_sql_connect(PGconn **conn, const bough_sql_place *place, c
                                   bough_sql_limit limit, bough_error *err);
 
 /**
- * Run statements without parameters. The message is PostgreSQL's own. Of a connection that is not
- * of bough_sql_connect() nothing is limited.
+ * Give a connection that is not of bough_sql_connect() its limit, which the server is told as well,
+ * and its watch.
+ */
+BOUGH_CHECK int bough_sql_adopt(PGconn *conn, bough_sql_limit limit, bough_sql_watch watch,
+                                bough_error *err);
+
+/**
+ * Run statements without parameters. The message is PostgreSQL's own.
  *
  * @retval BOUGH_E_CONFLICT     The object exists (42710, 42P04).
  * @retval BOUGH_E_NOTFOUND     The object or database does not exist (42704, 3D000).
  * @retval BOUGH_E_BUSY         Another session holds a lock that it needs (55P03).
  * @retval BOUGH_E_TIMEOUT      It took longer than its limit (57014), or the server says nothing;
  *                              then nothing more can be done with the connection.
+ * @retval BOUGH_E_CANCELLED    The watch gave up; likewise. The server is told nothing, since it
+ *                              might not listen: its end, or its own limit, ends the statement.
  * @retval BOUGH_E_NOSPACE      The disk is full (53100).
  * @retval BOUGH_E_UNREACHABLE  The connection was lost.
  * @retval BOUGH_E_PG           Any other error.

@@ -97,6 +97,10 @@ static int import(making *m, bough_error *err) {
 
 /* ---- inside ---- */
 
+static int settle_tick(void *context) {
+    return flow_progress(context, "starting", 0, 0);
+}
+
 static int seal_role(bough_role_row *row, making *m, const char *name, bough_error *err) {
     return flow_role(row, m->srv, m->branch.id, name, m->password, err);
 }
@@ -124,7 +128,8 @@ static int furnish(making *m, bough_error *err) {
     int rc = bough_secret_password(m->password, err);
     if (!rc) rc = inside_create_role(m->srv, m->endpoint.id, role, m->password, err);
     if (!rc && strcmp(w->database, "postgres") == 0)
-        rc = inside_take_over(m->srv, m->endpoint.id, w->database, role, err);
+        rc = inside_take_over(m->srv, m->endpoint.id, w->database, role,
+                              (bough_sql_watch){settle_tick, m->rq}, err);
     else if (!rc)
         rc = inside_create_database(m->srv, m->endpoint.id, w->database, role, err);
     if (!rc) rc = seal_role(&c->roles[0], m, role, err);
@@ -180,7 +185,10 @@ static int settle(making *m, bough_error *err) {
     for (size_t i = 0; i < c->n_databases && !rc; i++) {
         if (!c->is_super[i]) continue;
         if (!*role) rc = make_owner(m, role, c->databases[i].name, err);
-        if (!rc) rc = inside_take_over(m->srv, m->endpoint.id, c->databases[i].name, role, err);
+        if (!rc)
+            rc = inside_take_over(m->srv, m->endpoint.id, c->databases[i].name, role,
+                                  (bough_sql_watch){settle_tick, m->rq}, err);
+        if (!rc) rc = flow_check(m->rq, err);
         if (!rc) (void)snprintf(c->databases[i].owner, BOUGH_PG_NAME_SIZE, "%s", role);
     }
     if (rc) return rc;
@@ -260,6 +268,10 @@ static int commit(making *m, bough_error *err) {
 
 /* ---- all of it ---- */
 
+static int source_tick(void *context) {
+    return flow_progress(context, "checking the source", 0, 0);
+}
+
 /* Find out which PostgreSQL, and make the files. */
 static int make_files(making *m, bough_error *err) {
     const project_wish *w = m->wish;
@@ -269,7 +281,7 @@ static int make_files(making *m, bough_error *err) {
     if (!rc && w->source && m->kind == BOUGH_SOURCE_URL) {
         is_url = true;
         (void)flow_progress(m->rq, "checking the source", 0, 0);
-        rc = bough_source_check(&m->info, w->source, err);
+        rc = bough_source_check(&m->info, w->source, (bough_sql_watch){source_tick, m->rq}, err);
         if (!rc && major && major != m->info.major) {
             (void)bough_fail(err, BOUGH_E_INVALID, "the source is PostgreSQL %d, not %d",
                              m->info.major, major);

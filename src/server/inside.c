@@ -412,10 +412,13 @@ static int run_all(PGconn *conn, const PGresult *statements, bough_error *err) {
 }
 
 int inside_take_over(const server *srv, const char *endpoint, const char *database,
-                     const char *owner, bough_error *err) {
+                     const char *owner, bough_sql_watch watch, bough_error *err) {
     PGconn *conn = NULL;
     PGresult *statements = NULL;
-    int rc = connect_to(&conn, srv, endpoint, database, BOUGH_SQL_UNLIMITED, err);
+    bough_sql_place place;
+    int rc = computes_place(&place, srv, endpoint, err);
+    place.watch = watch;
+    if (!rc) rc = bough_sql_connect(&conn, &place, database, BOUGH_SQL_UNLIMITED, err);
     if (!rc) rc = run(conn, err, "ALTER DATABASE %I OWNER TO %I", database, owner);
     if (!rc) rc = bough_sql_query(&statements, conn, give_away, 1, &owner, err);
     if (!rc) rc = run_all(conn, statements, err);

@@ -75,8 +75,8 @@ BOUGH_CHECK int inside_discover(inside_contents *contents, const server *srv, co
 void inside_contents_free(inside_contents *contents);
 
 /** Give `owner` the database and everything in it that a superuser owns. Nobody else may know the
- * branch yet: it takes as long as it takes. */
+ * branch yet: it takes as long as it takes, or until `watch` gives up. */
 BOUGH_CHECK int inside_take_over(const server *srv, const char *endpoint, const char *database,
-                                 const char *owner, bough_error *err);
+                                 const char *owner, bough_sql_watch watch, bough_error *err);
 
 #endif

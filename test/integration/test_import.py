@@ -779,6 +779,87 @@ def test_a_server_that_is_ended_in_the_middle_ends_the_import(make_server, sourc
         server.up()
 
 
+class Silent:
+    """A server that lets in whoever comes, and then says nothing."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", h.free_port()))
+        self.sockets, self.asked = [self.listener], threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                self.sockets.append(client)
+                threading.Thread(target=self._welcome, args=(client,), daemon=True).start()
+
+    def _welcome(self, client):
+        def said(kind, *words):
+            body = b"".join(word.encode() + b"\0" for word in words)
+            return kind + (len(body) + 4).to_bytes(4, "big") + body
+        with contextlib.suppress(OSError):
+            while client.recv(4096)[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+                client.sendall(b"N")  # neither TLS nor GSSAPI
+            client.sendall(b"R\0\0\0\x08\0\0\0\0" + said(b"S", "server_version", f"{h.PG}.1") +
+                           said(b"S", "client_encoding", "UTF8") + b"Z\0\0\0\x05I")
+            while client.recv(4096):
+                self.asked.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for s in self.sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+    def url(self):
+        return f"postgresql://alice@127.0.0.1:{self.listener.getsockname()[1]}/shop"
+
+
+def test_ctrl_c_ends_an_import_from_a_source_that_says_nothing(server):
+    with leaving_nothing(server), Silent() as silent, importing(server, silent.url()) as p:
+        assert silent.asked.wait(60), "the source is not asked"
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=30)
+        assert p.returncode == 130 and out == "", err
+    server.bough("project", "delete", server.project("long").id)  # the name is free
+
+
+def test_a_server_ends_though_a_source_says_nothing(make_server):
+    server = make_server("silent")
+    with Silent() as silent, importing(server, silent.url()) as p:
+        assert silent.asked.wait(60), "the source is not asked"
+        server.bough("down", timeout=30)
+        p.communicate(timeout=30)
+    server.up()
+    assert server.projects() == []
+
+
+def test_a_server_ends_though_what_was_restored_hangs(make_server, directory):
+    """Code of the dump runs after it, too: ANALYZE evaluates the expression of an index."""
+    dump = put(f"{directory}/hangs", b"""-- PostgreSQL database dump
+CREATE FUNCTION public.slow(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  IF current_setting('application_name') = 'bough' THEN PERFORM pg_sleep(3600); END IF;
+  RETURN n;
+END $$;
+CREATE TABLE public.t (n integer);
+INSERT INTO public.t VALUES (1), (2);
+CREATE INDEX i ON public.t (public.slow(n));
+-- PostgreSQL database dump complete
+""")
+    server = make_server("hung")
+    server.bough("project", "delete", server.project("first").id)  # its template stays
+    with leaving_nothing(server):
+        with importing(server, dump, "--pg-version", str(h.PG)) as p:
+            h.wait_for(lambda: b"ANALYZE" in titles(server.store), "the restore is analyzed")
+            server.bough("down", timeout=60)
+            p.communicate(timeout=30)
+        server.up()
+
+
 # ---- progress ----
 
 def test_progress_is_told_line_by_line_where_there_is_no_terminal(server, source):
