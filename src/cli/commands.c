@@ -176,9 +176,9 @@ static const cli_command project_commands[] = {
      .options = project_create_options,
      .run = cmd_project_create,
      .details = "SOURCE is one of: a postgres:// URL of a running server, copied as pg_basebackup "
-                "does, with its WAL streamed meanwhile (the role needs REPLICATION); the path of a "
-                "dump made by pg_dump (custom, directory or plain format, or plain compressed by "
-                "gzip); nothing, for an empty database.\n\n"
+                "does, with its WAL streamed meanwhile (the role needs REPLICATION and "
+                "pg_read_all_settings); the path of a dump made by pg_dump (custom, directory or "
+                "plain format, or plain compressed by gzip); nothing, for an empty database.\n\n"
                 "A project of that name made from the same source is success and is returned; one "
                 "from another source is a conflict. An import shows its progress. Ctrl-C cancels "
                 "it and leaves nothing behind.",

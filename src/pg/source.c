@@ -222,7 +222,8 @@ static int check_rules(bough_source_info *info, PGconn *conn, bough_error *err) 
         " (SELECT string_agg(quote_ident(spcname), ', ') FROM pg_tablespace WHERE oid NOT IN "
         "(1663, 1664)),"
         " (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database"
-        "   WHERE has_database_privilege(oid, 'CONNECT')), current_user";
+        "   WHERE has_database_privilege(oid, 'CONNECT')), current_user,"
+        " pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'), quote_ident(current_user)";
     PGresult *r = NULL;
     int rc = bough_sql_query(&r, conn, sql, 0, NULL, err);
     if (rc) return bough_context(err, "could not examine the source");
@@ -236,7 +237,14 @@ static int check_rules(bough_source_info *info, PGconn *conn, bough_error *err) 
         rc = refuse(err, BOUGH_E_PRECONDITION,
                     "Run there: ALTER ROLE ... REPLICATION, or import a dump.",
                     "the role \"%s\" of the source lacks REPLICATION", PQgetvalue(r, 0, 7));
-    else if (!PQgetisnull(r, 0, 5))
+    else if (PQgetvalue(r, 0, 8)[0] != 't') { /* a copy without its libraries would not do */
+        (void)bough_fail(err, BOUGH_E_PRECONDITION,
+                         "the role \"%s\" of the source may not see all settings, such as"
+                         " shared_preload_libraries",
+                         PQgetvalue(r, 0, 7));
+        (void)bough_hint(err, "Run there: GRANT pg_read_all_settings TO %s.", PQgetvalue(r, 0, 9));
+        rc = BOUGH_E_PRECONDITION;
+    } else if (!PQgetisnull(r, 0, 5))
         rc = refuse(
             err, BOUGH_E_UNSUPPORTED,
             "Move their tables to pg_default and drop them, or import a dump made by pg_dump.",

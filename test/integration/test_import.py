@@ -45,7 +45,8 @@ def fixture_source(work):
         archive_command=f"touch {work}/archived-%f",
         work_mem="7MB").start()
     with source.connect() as c:
-        c.run(f"CREATE ROLE alice LOGIN CREATEDB REPLICATION PASSWORD '{PASSWORD}'")
+        c.run(f"CREATE ROLE alice LOGIN CREATEDB REPLICATION PASSWORD '{PASSWORD}'; GRANT"
+              " pg_read_all_settings TO alice")
         c.run("CREATE ROLE bob LOGIN PASSWORD 'other'; CREATE ROLE staff NOLOGIN; GRANT staff TO"
               " bob")
         c.run("CREATE DATABASE shop OWNER alice")
@@ -286,6 +287,11 @@ def test_who_may_not_copy_is_refused(server, source):
     refused(server, url_of(source, user="bob", password="other"), source=source,
             status="precondition",
             says='"bob" of the source lacks REPLICATION', hint="REPLICATION")
+    with source.connect() as c:  # shared_preload_libraries is hidden from it
+        c.run("CREATE ROLE \"Copier\" LOGIN REPLICATION PASSWORD 'third'")
+    refused(server, url_of(source, user="Copier", password="third"), source=source,
+            status="precondition", says='"Copier" of the source may not see all settings',
+            hint='GRANT pg_read_all_settings TO "Copier"')
     refused(server, url_of(source, "nosuch"), source=source, status="unreachable",
             says='"nosuch" does not exist')
 
