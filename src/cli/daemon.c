@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "util/error.h"
 #include "util/fs.h"
 
 #define LOG_TAIL_MAX ((size_t)1024 * 1024)
@@ -145,11 +146,9 @@ static void read_failure(bough_error *err, const char *log_path, off_t from) {
         for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
              line = strtok_r(NULL, "\n", &save)) {
             if (strncmp(line, error_mark, sizeof error_mark - 1) == 0) {
-                (void)snprintf(err->message, sizeof err->message, "%s",
-                               line + sizeof error_mark - 1);
-                err->hint[0] = '\0';
+                (void)bough_fail(err, err->code, "%s", line + sizeof error_mark - 1);
             } else if (strncmp(line, hint_mark, sizeof hint_mark - 1) == 0) {
-                (void)snprintf(err->hint, sizeof err->hint, "%s", line + sizeof hint_mark - 1);
+                (void)bough_hint(err, "%s", line + sizeof hint_mark - 1);
             }
         }
     }

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "util/error.h"
 #include "util/jsontext.h"
+#include "util/utf8.h"
 
 int cli_print_json(json_t *value, bough_error *err) {
     char *text = value ? bough_json_text_of(value, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
@@ -41,12 +42,12 @@ void cli_say(const cli_args *args, const char *fmt, ...) {
 void cli_print_error(const bough_error *err, bool json) {
     const bough_code_info *info = bough_code_get(err->code);
     if (json) {
-        json_t *value = json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", err->message,
-                                  "hint", err->hint);
-        /* a text that is not UTF-8 (a file's name) cannot be JSON: say what can be said */
-        if (!value)
-            value =
-                json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", info->slug, "hint", "");
+        /* the name of a file, or one that was shortened, may be no UTF-8 */
+        char message[3 * sizeof err->message], hint[3 * sizeof err->hint];
+        bough_utf8_mend(message, sizeof message, err->message);
+        bough_utf8_mend(hint, sizeof hint, err->hint);
+        json_t *value =
+            json_pack("{s:s,s:s,s:s}", "code", info->slug, "message", message, "hint", hint);
         char *text =
             value ? bough_json_text_of(value, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
         (void)fprintf(stderr, "%s\n", text ? text : "{}");

@@ -3,29 +3,17 @@
 
 #include <string.h>
 
+#include "util/utf8.h"
+
 #define NAME_MAX_CHARACTERS 256
 #define PG_NAME_MAX_BYTES 63 /* NAMEDATALEN - 1, src/include/pg_config_manual.h of PostgreSQL */
-
-/* Length of the UTF-8 sequence that starts here (RFC 3629, section 4); 0 when it is none. */
-static size_t sequence_length(const unsigned char *s) {
-    size_t n = *s < 0x80                 ? 1
-               : *s >= 0xc2 && *s < 0xe0 ? 2
-               : (*s & 0xf0) == 0xe0     ? 3
-               : *s >= 0xf0 && *s < 0xf5 ? 4
-                                         : 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    bool too_long = (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xf0 && s[1] < 0x90);
-    bool too_high = *s == 0xf4 && s[1] >= 0x90, is_surrogate = *s == 0xed && s[1] >= 0xa0;
-    return too_long || too_high || is_surrogate ? 0 : n;
-}
 
 /* Count the characters; false for bad UTF-8 or a control character (C0, DEL, C1). */
 static bool count_characters(size_t *count, const char *text) {
     const unsigned char *s = (const unsigned char *)text;
     *count = 0;
     while (*s) {
-        size_t n = sequence_length(s);
+        size_t n = bough_utf8_length((const char *)s, 4);
         if (n == 0 || *s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0)) return false;
         s += n;
         (*count)++;

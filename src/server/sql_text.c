@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/utf8.h"
+
 void sql_text_add(sql_text *t, const char *data, size_t size) {
     if (t->is_full || t->is_failed) return;
     if (t->size + size >= SQL_ANSWER_MAX) {
@@ -48,19 +50,6 @@ void sql_text_format(sql_text *t, const char *fmt, ...) {
     add(t, text);
 }
 
-/* Bytes of the character at `data`; 0 where it is no UTF-8. RFC 3629. */
-static size_t character(const unsigned char *data, size_t size) {
-    unsigned char c = data[0];
-    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
-    if ((n == 1 && c >= 0x80) || (n == 4 && (c < 0xf0 || c > 0xf4)) || n > size) return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((data[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && data[1] < 0xa0) || (c == 0xed && data[1] > 0x9f) ||
-        (c == 0xf0 && data[1] < 0x90) || (c == 0xf4 && data[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 static void add_escaped(sql_text *t, unsigned char c) {
     static const char letters[] = "btn?fr"; /* 8, 9, 10, 12, 13 */
     if (c == '"' || c == '\\')
@@ -76,7 +65,7 @@ void sql_text_string(sql_text *t, const char *data, size_t size) {
     size_t from = 0, at = 0;
     sql_text_add(t, "\"", 1);
     while (at < size) {
-        size_t n = character(bytes + at, size - at);
+        size_t n = bough_utf8_length(data + at, size - at);
         bool is_plain =
             n > 1 || (n == 1 && bytes[at] >= 0x20 && bytes[at] != '"' && bytes[at] != '\\');
         if (is_plain) {

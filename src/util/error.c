@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/utf8.h"
+
 /* SQLSTATEs are PostgreSQL's (Appendix A): 57P03 cannot_connect_now, 42501 insufficient_privilege,
  * ... */
 static const bough_code_info codes[] = {
@@ -47,6 +49,11 @@ void bough_error_clear(bough_error *err) {
     if (err) memset(err, 0, sizeof *err);
 }
 
+/* A text that fills its room was cut, perhaps within a character; then no JSON could hold it. */
+static void end_text(char *text, size_t size) {
+    if (strlen(text) == size - 1) bough_utf8_cut(text);
+}
+
 int bough_fail(bough_error *err, int code, const char *fmt, ...) {
     if (err) {
         int saved = errno;
@@ -56,6 +63,7 @@ int bough_fail(bough_error *err, int code, const char *fmt, ...) {
         va_start(ap, fmt);
         (void)vsnprintf(err->message, sizeof err->message, fmt, ap);
         va_end(ap);
+        end_text(err->message, sizeof err->message);
         errno = saved;
     }
     return code;
@@ -75,6 +83,7 @@ int bough_fail_sys(bough_error *err, int sys_errno, const char *fmt, ...) {
         char reason[128];
         (void)snprintf(err->message + n, sizeof err->message - n, ": %s",
                        strerror_r(sys_errno, reason, sizeof reason));
+        end_text(err->message, sizeof err->message);
         if (code == BOUGH_E_NOSPACE)
             (void)snprintf(err->hint, sizeof err->hint,
                            "Free space on that file system, then retry.");
@@ -89,6 +98,7 @@ int bough_hint(bough_error *err, const char *fmt, ...) {
     va_start(ap, fmt);
     (void)vsnprintf(err->hint, sizeof err->hint, fmt, ap);
     va_end(ap);
+    end_text(err->hint, sizeof err->hint);
     return err->code;
 }
 
@@ -103,5 +113,6 @@ int bough_context(bough_error *err, const char *fmt, ...) {
     size_t n = strlen(err->message);
     (void)snprintf(err->message + n, sizeof err->message - n, ": %.*s", (int)(sizeof before - 1),
                    before);
+    end_text(err->message, sizeof err->message);
     return err->code;
 }

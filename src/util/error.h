@@ -8,7 +8,8 @@
 
 /**
  * Set code and message, forget an older hint. Returns `code`, so that `return bough_fail(...)`
- * reads well. errno is kept.
+ * reads well. errno is kept. Like the others below, it cuts what is too long between two characters
+ * of UTF-8.
  */
 int bough_fail(bough_error *err, int code, const char *fmt, ...) BOUGH_PRINTF(3, 4);
 

@@ -128,6 +128,24 @@ def test_a_failure_suggests_what_to_do(shop, args, status, hint):
     assert hint.lower() in answer["hint"].lower()
 
 
+@pytest.mark.parametrize("before", range(4))
+def test_a_failure_tells_all_that_it_can_of_a_name_that_it_cuts(shop, before):
+    """Within a message a name may be cut inside a character, and the message itself at its end."""
+    name = "a" * before + "\u20ac" * 340
+    done = shop.bough("branch", "get", name, "--json", check=False)
+    answer = json.loads(done.stderr)
+    assert done.returncode == h.EXIT["notfound"] and answer["code"] == "NOT_FOUND"
+    assert "\u20ac" * 20 in answer["message"] and answer["hint"]
+
+
+def test_a_file_that_is_not_utf8_is_named_as_far_as_can_be(shop):
+    done = subprocess.run([h.BOUGH.encode(), b"export", b"main", b"/nowhere/caf\xe9/x", b"--json",
+                           b"--store", shop.server.store.encode(), b"--project", shop.id.encode()],
+                          env=shop.server.env, capture_output=True, check=False, timeout=60)
+    answer = json.loads(done.stderr)
+    assert "/nowhere/caf\ufffd/x" in answer["message"] and answer["hint"] == "Create it first."
+
+
 def test_a_project_must_be_named_only_where_there_are_several(make_server):
     server = make_server()
     server.refused("branch", "list", status="notfound", hint="bough project create")
