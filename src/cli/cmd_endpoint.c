@@ -1,5 +1,6 @@
 /* bough endpoint. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bough/branch.h"
@@ -135,16 +136,29 @@ int cmd_endpoint_suspend(const cli_args *args, bough_error *err) {
     return change(args, bough_endpoint_suspend, "idle", err);
 }
 
+/* Digits, and a point at most: strtod() alone also takes "inf", "1e400" and "0x1". Where they end;
+ * NULL where they are no number. */
+static const char *read_decimal(double *number, const char *text) {
+    static const char digits[] = "0123456789";
+    char copy[32];
+    size_t whole = strspn(text, digits), n = whole, after = 0;
+    if (text[n] == '.') {
+        after = strspn(text + n + 1, digits);
+        n += 1 + after;
+    }
+    if (whole + after == 0 || n >= sizeof copy) return NULL;
+    memcpy(copy, text, n);
+    copy[n] = '\0';
+    *number = strtod(copy, NULL);
+    return text + n;
+}
+
 /* "2", or "0.25-2". */
 static int read_units(double *least, double *most, const char *text, bough_error *err) {
-    char *end;
-    *least = *most = strtod(text, &end);
-    if (end != text && *end == '-') {
-        const char *second = end + 1;
-        *most = strtod(second, &end);
-        if (end == second) end = NULL;
-    }
-    if (end && end != text && !*end && *least > 0) return BOUGH_OK;
+    const char *end = read_decimal(least, text);
+    *most = end ? *least : 0;
+    if (end && *end == '-') end = read_decimal(most, end + 1);
+    if (end && !*end && *least > 0 && *least <= *most) return BOUGH_OK;
     return bough_fail(err, BOUGH_E_USAGE, "\"%.60s\" is no size; say for example 2 or 0.25-2",
                       text);
 }

@@ -1,6 +1,7 @@
 /* Endpoints and operations. See include/bough/endpoint.h and operation.h. */
 #include "bough/endpoint.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,12 @@ int bough_endpoint_get(bough_endpoint **endpoint, bough_client *client, const ch
     return rc;
 }
 
+/* JSON has no number for what is not finite. */
+static int check_size(double least, double most, bough_error *err) {
+    if (isfinite(least) && isfinite(most)) return BOUGH_OK;
+    return bough_fail(err, BOUGH_E_INVALID, "the size of an endpoint must be a finite number");
+}
+
 int bough_endpoint_create(bough_endpoint **endpoint, bough_client *client, const char *project,
                           const bough_endpoint_options *options, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
@@ -90,10 +97,12 @@ int bough_endpoint_create(bough_endpoint **endpoint, bough_client *client, const
     *endpoint = NULL;
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints", project);
     if (!rc && !body) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
-    if (!rc && ((options->least > 0 && json_object_set_new(wish, "autoscaling_limit_min_cu",
-                                                           json_real(options->least)) != 0) ||
-                (options->most > 0 && json_object_set_new(wish, "autoscaling_limit_max_cu",
-                                                          json_real(options->most)) != 0)))
+    if (!rc) rc = check_size(options->least, options->most, err);
+    /* what is no size is for the server to refuse, not for us to leave out */
+    if (!rc && ((options->least != 0 && json_object_set_new(wish, "autoscaling_limit_min_cu",
+                                                            json_real(options->least)) != 0) ||
+                (options->most != 0 && json_object_set_new(wish, "autoscaling_limit_max_cu",
+                                                           json_real(options->most)) != 0)))
         rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     bough_request request = {.method = "POST", .path = path, .body = body};
     if (!rc) rc = bough_request_send(&answer, client, &request, err);
@@ -151,10 +160,11 @@ int bough_endpoint_suspend(bough_endpoint **endpoint, bough_client *client, cons
 int bough_endpoint_resize(bough_endpoint **endpoint, bough_client *client, const char *project,
                           const char *id, double least, double most, bough_error *err) {
     char path[BOUGH_REQUEST_PATH_MAX];
+    *endpoint = NULL;
+    if (check_size(least, most, err) != BOUGH_OK) return BOUGH_E_INVALID;
     json_t *answer = NULL,
            *body = json_pack("{s:{s:f,s:f}}", "endpoint", "autoscaling_limit_min_cu", least,
                              "autoscaling_limit_max_cu", most);
-    *endpoint = NULL;
     if (!body) return bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     int rc = bough_request_path(path, sizeof path, err, "/projects/%s/endpoints/%s", project, id);
     bough_request request = {.method = "PATCH", .path = path, .body = body};

@@ -175,6 +175,23 @@ def test_status_tells_a_changed_key_from_no_server(make_server):
     server.refused("status", status="unreachable", hint="bough up")
 
 
+# ---- sizes ----
+
+@pytest.mark.parametrize("size", ["inf", "nan", "1e400", "1e1", "0x1", "0", "1-0", "2-1", "-1", "1-", "1-2-3", "+1",
+                                  " 1", "1.2.3", ".", "1" * 40, "1-inf"])
+def test_a_size_that_is_none_is_refused(shop, size):
+    for command in (["endpoint", "resize", "main", "--", size],
+                    ["endpoint", "create", "main", "--type", "read_only", f"--size={size}"]):
+        shop.server.refused(*command[:2], "--project", shop.id, *command[2:], status="usage", says="is no size")
+    assert len(shop.json("endpoint", "list")) == 3
+
+
+def test_a_size_may_have_two_ends(shop):
+    assert "0.25-2 units" in shop.bough("endpoint", "resize", "dev", "0.25-2").stdout
+    endpoint = shop.json("endpoint", "get", "dev")
+    assert (endpoint["autoscaling_limit_min_cu"], endpoint["autoscaling_limit_max_cu"]) == (0.25, 2)
+
+
 # ---- connecting ----
 
 def test_psql_shows_no_password_in_its_arguments(shop):
