@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "util/fs.h"
+#include "util/utf8.h"
 
 /* The default store of this user. */
 static int default_store(char *out, size_t size, bough_error *err) {
@@ -26,10 +27,20 @@ static int default_store(char *out, size_t size, bough_error *err) {
     return bough_path(out, size, err, "%s/.local/share/bough", home);
 }
 
+/* What is told of a store is JSON, which has no other text. */
+static int check_utf8(const char *store, bough_error *err) {
+    if (bough_utf8_is(store)) return BOUGH_OK;
+    (void)bough_fail(err, BOUGH_E_INVALID, "the path of store \"%.300s\" is not UTF-8", store);
+    return bough_hint(err, "Choose another with --store.");
+}
+
 int cli_store(char *out, size_t size, const cli_args *args, bough_error *err) {
     const char *given = cli_get(args, "store"), *variable = getenv("BOUGH_STORE");
     if (!given && variable && *variable) given = variable;
-    if (!given) return default_store(out, size, err);
+    if (!given) {
+        int rc = default_store(out, size, err);
+        return rc ? rc : check_utf8(out, err);
+    }
     char *real = realpath(given, NULL);
     struct stat st;
     int rc;
@@ -46,7 +57,7 @@ int cli_store(char *out, size_t size, const cli_args *args, bough_error *err) {
         free(here);
     }
     free(real);
-    return rc;
+    return rc ? rc : check_utf8(out, err);
 }
 
 const char *cli_store_hint(const cli_args *args) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/server.h"
+#include "util/utf8.h"
 
 static void print_help(void) {
     (void)puts(
@@ -148,6 +149,11 @@ int server_options_read(server_options *o, int argc, char **argv, bough_error *e
     if (!rc && !o->store) rc = bough_fail(err, BOUGH_E_USAGE, "--store is missing");
     if (!rc && o->store[0] != '/')
         rc = bough_fail(err, BOUGH_E_USAGE, "--store must be an absolute path");
+    if (!rc && !bough_utf8_is(o->store)) {
+        rc =
+            bough_fail(err, BOUGH_E_INVALID, "the path of store \"%.300s\" is not UTF-8", o->store);
+        (void)bough_hint(err, "Name another directory with --store.");
+    }
     if (rc == BOUGH_E_USAGE) (void)bough_hint(err, "See `boughd --help`.");
     return rc;
 }

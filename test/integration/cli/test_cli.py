@@ -160,6 +160,27 @@ def test_a_store_that_is_a_file_is_refused(shop):
     assert done.returncode == h.EXIT["invalid"] and "not a directory" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["up"], ["status"], ["down"], ["ca"], ["branch", "list"]], ids=" ".join)
+def test_a_store_whose_path_is_not_utf8_is_refused_before_it_is_made(directory, command):
+    """Whether it is named so, or what a link leads to, or where we are."""
+    odd, link = os.path.join(directory, os.fsdecode(b"caf\xe9")), os.path.join(directory, "link")
+    os.mkdir(odd)
+    os.symlink(odd, link)
+    for store, where in ((f"{odd}/s", directory), (link, directory), ("s", odd)):
+        for more in ([], ["--json"]):
+            done = run(*command, *more, "--store", store, cwd=where, check=False, errors="surrogateescape")
+            assert done.returncode == h.EXIT["invalid"] and done.stdout == "", done
+            assert "is not UTF-8" in done.stderr and "another with --store" in done.stderr
+    assert os.listdir(odd) == []
+
+
+def test_boughd_refuses_a_store_whose_path_is_not_utf8(directory):
+    store = os.path.join(directory, os.fsdecode(b"caf\xe9"))
+    done = h.run([os.path.join(h.BUILD, "src/server/boughd"), "--store", store], check=False, errors="surrogateescape")
+    assert done.returncode == h.EXIT["invalid"] and "is not UTF-8" in done.stderr
+    assert os.listdir(directory) == []
+
+
 def test_status_tells_a_changed_key_from_no_server(make_server):
     server = make_server()
     path = os.path.join(server.store, "api_key")
