@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -163,11 +164,31 @@ static int code_of_exit(int exit_status) {
     return BOUGH_E_INTERNAL;
 }
 
+/* Wait for the end of a server that has closed the pipe: the kernel closes it just before. */
+static int wait_end(int *status, pid_t server, bough_error *err) {
+    double until = bough_now_ms() + STOP_MS;
+    for (;;) {
+        pid_t ended = waitpid(server, status, WNOHANG);
+        if (ended == server) return BOUGH_OK;
+        if (ended < 0 && errno != EINTR)
+            return bough_fail_sys(err, errno, "could not wait for boughd");
+        if (cli_interrupts()) return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
+        if (bough_now_ms() > until)
+            return bough_fail(err, BOUGH_E_TIMEOUT,
+                              "boughd has neither become ready nor ended after %d s",
+                              STOP_MS / 1000);
+        struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 /* The server ended before it was ready: say why. */
 static int explain_end(bough_error *err, pid_t server, const char *log_path, off_t log_from) {
     int status = 0;
     bough_error failure = {0};
-    while (waitpid(server, &status, 0) < 0 && errno == EINTR) continue;
+    int rc = wait_end(&status, server, err);
+    if (rc == BOUGH_E_TIMEOUT) (void)bough_hint(err, "See \"%.200s\".", log_path);
+    if (rc) return rc;
     if (WIFSIGNALED(status))
         (void)bough_fail(&failure, BOUGH_E_INTERNAL, "boughd was ended by signal %d",
                          WTERMSIG(status));
@@ -190,12 +211,15 @@ static int wait_ready(pid_t server, int ready_fd, const char *log_path, off_t lo
         if (n == 1) return BOUGH_OK;
         if (n == 0) return explain_end(err, server, log_path, log_from);
         if (errno != EINTR) return bough_fail_sys(err, errno, "could not read from boughd");
-        if (!cli_interrupts()) continue;
-        (void)kill(server, SIGTERM);
-        int rc = daemon_wait_gone(server, STOP_MS, NULL);
-        if (rc == BOUGH_E_TIMEOUT) (void)kill(server, SIGKILL);
-        return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
+        if (cli_interrupts()) return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
     }
+}
+
+/* It has been started in vain, and may still run. */
+static void stop_server(pid_t server) {
+    if (waitpid(server, NULL, WNOHANG) != 0) return; /* ended, and its number may be another's */
+    (void)kill(server, SIGTERM);
+    if (daemon_wait_gone(server, STOP_MS, NULL) == BOUGH_E_TIMEOUT) (void)kill(server, SIGKILL);
 }
 
 int daemon_start(const char *store, const char *const *options, bough_error *err) {
@@ -231,6 +255,7 @@ int daemon_start(const char *store, const char *const *options, bough_error *err
     close(ready[1]);
     ready[1] = -1;
     if (!rc) rc = wait_ready(server, ready[0], log_path, log_from, err);
+    if (rc && server > 0) stop_server(server);
     cli_interrupt_hold(false);
     (void)prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
     if (rc && is_made) { /* nothing but our log: a refused store leaves nothing behind */

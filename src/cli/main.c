@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "util/error.h"
+#include "util/fs.h"
 
 static atomic_int interrupts;
 static _Atomic(bough_client *) target;
@@ -54,6 +55,7 @@ static void buffer_output(void) {
 
 int main(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_interrupt};
+    if (bough_hold_standard() != 0) return bough_code_get(BOUGH_E_SYS)->exit_status;
     buffer_output();
     (void)setlocale(LC_ALL, "");
     (void)setlocale(LC_NUMERIC, "C");

@@ -26,6 +26,7 @@
 #include "server/mending.h"
 #include "server/reserve.h"
 #include "server/server.h"
+#include "util/fs.h"
 #include "util/log.h"
 
 enum { DRAIN_MS = 60000, FLUSH_MS = 200, CLOCK_SECONDS = 5, CHECKPOINTS_MS = 500 };
@@ -189,6 +190,7 @@ static void keep_memory_small(void) {
 int main(int argc, char **argv) {
     server_options options;
     bough_error err = {0};
+    if (bough_hold_standard() != 0) return bough_code_get(BOUGH_E_SYS)->exit_status;
     keep_memory_small();
     (void)signal(SIGPIPE, SIG_IGN);
     umask(077);

@@ -183,6 +183,14 @@ int bough_replace_file(const char *path, const void *data, size_t size, mode_t m
     return replace_file(path, data, size, mode, false, err);
 }
 
+int bough_hold_standard(void) {
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) continue;
+        if (bough_open("/dev/null", O_RDWR, 0) != fd) return -1; /* the lowest that is free */
+    }
+    return 0;
+}
+
 int bough_boot_id(char out[BOUGH_BOOT_ID_SIZE], bough_error *err) {
     char *text;
     size_t n;

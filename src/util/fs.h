@@ -32,6 +32,13 @@ BOUGH_CHECK int bough_fsync(int fd);
 BOUGH_CHECK int bough_ftruncate(int fd, off_t size);
 
 /**
+ * Open /dev/null as each of the descriptors 0 to 2 that is closed, so that no file gets its number:
+ * what is printed would go there. For the begin of main().
+ * @return 0, or -1 with errno.
+ */
+BOUGH_CHECK int bough_hold_standard(void);
+
+/**
  * The next name of a directory. What could not be listed must not be taken for what is not there.
  * @param[out] failed  0, or the errno for which the listing ended early.
  * @return NULL at the end, and where it failed.

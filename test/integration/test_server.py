@@ -57,6 +57,32 @@ def test_two_ups_at_once_are_one_server(make_server):
     assert len({json.loads(out)["pid"] for (out, _), _ in done}) == 1
 
 
+def test_up_needs_no_standard_descriptors(make_server):
+    """As a job of cron's may run it. The log's descriptor had one of their numbers, and so had the one for being
+    ready."""
+    server = make_server(up=False)
+    h.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", h.BOUGH, "up", "--port", server.port, "--listen",
+           f"127.0.0.1:{server.door}", "--store", server.store], env=server.env, timeout=60)
+    assert server.status()["running"] and "listening" in server.log()
+
+
+def test_boughd_gives_no_file_the_number_of_a_standard_descriptor(make_server):
+    """What it writes into its log would get into that file."""
+    server = make_server(up=False)
+    boughd = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", BOUGHD, "--store", server.store, "--port",
+                               str(server.port), "--listen", f"127.0.0.1:{server.door}"], env=server.env)
+    try:
+        h.wait_for(lambda: os.path.exists(f"{server.store}/run/server.json"), "it is ready")
+        for n in range(3):
+            assert os.readlink(f"/proc/{boughd.pid}/fd/{n}") == "/dev/null"
+            with open(f"/proc/{boughd.pid}/fdinfo/{n}", encoding="ascii") as f:
+                flags = int(re.search(r"flags:\s+(\d+)", f.read()).group(1), 8)
+            assert flags & os.O_ACCMODE == os.O_RDWR and not flags & os.O_CLOEXEC
+    finally:
+        boughd.terminate()
+        boughd.wait(60)
+
+
 def test_a_second_boughd_on_the_store_is_refused(server):
     done = h.run([BOUGHD, "--store", server.store], check=False, timeout=30)
     assert done.returncode == h.EXIT["busy"]
