@@ -2,7 +2,9 @@
  * boughd in the background: double fork, setsid, output to a log, readiness by a byte on a pipe.
  *
  * Until it is ready, bough is the subreaper of what it starts: the orphaned boughd becomes its
- * child, so that its exit status can be read where it fails.
+ * child, so that its exit status can be read where it fails. SIGINT and SIGTERM are blocked
+ * meanwhile and come in within ppoll() alone, so that none is counted just before a wait that then
+ * knows nothing of it.
  */
 #include "cli/daemon.h"
 
@@ -115,27 +117,43 @@ static void become_server(char *const *argv, int log_fd, int ready_fd) {
     _exit(71);
 }
 
+/* What the process between tells of the last one. */
+typedef struct started {
+    pid_t pid;
+    int failed; /* errno where there is none */
+} started;
+
 /* Fork twice; the server's pid comes back through `pid_pipe`. */
 static int fork_server(pid_t *server, char *const *argv, int log_fd, int ready_fd,
                        bough_error *err) {
     int pid_pipe[2], status = 0;
+    started last = {-1, 0};
     *server = -1;
     if (pipe2(pid_pipe, O_CLOEXEC) != 0) return bough_fail_sys(err, errno, "could not make a pipe");
     pid_t middle = fork();
     if (middle == 0) {
-        pid_t last = setsid() < 0 ? -1 : fork();
-        if (last == 0) become_server(argv, log_fd, ready_fd);
+        last.pid = setsid() < 0 ? -1 : fork();
+        if (last.pid == 0) become_server(argv, log_fd, ready_fd);
+        last.failed = errno;
         (void)!write(pid_pipe[1], &last, sizeof last);
         _exit(0);
     }
-    int failed = errno;
+    last.failed = errno;
     close(pid_pipe[1]);
     if (middle > 0) {
-        if (read(pid_pipe[0], server, sizeof *server) != (ssize_t)sizeof *server) *server = -1;
+        ssize_t n;
+        do n = read(pid_pipe[0], &last, sizeof last);
+        while (n < 0 && errno == EINTR);
+        if (n != (ssize_t)sizeof last) last = (started){-1, n < 0 ? errno : ECHILD};
         while (waitpid(middle, &status, 0) < 0 && errno == EINTR) continue;
     }
     close(pid_pipe[0]);
-    return *server > 0 ? BOUGH_OK : bough_fail_sys(err, failed, "could not start a process");
+    *server = last.pid;
+    return last.pid > 0 ? BOUGH_OK : bough_fail_sys(err, last.failed, "could not start a process");
+}
+
+static int interrupted(bough_error *err) {
+    return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
 }
 
 /* What boughd wrote into its log since `from`: its last error line and hint. */
@@ -165,28 +183,29 @@ static int code_of_exit(int exit_status) {
 }
 
 /* Wait for the end of a server that has closed the pipe: the kernel closes it just before. */
-static int wait_end(int *status, pid_t server, bough_error *err) {
+static int wait_end(int *status, pid_t server, const sigset_t *open_mask, bough_error *err) {
     double until = bough_now_ms() + STOP_MS;
     for (;;) {
         pid_t ended = waitpid(server, status, WNOHANG);
         if (ended == server) return BOUGH_OK;
         if (ended < 0 && errno != EINTR)
             return bough_fail_sys(err, errno, "could not wait for boughd");
-        if (cli_interrupts()) return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
+        if (cli_interrupts()) return interrupted(err);
         if (bough_now_ms() > until)
             return bough_fail(err, BOUGH_E_TIMEOUT,
                               "boughd has neither become ready nor ended after %d s",
                               STOP_MS / 1000);
         struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
-        (void)nanosleep(&pause, NULL);
+        (void)ppoll(NULL, 0, &pause, open_mask);
     }
 }
 
 /* The server ended before it was ready: say why. */
-static int explain_end(bough_error *err, pid_t server, const char *log_path, off_t log_from) {
+static int explain_end(bough_error *err, pid_t server, const char *log_path, off_t log_from,
+                       const sigset_t *open_mask) {
     int status = 0;
     bough_error failure = {0};
-    int rc = wait_end(&status, server, err);
+    int rc = wait_end(&status, server, open_mask, err);
     if (rc == BOUGH_E_TIMEOUT) (void)bough_hint(err, "See \"%.200s\".", log_path);
     if (rc) return rc;
     if (WIFSIGNALED(status))
@@ -202,16 +221,18 @@ static int explain_end(bough_error *err, pid_t server, const char *log_path, off
     return failure.code;
 }
 
-/* Wait for the ready byte, or for the end of the server. */
+/* Wait for the ready byte, or for the end of the server. Signals come in as `open_mask` says. */
 static int wait_ready(pid_t server, int ready_fd, const char *log_path, off_t log_from,
-                      bough_error *err) {
+                      const sigset_t *open_mask, bough_error *err) {
     char ready = 0;
     for (;;) {
-        ssize_t n = read(ready_fd, &ready, 1);
+        struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+        if (cli_interrupts()) return interrupted(err);
+        ssize_t n = ppoll(&p, 1, NULL, open_mask);
+        if (n > 0) n = read(ready_fd, &ready, 1);
         if (n == 1) return BOUGH_OK;
-        if (n == 0) return explain_end(err, server, log_path, log_from);
+        if (n == 0) return explain_end(err, server, log_path, log_from, open_mask);
         if (errno != EINTR) return bough_fail_sys(err, errno, "could not read from boughd");
-        if (cli_interrupts()) return bough_fail(err, BOUGH_E_CANCELLED, "cancelled");
     }
 }
 
@@ -229,6 +250,7 @@ int daemon_start(const char *store, const char *const *options, bough_error *err
     bool is_made = false;
     int log_fd = -1, ready[2] = {-1, -1};
     pid_t server = -1;
+    sigset_t ends, open_mask;
     int rc = find_file(program, sizeof program, &server_program, err);
     if (!rc) rc = find_file(preload, sizeof preload, &preload_library, err);
     if (!rc) rc = make_store(&is_made, store, err);
@@ -250,11 +272,17 @@ int daemon_start(const char *store, const char *const *options, bough_error *err
         argv[n++] = (char *)(uintptr_t)options[i];
     argv[n] = NULL;
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    sigemptyset(&ends);
+    (void)sigaddset(&ends, SIGINT);
+    (void)sigaddset(&ends, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &ends, &open_mask);
     cli_interrupt_hold(true);
     rc = fork_server(&server, argv, log_fd, ready[1], err);
     close(ready[1]);
     ready[1] = -1;
-    if (!rc) rc = wait_ready(server, ready[0], log_path, log_from, err);
+    if (!rc) rc = wait_ready(server, ready[0], log_path, log_from, &open_mask, err);
+    (void)sigprocmask(SIG_SETMASK, &open_mask, NULL);
+    if (!rc && cli_interrupts()) rc = interrupted(err); /* it came as the server became ready */
     if (rc && server > 0) stop_server(server);
     cli_interrupt_hold(false);
     (void)prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);

@@ -53,6 +53,19 @@ pid_t __wrap_waitpid(pid_t pid, int *status, int options) {
     return __real_waitpid(pid, status, options);
 }
 
+static bool breaks_read; /* the next read() that reads a process id */
+
+ssize_t __real_read(int fd, void *data, size_t size);
+ssize_t __wrap_read(int fd, void *data, size_t size) {
+    if (breaks_read && size > 1 && size <= 8) {
+        breaks_read = false;
+        (void)raise(SIGINT);
+        errno = EINTR;
+        return -1;
+    }
+    return __real_read(fd, data, size);
+}
+
 /* ---- a store, and a server that is none ---- */
 
 static char directory[64], program[128], store[128];
@@ -62,6 +75,7 @@ static int begin(void **state) {
     (void)state;
     atomic_store(&interrupts, 0);
     waits_until_signal = 0;
+    breaks_read = false;
     (void)alarm(LIMIT_SECONDS);
     (void)snprintf(directory, sizeof directory, "/tmp/bough-test-daemon-XXXXXX");
     if (!mkdtemp(directory) || sigaction(SIGINT, &action, NULL) != 0) return -1;
@@ -101,6 +115,27 @@ static void ctrl_c_ends_the_wait_for_a_server_that_only_closed_the_pipe(void **s
     assert_no_server();
 }
 
+static void ctrl_c_while_the_process_between_ends_is_not_forgotten(void **state) {
+    static const char *const options[] = {NULL};
+    bough_error err = {0};
+    (void)state;
+    server_does("exec sleep 1000");
+    waits_until_signal = 1;
+    assert_int_equal(daemon_start(store, options, &err), BOUGH_E_CANCELLED);
+    assert_no_server();
+}
+
+static void ctrl_c_while_the_process_id_is_read_stops_what_was_started(void **state) {
+    static const char *const options[] = {NULL};
+    bough_error err = {0};
+    (void)state;
+    server_does("exec sleep 1000");
+    breaks_read = true;
+    assert_int_equal(daemon_start(store, options, &err), BOUGH_E_CANCELLED);
+    assert_false(breaks_read);
+    assert_no_server();
+}
+
 static void why_a_server_ended_is_told(void **state) {
     static const char *const options[] = {NULL};
     bough_error err = {0};
@@ -115,6 +150,10 @@ static void why_a_server_ended_is_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ctrl_c_ends_the_wait_for_a_server_that_only_closed_the_pipe,
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(ctrl_c_while_the_process_between_ends_is_not_forgotten,
+                                        begin, end),
+        cmocka_unit_test_setup_teardown(ctrl_c_while_the_process_id_is_read_stops_what_was_started,
                                         begin, end),
         cmocka_unit_test_setup_teardown(why_a_server_ended_is_told, begin, end),
     };
