@@ -15,7 +15,7 @@ extern "C" {
 /** What a server wrote into its store when it started (run/server.json). */
 typedef struct bough_server {
     long pid;                 /**< process id */
-    int is_alive;             /**< whether a process of that id exists */
+    int is_alive;             /**< whether that very process runs, and none that got its id */
     int port;                 /**< TCP port of the HTTP API on 127.0.0.1 */
     const char *api_url;      /**< includes /api/v2 */
     const char *api_key_file; /**< absolute path, mode 0600 */

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +12,10 @@
 #include "bough/server.h"
 #include "client/box.h"
 #include "client/request.h"
+#include "util/error.h"
 #include "util/fs.h"
 #include "util/jsontext.h"
+#include "util/process.h"
 
 #define SERVER_FILE_MAX ((size_t)64 * 1024)
 #define KEY_FILE_MAX ((size_t)4096)
@@ -29,6 +30,18 @@ static void start_curl(void) {
 
 const char *bough_version(void) {
     return BOUGH_VERSION;
+}
+
+/* Whether it is the very process that wrote the file. Any other may have its number by now, and
+ * its port; whoever is asked there is told the key. */
+static int is_writer(int *is, const json_t *root, bough_error *err) {
+    char mark[BOUGH_PROCESS_MARK_SIZE];
+    long pid = bough_json_int(root, "pid");
+    int rc = pid > 0 ? bough_process_mark(mark, (pid_t)pid, err) : BOUGH_E_NOTFOUND;
+    *is = rc == BOUGH_OK && strcmp(mark, bough_json_text(root, "process")) == 0;
+    if (rc == BOUGH_E_NOMEM) return rc;
+    bough_error_clear(err);
+    return BOUGH_OK;
 }
 
 int bough_server_find(bough_server **server, const char *store, bough_error *err) {
@@ -49,19 +62,19 @@ int bough_server_find(bough_server **server, const char *store, bough_error *err
         goto out;
     }
     s->pid = bough_json_int(root, "pid");
-    s->is_alive = s->pid > 0 && (kill((pid_t)s->pid, 0) == 0 || errno == EPERM);
+    rc = is_writer(&s->is_alive, root, err);
     s->port = bough_json_int(root, "port");
     s->api_url = bough_json_text(root, "api_url");
     s->api_key_file = bough_json_text(root, "api_key_file");
     s->version = bough_json_text(root, "version");
     s->started_at = bough_json_text(root, "started_at");
     s->json = bough_box_text(s, root);
-    if (s->pid <= 0 || !*s->api_url) {
+    if (!rc && (s->pid <= 0 || !*s->api_url))
         rc = bough_fail(err, BOUGH_E_CORRUPT, "\"%s\" lacks \"pid\" or \"api_url\"", path);
+    if (rc)
         bough_box_free(s);
-        goto out;
-    }
-    *server = s;
+    else
+        *server = s;
 out:
     json_decref(root);
     return rc;

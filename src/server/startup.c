@@ -35,6 +35,7 @@
 #include "server/websocket.h"
 #include "util/jsontext.h"
 #include "util/log.h"
+#include "util/process.h"
 
 enum {
     LOOKUP_THREADS = 1,
@@ -338,14 +339,16 @@ out:
 /* ---- all of it ---- */
 
 static int announce(server *srv, bough_error *err) {
-    char path[BOUGH_PATH_MAX];
+    char path[BOUGH_PATH_MAX], mark[BOUGH_PROCESS_MARK_SIZE];
     int rc = bough_path(path, sizeof path, err, "%s/run/server.json", srv->store_dir);
-    json_t *value =
-        json_pack("{s:i,s:s,s:i,s:s,s:s,s:s,s:s}", "pid", (int)getpid(), "api_url", srv->api_url,
-                  "port", srv->port, "postgres", door_listens_on(srv->door), "version",
-                  BOUGH_VERSION, "api_key_file", srv->api_key_file, "started_at", srv->started_at);
+    if (!rc) rc = bough_process_mark(mark, getpid(), err);
+    if (rc) return rc;
+    json_t *value = json_pack("{s:i,s:s,s:s,s:i,s:s,s:s,s:s,s:s}", "pid", (int)getpid(), "process",
+                              mark, "api_url", srv->api_url, "port", srv->port, "postgres",
+                              door_listens_on(srv->door), "version", BOUGH_VERSION, "api_key_file",
+                              srv->api_key_file, "started_at", srv->started_at);
     char *text = value ? bough_json_text_of(value, JSON_INDENT(2)) : NULL;
-    if (!rc && !text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
+    if (!text) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     if (!rc) rc = bough_write_file(path, text, strlen(text), 0644, err);
     srv->is_announced = rc == BOUGH_OK;
     free(text);

@@ -1,6 +1,7 @@
 """The server: starting, ending, dying; stores it refuses, users, what keeps computes apart."""
 import contextlib
 import glob
+import http.server
 import json
 import os
 import pwd
@@ -12,6 +13,7 @@ import sqlite3
 import stat
 import struct
 import subprocess
+import threading
 
 import psycopg2
 import pytest
@@ -111,6 +113,50 @@ def test_without_a_server_every_command_says_how_to_start_it(make_server, args):
 
 
 # ---- dying ----
+
+@contextlib.contextmanager
+def stranger(port):
+    """Somebody listens there, knows nothing, and keeps what comes."""
+    told = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            told.append(f"{self.requestline} {self.headers}")
+            self.send_error(404)
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+    with http.server.HTTPServer(("127.0.0.1", port), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever)
+        thread.start()
+        try:
+            yield told
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_who_gets_the_number_and_the_port_of_a_dead_server_does_not_get_its_key(make_server, has_mark):
+    server = make_server()
+    server.kill()
+    path = f"{server.store}/run/server.json"
+    with open(path, encoding="utf-8") as f:
+        said = json.load(f)
+    said["pid"] = os.getpid()
+    if not has_mark:
+        del said["process"]
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(said, f)
+    with stranger(server.port) as told:
+        server.refused("status", status="unreachable", says="no server runs", hint="bough up")
+        server.refused("project", "list", status="unreachable", hint="bough up")
+        server.port = h.free_port()
+        server.up()
+        assert server.status()["running"] and port_of(server) == server.port
+        assert told == []
+
 
 def test_a_server_that_was_killed_is_started_again_and_finds_its_computes(server):
     project = server.project("shop")
