@@ -99,6 +99,25 @@ BOUGH_API BOUGH_CHECK int bough_project_set_allowed(bough_project **project, bou
                                                     const char *id, const char *const *rules,
                                                     size_t n, int protected_only, bough_error *err);
 
+/** Who may connect to a project's endpoints. */
+typedef struct bough_allowed {
+    const char *const *rules; /**< addresses, networks (192.0.2.0/24) or ranges */
+    size_t n;                 /**< how many; 0: everybody may connect */
+    int protected_only;       /**< non-zero: the list is for protected branches alone */
+} bough_allowed;
+
+/**
+ * The same as bough_project_set_allowed(), where the list is still the one that was read.
+ *
+ * @param from  As it was read; what is to be changed of it was decided by that.
+ * @param to    As it is to be.
+ * @retval BOUGH_E_PRECONDITION  Somebody else has changed it since; nothing changed. Read it again.
+ */
+BOUGH_API BOUGH_CHECK int bough_project_replace_allowed(bough_project **project,
+                                                        bough_client *client, const char *id,
+                                                        const bough_allowed *from,
+                                                        const bough_allowed *to, bough_error *err);
+
 /** What is to change of a project. */
 typedef struct bough_project_changes {
     unsigned version;                  /**< 1 */

@@ -133,19 +133,30 @@ void bough_project_free(bough_project *project) {
     bough_box_free(project);
 }
 
-int bough_project_set_allowed(bough_project **project, bough_client *client, const char *id,
-                              const char *const *rules, size_t n, int protected_only,
-                              bough_error *err) {
-    char path[BOUGH_REQUEST_PATH_MAX];
-    json_t *answer = NULL, *ips = json_array();
+/* NULL where a rule is no UTF-8, or memory ran out. */
+static json_t *allowed_json(const bough_allowed *allowed) {
+    json_t *ips = json_array();
     bool ok = ips != NULL;
-    if (project) *project = NULL;
-    for (size_t i = 0; i < n && ok; i++)
-        ok = json_array_append_new(ips, json_string(rules[i])) == 0;
-    json_t *body = ok ? json_pack("{s:{s:{s:{s:O,s:b}}}}", "project", "settings", "allowed_ips",
-                                  "ips", ips, "protected_branches_only", protected_only != 0)
-                      : NULL;
+    for (size_t i = 0; i < allowed->n && ok; i++)
+        ok = json_array_append_new(ips, json_string(allowed->rules[i])) == 0;
+    json_t *value = ok ? json_pack("{s:O,s:b}", "ips", ips, "protected_branches_only",
+                                   allowed->protected_only != 0)
+                       : NULL;
     json_decref(ips);
+    return value;
+}
+
+/* `from` NULL: whatever the list is. */
+static int send_allowed(bough_project **project, bough_client *client, const char *id,
+                        const bough_allowed *from, const bough_allowed *to, bough_error *err) {
+    char path[BOUGH_REQUEST_PATH_MAX];
+    json_t *answer = NULL, *wish = allowed_json(to), *expected = from ? allowed_json(from) : NULL;
+    bool ok = wish && (!from || (expected && json_object_set(wish, "expected", expected) == 0));
+    json_t *body =
+        ok ? json_pack("{s:{s:{s:O}}}", "project", "settings", "allowed_ips", wish) : NULL;
+    if (project) *project = NULL;
+    json_decref(expected);
+    json_decref(wish);
     int rc = body
                  ? bough_request_path(path, sizeof path, err, "/projects/%s", id)
                  : bough_fail(err, BOUGH_E_INVALID, "a rule is not valid UTF-8, or memory ran out");
@@ -162,6 +173,19 @@ int bough_project_set_allowed(bough_project **project, bough_client *client, con
     json_decref(body);
     json_decref(answer);
     return rc;
+}
+
+int bough_project_set_allowed(bough_project **project, bough_client *client, const char *id,
+                              const char *const *rules, size_t n, int protected_only,
+                              bough_error *err) {
+    bough_allowed to = {.rules = rules, .n = n, .protected_only = protected_only};
+    return send_allowed(project, client, id, NULL, &to, err);
+}
+
+int bough_project_replace_allowed(bough_project **project, bough_client *client, const char *id,
+                                  const bough_allowed *from, const bough_allowed *to,
+                                  bough_error *err) {
+    return send_allowed(project, client, id, from, to, err);
 }
 
 int bough_project_update(bough_project **project, bough_client *client, const char *id,

@@ -57,6 +57,14 @@ BOUGH_CHECK int bough_projects_set_retention(bough_catalogue *cat, const char *i
 /** Who may connect: a checked list (model/allow.h). */
 BOUGH_CHECK int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char *list,
                                            bool protects_only, bough_error *err);
+/**
+ * The same where the list is the expected one still.
+ * @retval BOUGH_E_PRECONDITION  It is another one by now; nothing changed.
+ */
+BOUGH_CHECK int bough_projects_replace_allowed(bough_catalogue *cat, const char *id,
+                                               const char *list, bool protects_only,
+                                               const char *expected, bool expected_only,
+                                               bough_error *err);
 /** What its new endpoints get; those that there are stay as they are. */
 BOUGH_CHECK int bough_projects_set_endpoints(bough_catalogue *cat, const char *id,
                                              const bough_endpoint_defaults *endpoints,

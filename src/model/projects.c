@@ -99,6 +99,22 @@ int bough_projects_set_allowed(bough_catalogue *cat, const char *id, const char 
                            "siis", list, (int64_t)protects_only, bough_now_epoch_ms(), id);
 }
 
+int bough_projects_replace_allowed(bough_catalogue *cat, const char *id, const char *list,
+                                   bool protects_only, const char *expected, bool expected_only,
+                                   bough_error *err) {
+    int changes = 0;
+    int rc = bough_query_run(&changes, cat, err,
+                             "UPDATE projects SET allowed_ips = ?, protects_only = ?,"
+                             " updated_ms = ? WHERE id = ? AND allowed_ips = ?"
+                             " AND protects_only = ?",
+                             "siissi", list, (int64_t)protects_only, bough_now_epoch_ms(), id,
+                             expected, (int64_t)expected_only);
+    if (rc || changes > 0) return rc;
+    (void)bough_fail(err, BOUGH_E_PRECONDITION,
+                     "the list of addresses of project \"%s\" is not the expected one", id);
+    return bough_hint(err, "Somebody else has changed it; read it again.");
+}
+
 int bough_projects_set_endpoints(bough_catalogue *cat, const char *id,
                                  const bough_endpoint_defaults *endpoints, bough_error *err) {
     return bough_query_run(NULL, cat, err,

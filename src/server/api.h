@@ -127,6 +127,22 @@ BOUGH_CHECK int api_settings_read(bool *are_given, bough_project_row *row, const
  */
 BOUGH_CHECK int api_role_make_sure(bough_role_row *row, server *srv, const bough_branch_row *branch,
                                    bough_error *err);
+/** What a change of a project's settings starts from, where the body says that. */
+typedef struct settings_expected {
+    bool is_given, protects_only;
+    char allowed_ips[BOUGH_ALLOW_SIZE];
+} settings_expected;
+
+/** Take from a project's body what its settings must be still (`allowed_ips.expected`). */
+BOUGH_CHECK int api_settings_read_expected(settings_expected *expected, const json_t *project,
+                                           bough_error *err);
+/**
+ * (in a transaction) Put the settings of a row into the catalogue. Where that is done,
+ * door_read_lists() puts them into effect.
+ * @retval BOUGH_E_PRECONDITION  They are not what is expected; nothing changed.
+ */
+BOUGH_CHECK int api_settings_store(bough_catalogue *cat, const bough_project_row *row,
+                                   const settings_expected *expected, bough_error *err);
 /**
  * Take what a project's new endpoints get, `default_endpoint_settings`, from its body.
  * @param[in,out] defaults  What it is where the body does not say.

@@ -168,6 +168,7 @@ int api_project_get(request *rq, bough_error *err) {
 /* What a change of a project did. */
 typedef struct project_change {
     bough_project_row row;
+    settings_expected expected;
     bool has_settings, has_retention;
 } project_change;
 
@@ -186,8 +187,8 @@ static int update(project_change *c, request *rq, const json_t *project, const c
     if (!rc) rc = bough_rule_retention(retention, err);
     if (!rc) rc = api_settings_read(&c->has_settings, row, project, err);
     if (!rc) rc = api_endpoint_defaults_read(&row->endpoints, rq, project, err);
-    if (!rc && c->has_settings)
-        rc = bough_projects_set_allowed(cat, row->id, row->allowed_ips, row->protects_only, err);
+    if (!rc) rc = api_settings_read_expected(&c->expected, project, err);
+    if (!rc && c->has_settings) rc = api_settings_store(cat, row, &c->expected, err);
     if (!rc && json_object_get(project, "default_endpoint_settings"))
         rc = bough_projects_set_endpoints(cat, row->id, &row->endpoints, err);
     if (!rc && name) rc = bough_projects_rename(cat, row->id, name, err);

@@ -34,7 +34,7 @@ int api_settings_read(bool *are_given, bough_project_row *row, const json_t *pro
                       bough_error *err) {
     static const char *const known[] = {"allowed_ips", NULL}, *const allowed_known[] = {
                                                                   "ips", "protected_branches_only",
-                                                                  NULL};
+                                                                  "expected", NULL};
     json_t *settings = NULL, *keep = NULL, *allowed = NULL, *keep_allowed = NULL;
     int rc = body_object(&settings, &keep, project, "settings", err);
     if (!rc) rc = body_check(settings, "project.settings", known, err);
@@ -49,6 +49,31 @@ int api_settings_read(bool *are_given, bough_project_row *row, const json_t *pro
     json_decref(keep_allowed);
     json_decref(keep);
     return rc;
+}
+
+int api_settings_read_expected(settings_expected *expected, const json_t *project,
+                               bough_error *err) {
+    static const char *const known[] = {"ips", "protected_branches_only", NULL};
+    json_t *allowed = json_object_get(json_object_get(project, "settings"), "allowed_ips");
+    json_t *wish = NULL, *keep = NULL;
+    int rc = body_object(&wish, &keep, allowed, "expected", err);
+    if (!rc) rc = body_check(wish, "project.settings.allowed_ips.expected", known, err);
+    expected->allowed_ips[0] = '\0';
+    expected->is_given = !rc && json_is_object(json_object_get(allowed, "expected"));
+    if (!rc) rc = body_bool(&expected->protects_only, wish, "protected_branches_only", false, err);
+    const json_t *ips = json_object_get(wish, "ips");
+    if (!rc && ips && !json_is_null(ips)) rc = read_rules(expected->allowed_ips, ips, err);
+    json_decref(keep);
+    return rc;
+}
+
+int api_settings_store(bough_catalogue *cat, const bough_project_row *row,
+                       const settings_expected *expected, bough_error *err) {
+    return expected->is_given
+               ? bough_projects_replace_allowed(cat, row->id, row->allowed_ips, row->protects_only,
+                                                expected->allowed_ips, expected->protects_only, err)
+               : bough_projects_set_allowed(cat, row->id, row->allowed_ips, row->protects_only,
+                                            err);
 }
 
 /* ---- endpoints to come ---- */

@@ -1,4 +1,5 @@
 """Who may come in: lists of addresses, and limits of wakes."""
+import concurrent.futures
 import struct
 
 import harness as h
@@ -53,6 +54,38 @@ def test_a_list_may_be_for_protected_branches_alone(project):
     door.connect(door.clear()).close()
     assert allow(door, "add", "--all-branches")["protected_branches_only"] is False
     door.refused(door.tls(), UNTIL)
+
+
+def test_changes_at_once_do_not_undo_each_other(project):
+    kept, gone, added = (["10.0.0.9"], [f"10.0.0.{n}" for n in range(1, 6)], [f"10.1.0.{n}" for n in range(1, 6)])
+    project.bough("ip-allow", "reset", *kept, *gone)
+    with concurrent.futures.ThreadPoolExecutor(11) as pool:
+        jobs = [pool.submit(project.bough, "ip-allow", "remove", rule) for rule in gone] + \
+            [pool.submit(project.bough, "ip-allow", "add", rule) for rule in added] + \
+            [pool.submit(project.bough, "ip-allow", "add", "--protected-only")]
+        for job in jobs:
+            job.result()
+    done = project.json("ip-allow", "list")
+    assert sorted(done["ips"]) == sorted(kept + added) and done["protected_branches_only"] is True
+
+
+def test_a_list_is_replaced_where_it_is_the_expected_one(project):
+    path = f"/projects/{project.id}"
+
+    def patch(expected, ips, **more):
+        allowed = {"ips": ips, "expected": expected}
+        status, _, body = project.server.api("PATCH", path, {"project": {"settings": {"allowed_ips": allowed}, **more}})
+        return status, body
+    nothing = {"ips": [], "protected_branches_only": False}
+    assert patch(nothing, ["10.0.0.1"])[0] == 200
+    for expected in (nothing, {}, {"ips": ["10.0.0.1"], "protected_branches_only": True}, {"ips": ["10.0.0.2"]}):
+        status, body = patch(expected, ["10.0.0.3"], name="other")
+        assert status == 412 and body["code"] == "PRECONDITION_FAILED" and body["hint"]
+    assert patch({"ips": "10.0.0.1"}, [])[0] == 400
+    assert patch({"ips": ["10.0.0.1"], "more": 1}, [])[0] == 422
+    assert project.json("project", "get")["name"] == project.name
+    assert project.json("ip-allow", "list")["ips"] == ["10.0.0.1"]
+    assert patch({"ips": ["10.0.0.1"]}, [])[0] == 200
 
 
 def test_a_rule_that_is_none_is_refused(project):
