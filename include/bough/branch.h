@@ -272,7 +272,8 @@ BOUGH_API BOUGH_CHECK int bough_branch_detach(bough_branch **branch, bough_clien
 /**
  * Write a branch as a plain PGDATA that a stock PostgreSQL starts on.
  *
- * Reports progress and can be cancelled. What was written by then stays for the caller to remove.
+ * Reports progress and can be cancelled. What was written by then the server removes, but not the
+ * directory; it has a lock, flock(2), on that until it has. Where the server died it stays.
  *
  * @param project    Id of the project.
  * @param id         Id of the branch.

@@ -1,9 +1,11 @@
 /* bough export: a branch as a plain PGDATA. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,9 +14,7 @@
 #include "cli/cli.h"
 #include "util/fs.h"
 
-#define QUIET_MS                                                                                   \
-    500 /* how long nothing new may appear before the server is believed to have stopped */
-#define REMOVE_MS 60000
+#define REMOVE_MS 60000 /* a server that was cancelled removes what it wrote */
 
 /* Number of entries; -1 where it cannot be read. */
 static int count_entries(const char *directory) {
@@ -58,34 +58,43 @@ static int give_away(const char *directory, const char *store, bough_error *err)
     return BOUGH_OK;
 }
 
-static int empty_out(const char *directory, bough_error *err) {
-    DIR *dir = opendir(directory);
-    int rc = BOUGH_OK;
-    for (const struct dirent *entry; dir && !rc && (entry = readdir(dir));) {
-        char path[BOUGH_PATH_MAX];
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        rc = bough_path(path, sizeof path, err, "%s/%s", directory, entry->d_name);
-        if (!rc) rc = bough_rmtree(path, err);
+/* Wait until no export uses the directory: the server has a lock on it from before it looks until
+ * it has removed what it wrote. The lock is ours then; -1 where that was not to be had. */
+static int take_over(const char *directory, int wait_ms) {
+    double until = bough_now_ms() + wait_ms;
+    int fd = bough_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+        if (bough_now_ms() < until && (errno == EWOULDBLOCK || errno == EINTR)) {
+            (void)nanosleep(&pause, NULL);
+            continue;
+        }
+        close(fd);
+        fd = -1;
     }
-    if (dir) closedir(dir);
-    return rc;
+    return fd;
 }
 
-/* Remove what was written. A cancelled server may write a moment longer: look until it stays quiet.
- * It also removes files itself, so only what is there at the end tells whether something is left.
+/*
+ * Nothing came of it. What was written the server removes, who alone knows whose it is: another
+ * export may have had the directory first. Ours is the directory, where we made it; and what a
+ * server that died left in it, if nobody uses that, and it is no whole export. False where
+ * something is left.
  */
-static int undo(const char *directory, bool is_made) {
-    double until = bough_now_ms() + REMOVE_MS, quiet_since = bough_now_ms();
-    while (bough_now_ms() < until && bough_now_ms() - quiet_since < QUIET_MS) {
-        if (count_entries(directory) > 0) {
-            bough_ignore(empty_out(directory, NULL));
-            quiet_since = bough_now_ms();
-        }
-        struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
-        (void)nanosleep(&pause, NULL);
+static bool undo(const char *directory, bool is_made, int failure) {
+    char control[BOUGH_PATH_MAX];
+    bool has_broken = failure == BOUGH_E_CANCELLED || failure == BOUGH_E_UNREACHABLE;
+    int lock_fd = take_over(directory, has_broken ? REMOVE_MS : 0);
+    if (lock_fd >= 0 && is_made) {
+        if (has_broken &&
+            bough_path(control, sizeof control, NULL, "%s/global/pg_control", directory) == 0 &&
+            access(control, F_OK) != 0)
+            bough_ignore(bough_empty_directory(directory, NULL));
+        (void)rmdir(directory);
     }
-    if (!is_made) return count_entries(directory) > 0 ? BOUGH_E_SYS : BOUGH_OK;
-    return rmdir(directory) != 0 && errno != ENOENT ? BOUGH_E_SYS : BOUGH_OK;
+    bool is_left = lock_fd < 0 ? access(directory, F_OK) == 0 : count_entries(directory) > 0;
+    if (lock_fd >= 0) close(lock_fd);
+    return !is_left;
 }
 
 /* Absolute, without the need that the last part exists. Free *out. */
@@ -129,7 +138,8 @@ int cmd_export(const cli_args *args, bough_error *err) {
     }
     is_ours = false; /* complete: keep it, even if saying so failed */
 out:
-    if (rc && is_ours && undo(directory ? directory : args->words[1], is_made) != BOUGH_OK)
+    if (rc && is_ours && !undo(directory ? directory : args->words[1], is_made, rc) &&
+        rc != BOUGH_E_CONFLICT)
         (void)bough_hint(err, "Something is left in \"%.200s\"; remove it.", args->words[1]);
     else if (rc == BOUGH_E_CANCELLED && is_ours)
         (void)bough_fail(err, rc, "cancelled; nothing was left behind");

@@ -3,11 +3,13 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -559,14 +561,47 @@ static int refuse_target(const server *srv, const char *path, int failed, bough_
                       srv->os_user);
 }
 
+/* A directory that is being exported into. The lock on it, flock(2), keeps others away until
+ * nothing more is written or removed there: other requests, and servers of other stores. */
+typedef struct export_target {
+    int lock_fd;
+    bool is_made;
+} export_target;
+
+static int lock_target(export_target *t, const server *srv, const char *path, bough_error *err) {
+    struct stat locked, there;
+    t->lock_fd = bough_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (t->lock_fd < 0) return refuse_target(srv, path, errno, err);
+    if (flock(t->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) return refuse_target(srv, path, errno, err);
+        (void)bough_fail(err, BOUGH_E_CONFLICT, "another export uses directory \"%s\"", path);
+        return bough_hint(err, "Name a directory that does not exist yet.");
+    }
+    if (fstat(t->lock_fd, &locked) != 0 || stat(path, &there) != 0)
+        return refuse_target(srv, path, errno, err);
+    if (locked.st_dev == there.st_dev && locked.st_ino == there.st_ino) return BOUGH_OK;
+    return refuse_target(srv, path, ENOENT, err); /* another has removed it before it was locked */
+}
+
+/* Let go of it: first of what was made. */
+static void release_target(export_target *t, const char *path, bool has_failed) {
+    if (has_failed && t->is_made) (void)rmdir(path);
+    if (t->lock_fd >= 0) close(t->lock_fd);
+}
+
 /* Make the directory, or see that it is empty: a failed export empties it, so it must have been
  * ours from the start. */
-static int claim_target(bool *is_made, const server *srv, const char *path, bough_error *err) {
+static int claim_target(export_target *t, const server *srv, const char *path, bough_error *err) {
     char real[PATH_MAX];
     size_t n = strlen(srv->store_dir);
-    *is_made = mkdir(path, 0700) == 0;
-    if (!*is_made && errno != EEXIST) return refuse_target(srv, path, errno, err);
-    int rc = BOUGH_OK, names = 0, failed = 0;
+    *t = (export_target){-1, mkdir(path, 0700) == 0};
+    if (!t->is_made && errno != EEXIST) return refuse_target(srv, path, errno, err);
+    int rc = lock_target(t, srv, path, err), names = 0, failed = 0;
+    if (rc) {
+        t->is_made = false; /* who has the lock may need it */
+        release_target(t, path, true);
+        return rc;
+    }
     DIR *dir = opendir(path);
     if (!dir || !realpath(path, real)) rc = refuse_target(srv, path, errno, err);
     while (dir && names <= 2 && bough_list_next(dir, &failed)) names++;
@@ -578,22 +613,22 @@ static int claim_target(bool *is_made, const server *srv, const char *path, boug
     }
     if (!rc && strncmp(real, srv->store_dir, n) == 0 && (real[n] == '/' || real[n] == '\0'))
         rc = bough_fail(err, BOUGH_E_INVALID, "\"%s\" is inside the store", path);
-    if (rc && *is_made) (void)rmdir(path);
+    if (rc) release_target(t, path, true);
     return rc;
 }
 
 int flow_branch_export(request *rq, const bough_branch_row *branch, const char *path,
                        bough_error *err) {
     char id[BOUGH_ID_SIZE] = "";
-    bool is_made;
+    export_target target;
     server *srv = rq->srv;
-    int rc = claim_target(&is_made, srv, path, err);
+    int rc = claim_target(&target, srv, path, err);
     if (rc) return rc;
     rc = fork_hidden(id, sizeof id, srv, branch, err);
     BOUGH_POINT(rc, "export.forked");
     if (!rc) rc = bough_store_export(srv->store, id, path, export_progress, rq, err);
     BOUGH_POINT(rc, "export.written");
     if (bough_store_has_branch(srv->store, id)) flow_remove_files(srv, id, NULL);
-    if (rc && is_made) (void)rmdir(path);
+    release_target(&target, path, rc != BOUGH_OK);
     return rc;
 }

@@ -261,13 +261,6 @@ out:
     return rc;
 }
 
-static int empty_directory(const char *dest, bough_error *err) {
-    int rc = bough_rmtree(dest, err);
-    if (!rc && mkdir(dest, 0700) != 0)
-        rc = bough_fail_sys(err, errno, "could not create \"%s\"", dest);
-    return rc;
-}
-
 /* What fails below empties the directory again: nothing of somebody else's may be in it. */
 static int check_empty(const char *dest, bough_error *err) {
     int names = 0, failed = 0;
@@ -297,7 +290,7 @@ int bough_store_export(bough_store *store, const char *branch, const char *dest,
                       .progress = progress,
                       .context = context};
         rc = write_out(w, branch, err);
-        if (rc) bough_ignore(empty_directory(dest, NULL));
+        if (rc) bough_ignore(bough_empty_directory(dest, NULL));
     }
 out:
     free(view);

@@ -342,6 +342,18 @@ int bough_rmtree(const char *path, bough_error *err) {
     return bough_walk(path, false, remove_one, NULL, err);
 }
 
+static int remove_below(void *context, const char *path, unsigned char type, bool is_after,
+                        bough_error *err) {
+    const char *top = context;
+    return strcmp(path, top) == 0 ? BOUGH_OK : remove_one(NULL, path, type, is_after, err);
+}
+
+int bough_empty_directory(const char *path, bough_error *err) {
+    char top[BOUGH_PATH_MAX];
+    int rc = bough_path(top, sizeof top, err, "%s", path);
+    return rc ? rc : bough_walk(path, false, remove_below, top, err);
+}
+
 static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,
                      bough_error *err) {
     struct stat st;

@@ -93,6 +93,9 @@ BOUGH_CHECK int bough_fsync_tree(const char *path, bough_error *err);
  * opened up. */
 BOUGH_CHECK int bough_rmtree(const char *path, bough_error *err);
 
+/** The same for all that is in a directory, which itself stays what it was. */
+BOUGH_CHECK int bough_empty_directory(const char *path, bough_error *err);
+
 /** Sum of allocated bytes (st_blocks * 512) of all below `path`, each name counted. */
 BOUGH_CHECK int bough_tree_bytes(uint64_t *bytes, const char *path, bough_error *err);
 

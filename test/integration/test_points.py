@@ -559,7 +559,7 @@ def test_exporting_a_branch(state, point, outcome, directory, make_stock):
         os.chown(target, h.OS_USER.pw_uid, h.OS_USER.pw_gid)
     path = f"/projects/{state.p.id}/branches/{state.p.get('other')['id']}/export"
     state.p.suspend("other")  # so that the export is of a clean stop
-    # by the API: the command line would empty the directory
+    # by the API: the command line removes what it made when the server dies
     crash(state.server, point, call=lambda: state.server.api("POST", path, {"path": target}))
     expect(os.path.exists(f"{target}/global/pg_control"), outcome, False)
     state.check()

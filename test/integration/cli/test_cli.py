@@ -1,5 +1,6 @@
 """The command line: what it prints where, suggestions, completion, Ctrl-C, and that no list of
 processes shows a password."""
+import fcntl
 import json
 import os
 import pty
@@ -303,6 +304,102 @@ def test_ctrl_c_during_an_export_leaves_nothing_behind(make_server):
                                  keys=b"\x03", wait_for_text=rb"exporting")
     assert status == 130 and "nothing was left behind" in screen, screen
     assert not os.path.exists(target)
+
+
+# ---- exports into one directory ----
+
+class Exports:
+    """A server that rests at a point of each export, for a time of chance."""
+
+    def __init__(self, make_server, point):
+        self.server = make_server(up=False)
+        self.server.env["BOUGH_DELAY_AT"] = f"{point}:8000"
+        self.server.up()
+        self.project = self.server.project("p")
+        self.project.suspend("main")  # so that the export is of a clean stop
+        self.running = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for p in self.running:
+            if p.poll() is None:
+                p.kill()
+            p.communicate()
+
+    def target(self, name, is_there):
+        path = os.path.join(self.server.dir, name)
+        if is_there:
+            os.mkdir(path, 0o700)
+            if h.IS_ROOT:
+                os.chown(path, h.OS_USER.pw_uid, h.OS_USER.pw_gid)
+        return path
+
+    def start(self, target):
+        p = subprocess.Popen([h.BOUGH, "export", "main", target, "--project", self.project.id, "--store",
+                              self.server.store], env=self.server.env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.running.append(p)
+        return p
+
+    def comes_to(self, point, target):
+        def is_there():
+            if point == "export.forked":
+                return [n for n in os.listdir(f"{self.server.store}/branches") if n.startswith("export-")]
+            return os.path.exists(f"{target}/global/pg_control.unfinished")
+        h.wait_for(is_there, f"the export is at {point}")
+
+
+@pytest.mark.parametrize("point", ["export.forked", "export.files-written"])
+def test_an_export_into_the_directory_of_another_leaves_that_alone(make_server, point):
+    with Exports(make_server, point) as e:
+        for n in range(10):  # until the first rests long enough
+            target = e.target(f"out{n}", is_there=True)
+            first = e.start(target)
+            e.comes_to(point, target)
+            e.project.refused("export", "main", target, status="conflict", says="another export|is not empty",
+                              hint="does not exist yet")
+            was_first = first.poll() is None
+            out, err = first.communicate(timeout=60)
+            assert first.returncode == 0 and "is in" in out, err
+            h.run([h.tool("pg_checksums"), "--check", "-D", target])
+            if was_first:
+                break
+        assert was_first
+        e.project.refused("export", "main", target, status="conflict", says="is not empty")
+        h.run([h.tool("pg_checksums"), "--check", "-D", target])
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_a_server_that_died_left_of_an_export_goes_with_the_directory(make_server, is_there):
+    """Where the command made that; else it only says so."""
+    with Exports(make_server, "export.files-written") as e:
+        for n in range(10):
+            target = e.target(f"out{n}", is_there)
+            command = e.start(target)
+            e.comes_to("export.files-written", target)
+            e.server.kill()
+            _, err = command.communicate(timeout=60)
+            if command.returncode:
+                break
+            e.server.up()
+        assert command.returncode == h.EXIT["unreachable"], err
+        assert os.path.exists(target) is is_there and ("Something is left" in err) is is_there
+
+
+def test_a_directory_that_another_server_exports_into_is_left_alone(shop, directory):
+    target = os.path.join(directory, "out")
+    os.mkdir(target)
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        shop.refused("export", "main", target, status="conflict", says="another export", hint="does not exist yet")
+        assert os.path.exists(target)
+    finally:
+        os.close(fd)
+    shop.bough("export", "main", target)
+    assert os.path.exists(f"{target}/global/pg_control")
 
 
 # ---- documentation ----
