@@ -286,6 +286,8 @@ static int take_lists(bough_source_info *info, PGconn *conn, bough_error *err) {
                        "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
                        " ORDER BY datname = 'postgres' DESC, datname",
                        err);
+    /* ours are no settings of the source */
+    if (!rc) rc = bough_sql_exec(conn, "RESET statement_timeout; RESET lock_timeout", err);
     if (!rc)
         rc = take_list(
             &info->carried, conn,
