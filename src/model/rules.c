@@ -35,19 +35,12 @@ int bough_rule_name(const char *kind, const char *name, bough_error *err) {
     return BOUGH_OK;
 }
 
-bool bough_rule_is_utf8(const char *text) {
-    const unsigned char *s = (const unsigned char *)text;
-    for (size_t n; *s; s += n)
-        if ((n = sequence_length(s)) == 0) return false;
-    return true;
-}
-
 int bough_rule_name_room(const char *name, const char *rest) {
-    const unsigned char *s = (const unsigned char *)name;
+    const char *s = name;
     size_t room = NAME_MAX_CHARACTERS, n;
     for (; *rest && room > 0; rest++) room -= (*rest & 0xc0) != 0x80;
-    for (; *s && room > 0 && (n = sequence_length(s)) > 0; room--) s += n;
-    return (int)(s - (const unsigned char *)name);
+    for (; *s && room > 0 && (n = bough_utf8_length(s, 4)) > 0; room--) s += n;
+    return (int)(s - name);
 }
 
 int bough_rule_pg_name(const char *kind, const char *name, bough_error *err) {

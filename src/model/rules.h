@@ -17,9 +17,6 @@ BOUGH_CHECK int bough_rule_name(const char *kind, const char *name, bough_error 
  * from the first byte on that is no UTF-8. */
 int bough_rule_name_room(const char *name, const char *rest);
 
-/** Whether a text is UTF-8; PostgreSQL has names that are not. */
-bool bough_rule_is_utf8(const char *text);
-
 /** Names of roles and databases: 1 to 63 bytes, no control characters, none that PostgreSQL or
  * Bough keeps. */
 BOUGH_CHECK int bough_rule_pg_name(const char *kind, const char *name, bough_error *err);

@@ -16,6 +16,7 @@
 #include "server/lifecycle.h"
 #include "server/pools.h"
 #include "server/usages.h"
+#include "util/utf8.h"
 
 void answer_time(char *out, size_t size, int64_t ms) {
     time_t seconds = (time_t)(ms / 1000);
@@ -459,8 +460,8 @@ int answer_connections(json_t **uris, server *srv, const char *branch, const cha
     int rc = bough_databases_list(&databases, &n, srv->cat, branch, err);
     for (size_t i = 0; !rc && i < n; i++) {
         if (bough_roles_get(&role, srv->cat, branch, databases[i].owner, NULL) != BOUGH_OK ||
-            role.secret_size == 0 || role.is_unsure || !bough_rule_is_utf8(databases[i].name) ||
-            !bough_rule_is_utf8(role.name))
+            role.secret_size == 0 || role.is_unsure || !bough_utf8_is(databases[i].name) ||
+            !bough_utf8_is(role.name))
             continue;
         rc = answer_password(password, srv, &role, err);
         login who = {role.name, password, databases[i].name};

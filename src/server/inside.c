@@ -11,6 +11,7 @@
 #include "pg/conf.h"
 #include "pg/sql.h"
 #include "server/computes.h"
+#include "util/utf8.h"
 
 #define SQL_MAX 8192
 
@@ -307,7 +308,7 @@ static int discover_databases(inside_contents *c, PGconn *conn, bough_error *err
     if (!c->databases || !c->is_super) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
     for (int i = 0; !rc && i < n; i++) {
         const char *name = PQgetvalue(result, i, 0);
-        if (!bough_rule_is_utf8(name)) continue;
+        if (!bough_utf8_is(name)) continue;
         bough_database_row *d = &c->databases[c->n_databases];
         (void)snprintf(d->name, sizeof d->name, "%s", name);
         (void)snprintf(d->owner, sizeof d->owner, "%s", PQgetvalue(result, i, 1));
@@ -335,7 +336,7 @@ int inside_discover(inside_contents *c, const server *srv, const char *endpoint,
         if (!c->roles) rc = bough_fail(err, BOUGH_E_NOMEM, "out of memory");
         for (int i = 0; !rc && i < n; i++) {
             const char *name = PQgetvalue(result, i, 0);
-            if (!bough_rule_is_utf8(name)) continue;
+            if (!bough_utf8_is(name)) continue;
             bough_role_row *r = &c->roles[c->n_roles++];
             (void)snprintf(r->name, sizeof r->name, "%s", name);
         }

@@ -183,8 +183,6 @@ static void a_name_is_cut_between_characters_where_it_leaves_no_room(void **stat
     assert_int_equal(bough_rule_name_room(repeat("\xf0\x9f\x8c\xb3", 256), " x"), 4 * 254);
     assert_int_equal(bough_rule_name_room("ab\xf0\x9f\x8c 2026", " x"), 2);
     assert_int_equal(bough_rule_name_room("a", repeat("b", 257)), 0);
-    assert_true(bough_rule_is_utf8("ü\n") && bough_rule_is_utf8(""));
-    assert_false(bough_rule_is_utf8("r\xe9le") || bough_rule_is_utf8("a\xf0\x9f"));
 }
 
 static void a_name_inside_postgresql_fits_there_and_is_nobodys(void **state) {
