@@ -10,6 +10,12 @@ import harness as h
 SETTING = "/etc/postgresql-common/createcluster.d"
 
 
+def take_signals():
+    """As in a terminal: tests in the background of a shell begin with SIGINT ignored, below nohup with SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Install:
     """A copy of the script that has its own packages, settings and commands."""
 
@@ -41,7 +47,8 @@ class Install:
     def start(self):
         env = os.environ | {"PATH": f"{self.commands}:{os.environ['PATH']}", "TMPDIR": self.dir}
         return subprocess.Popen([os.path.join(self.dir, "install"), "build"], env=env, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                                preexec_fn=take_signals)
 
     def setting(self):
         if not os.path.exists(self.dropin):

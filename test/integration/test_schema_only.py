@@ -142,7 +142,7 @@ def test_one_that_is_there_is_given_back_where_it_is_of_the_same(p):
 
 def test_the_database_postgres_keeps_what_belongs_to_a_database(server):
     status, _, made = server.api("POST", "/projects", {
-        "project": {"name": "own", "branch": {"database_name": "postgres", "role_name": "own"}}})
+        "project": {"name": "own", "pg_version": h.PG, "branch": {"database_name": "postgres", "role_name": "own"}}})
     assert status == 201, made
     p = h.Project(server, made["project"]["id"], "own", made, made["project"]["pg_version"])
     with p.connect() as c:
