@@ -176,7 +176,7 @@ static void finish(request *rq, int status, const json_t *body) {
     unwatch_client(rq);
     if (rq->is_stream) {
         json_t *line = json_pack("{s:i,s:O?}", "status", status, "body", body);
-        struct evbuffer *buffer = json_buffer(line);
+        struct evbuffer *buffer = body || status < 400 ? json_buffer(line) : NULL;
         if (!buffer) buffer = last_words(true);
         if (!rq->is_started) {
             add_headers(rq, "application/x-ndjson");
@@ -195,7 +195,7 @@ static void finish(request *rq, int status, const json_t *body) {
                                                        : json_buffer(body);
         if (!is_head && has_body && !buffer) {
             buffer = last_words(false);
-            if (status < 400) status = 500;
+            status = 500;
         }
         add_headers(rq, "application/json");
         write_at_once(rq);
