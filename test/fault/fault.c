@@ -123,7 +123,8 @@ static bool matches(const fault_page *page, fault_call call, const char *path) {
     if (page->program[0] && fnmatch(page->program, program, 0) != 0) return false;
     if (page->thread[0] && (prctl(PR_GET_NAME, name) != 0 || fnmatch(page->thread, name, 0) != 0))
         return false;
-    return !page->path[0] || call == FAULT_MALLOC || fnmatch(page->path, path ? path : "", 0) == 0;
+    return !page->path[0] || call == FAULT_MALLOC ||
+           fnmatch(page->path, path ? path : "", FNM_EXTMATCH) == 0;
 }
 
 /* `path` or `fd` (-1: neither) says which file. True: `mode` is what happens to the call. */
