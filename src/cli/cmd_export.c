@@ -59,8 +59,9 @@ static int give_away(const char *directory, const char *store, bough_error *err)
 }
 
 /* Wait until no export uses the directory: the server has a lock on it from before it looks until
- * it has removed what it wrote. The lock is ours then; -1 where that was not to be had. */
-static int take_over(const char *directory, int wait_ms) {
+ * it has removed what it wrote. The lock is ours then; -1 where that was not to be had, because it
+ * is in use or because it cannot be opened: by another user than the server's, say. */
+static int take_over(bool *is_in_use, const char *directory, int wait_ms) {
     double until = bough_now_ms() + wait_ms;
     int fd = bough_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
@@ -69,6 +70,7 @@ static int take_over(const char *directory, int wait_ms) {
             (void)nanosleep(&pause, NULL);
             continue;
         }
+        *is_in_use = true;
         close(fd);
         fd = -1;
     }
@@ -84,7 +86,8 @@ static int take_over(const char *directory, int wait_ms) {
 static bool undo(const char *directory, bool is_made, int failure) {
     char control[BOUGH_PATH_MAX];
     bool has_broken = failure == BOUGH_E_CANCELLED || failure == BOUGH_E_UNREACHABLE;
-    int lock_fd = take_over(directory, has_broken ? REMOVE_MS : 0);
+    bool is_in_use = false;
+    int lock_fd = take_over(&is_in_use, directory, has_broken ? REMOVE_MS : 0);
     if (lock_fd >= 0 && is_made) {
         if (has_broken &&
             bough_path(control, sizeof control, NULL, "%s/global/pg_control", directory) == 0 &&
@@ -92,7 +95,7 @@ static bool undo(const char *directory, bool is_made, int failure) {
             bough_ignore(bough_empty_directory(directory, NULL));
         (void)rmdir(directory);
     }
-    bool is_left = lock_fd < 0 ? access(directory, F_OK) == 0 : count_entries(directory) > 0;
+    bool is_left = is_in_use || count_entries(directory) > 0;
     if (lock_fd >= 0) close(lock_fd);
     return !is_left;
 }

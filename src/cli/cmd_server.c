@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/daemon.h"
 #include "util/fs.h"
+#include "util/process.h"
 
 #define DOWN_MS 180000 /* computes write a checkpoint when they stop */
 #define STATUS_MS 10000
@@ -22,7 +23,7 @@
 static int explain_refusal(const char *store, bough_error *err) {
     bough_server *server = NULL;
     if (bough_server_find(&server, store, NULL) == BOUGH_OK &&
-        daemon_is_server((pid_t)server->pid, store)) {
+        bough_process_is_server((pid_t)server->pid, store)) {
         (void)bough_hint(err,
                          "\"%.100s/api_key\" was changed while process %ld runs; end that process, "
                          "then run `bough up`.",

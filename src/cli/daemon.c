@@ -325,21 +325,6 @@ int daemon_wait_gone(pid_t pid, int timeout_ms, bough_error *err) {
     return rc;
 }
 
-bool daemon_is_server(pid_t pid, const char *store) {
-    char path[64], text[4 * BOUGH_PATH_MAX];
-    (void)snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
-    if (fd >= 0) close(fd);
-    if (size <= 0) return false; /* gone, or a zombie */
-    text[size] = '\0';
-    const char *slash = strrchr(text, '/');
-    bool is_boughd = strcmp(slash ? slash + 1 : text, "boughd") == 0, has_store = false;
-    for (const char *word = text; word < text + size; word += strlen(word) + 1)
-        has_store |= strcmp(word, store) == 0;
-    return is_boughd && has_store;
-}
-
 /* Whether the process that a postmaster.pid names is a postgres on that directory. */
 static bool is_running(const char *pgdata) {
     char path[BOUGH_PATH_MAX + 32], cwd[BOUGH_PATH_MAX], *text = NULL;

@@ -30,9 +30,6 @@ BOUGH_CHECK int daemon_start(const char *store, const char *const *options, boug
  */
 BOUGH_CHECK int daemon_wait_gone(pid_t pid, int timeout_ms, bough_error *err);
 
-/** Whether a process is a boughd on a store, by its command line. */
-bool daemon_is_server(pid_t pid, const char *store);
-
 /** Count the postgres servers that run on a store's branches. */
 int daemon_count_computes(const char *store);
 

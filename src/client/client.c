@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bough/server.h"
@@ -32,11 +33,27 @@ const char *bough_version(void) {
     return BOUGH_VERSION;
 }
 
+/* Of a server from before there were marks: whether who has the number now looks like one, and may
+ * read the key. */
+static bool is_unmarked(long pid, const char *store, const char *server_file) {
+    char path[64];
+    struct stat process, file;
+    (void)snprintf(path, sizeof path, "/proc/%ld", pid);
+    return pid > 0 && stat(path, &process) == 0 && stat(server_file, &file) == 0 &&
+           (process.st_uid == file.st_uid || process.st_uid == 0) &&
+           bough_process_is_server((pid_t)pid, store);
+}
+
 /* Whether it is the very process that wrote the file. Any other may have its number by now, and
  * its port; whoever is asked there is told the key. */
-static int is_writer(int *is, const json_t *root, bough_error *err) {
+static int is_writer(int *is, const json_t *root, const char *store, const char *server_file,
+                     bough_error *err) {
     char mark[BOUGH_PROCESS_MARK_SIZE];
     long pid = bough_json_int(root, "pid");
+    if (!json_object_get(root, "process")) {
+        *is = is_unmarked(pid, store, server_file);
+        return BOUGH_OK;
+    }
     int rc = pid > 0 ? bough_process_mark(mark, (pid_t)pid, err) : BOUGH_E_NOTFOUND;
     *is = rc == BOUGH_OK && strcmp(mark, bough_json_text(root, "process")) == 0;
     if (rc == BOUGH_E_NOMEM) return rc;
@@ -62,7 +79,7 @@ int bough_server_find(bough_server **server, const char *store, bough_error *err
         goto out;
     }
     s->pid = bough_json_int(root, "pid");
-    rc = is_writer(&s->is_alive, root, err);
+    rc = is_writer(&s->is_alive, root, store, path, err);
     s->port = bough_json_int(root, "port");
     s->api_url = bough_json_text(root, "api_url");
     s->api_key_file = bough_json_text(root, "api_key_file");

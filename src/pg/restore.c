@@ -142,20 +142,24 @@ static int demote(restore *r, bough_error *err) {
     return bough_sql_end_ddl(silenced, r->conn, rc, err);
 }
 
+static int hand_over_one(restore *r, const char *from, bough_error *err) {
+    PGresult *silenced;
+    int rc = bough_sql_begin_ddl(&silenced, r->conn, err);
+    if (!rc) rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", from, r->target->owner, err);
+    return bough_sql_end_ddl(silenced, r->conn, rc, err);
+}
+
 /*
  * All of it goes to the owner, who also becomes a member of the roles made for the dump: an archive
  * is restored without owners (pg_restore -O), and a dump in SQL must not differ.
  */
 static int hand_over(restore *r, bough_error *err) {
-    PGresult *silenced;
-    int rc = bough_sql_begin_ddl(&silenced, r->conn, err);
-    if (!rc) rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->role, r->target->owner, err);
+    int rc = hand_over_one(r, r->role, err); /* one at a time: each object takes a lock */
     for (size_t i = 0; !rc && i < r->made_count; i++) {
         if (strcmp(r->made[i], r->target->owner) == 0) continue;
-        rc = exec_named(r, "REASSIGN OWNED BY %s TO %s", r->made[i], r->target->owner, err);
+        rc = hand_over_one(r, r->made[i], err);
         if (!rc) rc = exec_named(r, "GRANT %s TO %s", r->made[i], r->target->owner, err);
     }
-    rc = bough_sql_end_ddl(silenced, r->conn, rc, err);
     return rc ? bough_context(err, "could not hand the restored objects to \"%s\"",
                               r->target->owner)
               : rc;

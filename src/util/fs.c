@@ -351,7 +351,10 @@ static int remove_below(void *context, const char *path, unsigned char type, boo
 int bough_empty_directory(const char *path, bough_error *err) {
     char top[BOUGH_PATH_MAX];
     int rc = bough_path(top, sizeof top, err, "%s", path);
-    return rc ? rc : bough_walk(path, false, remove_below, top, err);
+    if (rc) return rc;
+    for (size_t n = strlen(top); n > 1 && top[n - 1] == '/';)
+        top[--n] = '\0'; /* as it is visited */
+    return bough_walk(top, false, remove_below, top, err);
 }
 
 static int weigh_one(void *context, const char *path, unsigned char type, bool is_after,

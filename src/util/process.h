@@ -4,6 +4,7 @@
 #ifndef BOUGH_UTIL_PROCESS_H
 #define BOUGH_UTIL_PROCESS_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "util/error.h"
@@ -16,5 +17,9 @@
  * @retval BOUGH_E_NOTFOUND  There is none that runs, or this user may not look.
  */
 BOUGH_CHECK int bough_process_mark(char out[BOUGH_PROCESS_MARK_SIZE], pid_t pid, bough_error *err);
+
+/** Whether it is a boughd that was started with this store, by the words that it was started with.
+ * Not for what must be proved: any process may choose its own. */
+bool bough_process_is_server(pid_t pid, const char *store);
 
 #endif

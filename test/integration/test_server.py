@@ -158,6 +158,20 @@ def test_who_gets_the_number_and_the_port_of_a_dead_server_does_not_get_its_key(
         assert told == []
 
 
+def test_a_server_of_before_there_were_marks_is_known(make_server):
+    server = make_server()
+    path = f"{server.store}/run/server.json"
+    with open(path, encoding="utf-8") as f:
+        said = json.load(f)
+    del said["process"]
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(said, f)
+    assert server.status()["running"]
+    pid = server.pid()
+    server.down()
+    assert not h.is_alive(pid)
+
+
 def test_a_server_that_was_killed_is_started_again_and_finds_its_computes(server):
     project = server.project("shop")
     project.branch("feature")
