@@ -36,8 +36,7 @@ static void fill(void *record, sqlite3_stmt *stmt) {
     bough_query_text(row->schema_of, sizeof row->schema_of, stmt, 20);
 }
 
-/* The text that Neon's clients know. */
-static int fail_taken(const char *name, bough_error *err) {
+int bough_branches_fail_taken(const char *name, bough_error *err) {
     return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", name);
 }
 
@@ -57,7 +56,8 @@ int bough_branches_insert(bough_catalogue *cat, const bough_branch_row *row, bou
         (int64_t)row->is_default, row->created_ms, row->updated_ms, (int64_t)row->is_protected,
         row->expires_ms, row->ttl_seconds, (int64_t)row->expiry_cascades, (int64_t)row->is_look,
         row->schema_of);
-    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? fail_taken(row->name, err) : rc;
+    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? bough_branches_fail_taken(row->name, err)
+                                                       : rc;
 }
 
 int bough_branches_get(bough_branch_row *row, bough_catalogue *cat, const char *project,
@@ -134,17 +134,12 @@ int bough_branches_rename(bough_catalogue *cat, const char *id, const char *name
                              "UPDATE branches SET name = ?1, updated_ms = ?2 WHERE id = ?3 AND"
                              " NOT " BOUGH_NAME_IS_RESERVED("branches.project_id", "?1", "?3"),
                              "sis", name, bough_now_epoch_ms(), id);
-    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? fail_taken(name, err) : rc;
-}
-
-static void fill_bool(void *record, sqlite3_stmt *stmt) {
-    bool *is = record;
-    *is = sqlite3_column_int(stmt, 0) != 0;
+    return rc == BOUGH_E_CONFLICT || (!rc && !changes) ? bough_branches_fail_taken(name, err) : rc;
 }
 
 int bough_branches_is_free(bool *is_free, bough_catalogue *cat, const char *project,
                            const char *name, const char *id, bough_error *err) {
-    return bough_query_one(is_free, sizeof *is_free, fill_bool, cat, err,
+    return bough_query_one(is_free, sizeof *is_free, bough_fill_bool, cat, err,
                            "SELECT NOT EXISTS (SELECT 1 FROM branches WHERE project_id = ?1 AND"
                            " name = ?2) AND NOT " BOUGH_NAME_IS_RESERVED("?1", "?2", "?3"),
                            "sss", project, name, id ? id : "");
@@ -157,14 +152,9 @@ int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *s
                            state, bough_now_epoch_ms(), id);
 }
 
-static void fill_count(void *record, sqlite3_stmt *stmt) {
-    int64_t *n = record;
-    *n = sqlite3_column_int64(stmt, 0);
-}
-
 int bough_branches_count_children(int64_t *n, bough_catalogue *cat, const char *id,
                                   bough_error *err) {
-    return bough_query_one(n, sizeof *n, fill_count, cat, err,
+    return bough_query_one(n, sizeof *n, bough_fill_count, cat, err,
                            "SELECT count(*) FROM branches WHERE parent_id = ?", "s", id);
 }
 

@@ -440,6 +440,16 @@ int bough_query_one(void *record, size_t record_size, bough_row_fill fill, bough
     return rc;
 }
 
+void bough_fill_bool(void *record, sqlite3_stmt *stmt) {
+    bool *is = record;
+    *is = sqlite3_column_int(stmt, 0) != 0;
+}
+
+void bough_fill_count(void *record, sqlite3_stmt *stmt) {
+    int64_t *n = record;
+    *n = sqlite3_column_int64(stmt, 0);
+}
+
 void bough_query_text(char *out, size_t size, sqlite3_stmt *stmt, int column) {
     const unsigned char *text = sqlite3_column_text(stmt, column);
     (void)snprintf(out, size, "%s", text ? (const char *)text : "");

@@ -108,6 +108,8 @@ BOUGH_CHECK int bough_branches_rename(bough_catalogue *cat, const char *id, cons
  */
 BOUGH_CHECK int bough_branches_is_free(bool *is_free, bough_catalogue *cat, const char *project,
                                        const char *name, const char *id, bough_error *err);
+/** That a name is taken, in the words that Neon's clients know. @return BOUGH_E_CONFLICT. */
+int bough_branches_fail_taken(const char *name, bough_error *err);
 BOUGH_CHECK int bough_branches_set_state(bough_catalogue *cat, const char *id, const char *state,
                                          bough_error *err);
 /** With deleted ones: whoever has any cannot be removed. */

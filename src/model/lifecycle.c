@@ -55,9 +55,8 @@ int bough_branches_recover(bough_catalogue *cat, const char *id, const char *nam
                              "sis", name, bough_now_epoch_ms(), id);
     if (!rc && !changes) rc = BOUGH_E_CONFLICT;
     if (rc != BOUGH_E_CONFLICT) return rc;
-    (void)bough_fail(err, rc, "branch already exists; branch_name:\"%.256s\"", name);
-    (void)bough_hint(err, "Recover it under another name: --name NAME, \"name\" in the API.");
-    return rc;
+    (void)bough_branches_fail_taken(name, err);
+    return bough_hint(err, "Recover it under another name: --name NAME, \"name\" in the API.");
 }
 
 /* ---- what is due ---- */

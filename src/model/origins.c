@@ -75,13 +75,8 @@ int bough_swaps_list(bough_swap_row **rows, size_t *n, bough_catalogue *cat, bou
     return rc;
 }
 
-static void fill_bool(void *record, sqlite3_stmt *stmt) {
-    bool *is = record;
-    *is = sqlite3_column_int(stmt, 0) != 0;
-}
-
 int bough_swaps_has(bool *has, bough_catalogue *cat, const char *branch, bough_error *err) {
-    return bough_query_one(has, sizeof *has, fill_bool, cat, err,
+    return bough_query_one(has, sizeof *has, bough_fill_bool, cat, err,
                            "SELECT EXISTS (SELECT 1 FROM swaps WHERE branch_id = ?)", "s", branch);
 }
 

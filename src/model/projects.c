@@ -125,17 +125,9 @@ int bough_projects_set_endpoints(bough_catalogue *cat, const char *id,
                            (int64_t)endpoints->suspend_timeout_seconds, bough_now_epoch_ms(), id);
 }
 
-static void fill_count(void *record, sqlite3_stmt *stmt) {
-    int64_t n = sqlite3_column_int64(stmt, 0);
-    memcpy(record, &n, sizeof n);
-}
-
 int bough_projects_have_allowed(bool *have, bough_catalogue *cat, bough_error *err) {
-    int64_t n = 0;
-    int rc = bough_query_one(&n, sizeof n, fill_count, cat, err,
-                             "SELECT EXISTS (SELECT 1 FROM projects WHERE allowed_ips <> '')", "");
-    *have = n != 0;
-    return rc;
+    return bough_query_one(have, sizeof *have, bough_fill_bool, cat, err,
+                           "SELECT EXISTS (SELECT 1 FROM projects WHERE allowed_ips <> '')", "");
 }
 
 int bough_projects_delete(bough_catalogue *cat, const char *id, bough_error *err) {

@@ -37,6 +37,10 @@ BOUGH_CHECK int bough_query_one(void *record, size_t record_size, bough_row_fill
                                 bough_catalogue *cat, bough_error *err, const char *sql,
                                 const char *params, ...);
 
+/** (bough_row_fill) The one column of a row, into a bool or an int64_t. */
+void bough_fill_bool(void *record, sqlite3_stmt *stmt);
+void bough_fill_count(void *record, sqlite3_stmt *stmt);
+
 /** Copy a text column; NULL becomes "". */
 void bough_query_text(char *out, size_t size, sqlite3_stmt *stmt, int column);
 

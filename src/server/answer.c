@@ -50,9 +50,9 @@ void answer_set(json_t *object, const char *name, json_t *value) {
 json_t *answer_text(const char *text) {
     json_t *value = json_string(text);
     if (value) return value;
-    char *copy = strdup(text); /* no UTF-8; or no memory, and then this finds none either */
-    for (char *p = copy; p && *p; p++)
-        if ((unsigned char)*p >= 0x80) *p = '?';
+    size_t size = 3 * strlen(text) + 4;
+    char *copy = malloc(size); /* no UTF-8; or no memory, and then this finds none either */
+    if (copy) bough_utf8_mend(copy, size, text);
     value = copy ? json_string_nocheck(copy) : NULL;
     free(copy);
     return value;

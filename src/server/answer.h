@@ -24,7 +24,7 @@ bool answer_is_whole(void);
 bool answer_found(int rc);
 
 /** A text from elsewhere (a message of PostgreSQL's, a client's words), which may be no UTF-8, or
- * have been cut within a character: then what is not ASCII is shown as '?'. */
+ * have been cut within a character: then that is shown as U+FFFD (bough_utf8_mend()). */
 json_t *answer_text(const char *text);
 
 /** RFC 3339 with milliseconds, UTC. */

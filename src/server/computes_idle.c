@@ -17,6 +17,7 @@
 #include "server/pools.h"
 #include "util/fs.h"
 #include "util/log.h"
+#include "util/process.h"
 
 enum { ROOM_WAIT_MS = 2000 };
 /* After the end of a pooler. */
@@ -79,21 +80,8 @@ bool computes_is_held(const server *srv, const compute_hold *held) {
     return is;
 }
 
-static pid_t parent_of(pid_t pid) {
-    char path[64], text[512];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = bough_open(path, O_RDONLY | O_CLOEXEC, 0);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
-    if (fd >= 0) close(fd);
-    if (n <= 0) return -1;
-    text[n] = '\0';
-    const char *name_end = strrchr(text, ')'); /* the name may hold anything */
-    int parent = -1;
-    return name_end && sscanf(name_end + 1, " %*c %d", &parent) == 1 ? (pid_t)parent : -1;
-}
-
 bool computes_hold_process(compute_hold *out, server *srv, pid_t pid) {
-    pid_t parent = parent_of(pid);
+    pid_t parent = bough_process_parent(pid);
     if (pid <= 1 || parent <= 0) return false;
     pthread_mutex_lock(&srv->computes->mutex);
     entry *e = srv->computes->first;

@@ -213,8 +213,7 @@ int flow_restore_recover(server *srv, bough_error *err) {
 
 static int fail_taken(const restoring *r, bough_error *err) {
     r->rq->slug = "BRANCH_ALREADY_EXISTS";
-    return bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                      r->wish->preserve_under_name);
+    return bough_branches_fail_taken(r->wish->preserve_under_name, err);
 }
 
 static int check(restoring *r, bough_error *err) {

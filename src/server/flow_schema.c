@@ -205,8 +205,7 @@ static int find_existing(making *m, bough_error *err) {
         return BOUGH_OK;
     }
     m->rq->slug = "BRANCH_ALREADY_EXISTS";
-    rc =
-        bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"", w->name);
+    rc = bough_branches_fail_taken(w->name, err);
     if (w->if_exists_return)
         (void)bough_hint(
             err, *found.schema_of

@@ -200,9 +200,7 @@ static int check(replacing *r, const char *project, bough_error *err) {
     if (!r->name) return flow_free_name(r->old_name, r->srv, project, r->target.name, "old", err);
     (void)snprintf(r->old_name, sizeof r->old_name, "%s", r->name);
     rc = bough_branches_is_free(&is_free, cat, project, r->name, NULL, err);
-    return rc || is_free ? rc
-                         : bough_fail(err, BOUGH_E_CONFLICT,
-                                      "branch already exists; branch_name:\"%.256s\"", r->name);
+    return rc || is_free ? rc : bough_branches_fail_taken(r->name, err);
 }
 
 /* (locked) */

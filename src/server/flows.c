@@ -367,8 +367,7 @@ static int take_existing(request *rq, making *m, const bough_branch_row *existin
     bool same_moment = is_of_moment(rq->srv, existing, &wish->moment);
     if (!wish->if_exists_return || strcmp(existing->parent_id, wish->parent) != 0 || !same_moment) {
         rq->slug = "BRANCH_ALREADY_EXISTS";
-        int rc = bough_fail(err, BOUGH_E_CONFLICT, "branch already exists; branch_name:\"%.256s\"",
-                            wish->name);
+        int rc = bough_branches_fail_taken(wish->name, err);
         if (wish->if_exists_return) {
             if (strcmp(existing->parent_id, wish->parent) == 0)
                 (void)bough_hint(err, "It begins at another moment of its parent.");

@@ -35,7 +35,6 @@
 #include "server/websocket.h"
 #include "util/jsontext.h"
 #include "util/log.h"
-#include "util/utf8.h"
 
 #define BODY_MAX ((size_t)1024 * 1024)
 #define WRITE_MAX ((size_t)256 * 1024)
@@ -98,16 +97,14 @@ static void flatten(char *text) {
         if (iscntrl((unsigned char)*text)) *text = ' ';
 }
 
-static json_t *error_body(const request *rq, const bough_error *err) {
-    char said[3 * sizeof err->message], hint[3 * sizeof err->hint];
+static json_t *error_body(const request *rq, const bough_error *error) {
+    bough_error copy = *error, *err = &copy;
     const char *slug = rq->slug ? rq->slug : bough_code_get(err->code)->slug;
-    /* the name of a file, or one that was shortened, may be no UTF-8 */
-    bough_utf8_mend(said, sizeof said, err->message);
-    bough_utf8_mend(hint, sizeof hint, err->hint);
-    flatten(said);
-    flatten(hint);
-    json_t *body = json_pack("{s:s,s:s,s:s}", "request_id", rq->id, "code", slug, "message", said);
-    if (body && *hint) (void)json_object_set_new(body, "hint", json_string(hint));
+    flatten(copy.message);
+    flatten(copy.hint);
+    json_t *body = json_pack("{s:s,s:s,s:o}", "request_id", rq->id, "code", slug, "message",
+                             answer_text(err->message)); /* a file's name may be no UTF-8 */
+    if (body && *err->hint) (void)json_object_set_new(body, "hint", answer_text(err->hint));
     return body;
 }
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/rules.h"
 #include "pg/conf.h"
 #include "pg/sql.h"
 #include "server/computes.h"

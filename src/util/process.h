@@ -18,6 +18,9 @@
  */
 BOUGH_CHECK int bough_process_mark(char out[BOUGH_PROCESS_MARK_SIZE], pid_t pid, bough_error *err);
 
+/** Its parent; -1 where it does not run. */
+pid_t bough_process_parent(pid_t pid);
+
 /** Whether it is a boughd that was started with this store, by the words that it was started with.
  * Not for what must be proved: any process may choose its own. */
 bool bough_process_is_server(pid_t pid, const char *store);

@@ -409,6 +409,42 @@ class Bough:
             c.close()
 
 
+class Silent:
+    """What listens on that socket, lets in whoever comes, and then says nothing. `asked`: somebody has asked it."""
+
+    def __init__(self, listener):
+        self.listener, self.sockets, self.asked = listener, [listener], threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                self.sockets.append(client)
+                threading.Thread(target=self._welcome, args=(client,), daemon=True).start()
+
+    def _welcome(self, client):
+        def said(kind, *words):
+            body = b"".join(word.encode() + b"\0" for word in words)
+            return kind + (len(body) + 4).to_bytes(4, "big") + body
+        with contextlib.suppress(OSError):
+            while client.recv(4096)[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+                client.sendall(b"N")  # neither TLS nor GSSAPI
+            client.sendall(b"R\0\0\0\x08\0\0\0\0" + said(b"S", "server_version", f"{PG}.1") +
+                           said(b"S", "client_encoding", "UTF8") + b"Z\0\0\0\x05I")
+            while client.recv(4096):
+                self.asked.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for s in self.sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+
 class Held:
     """Operations of a server that stand still at a named point (src/util/crashpoint.h) for as long as a test wants.
 

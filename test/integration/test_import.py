@@ -785,48 +785,14 @@ def test_a_server_that_is_ended_in_the_middle_ends_the_import(make_server, sourc
         server.up()
 
 
-class Silent:
-    """A server that lets in whoever comes, and then says nothing."""
-
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", h.free_port()))
-        self.sockets, self.asked = [self.listener], threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client = self.listener.accept()[0]
-                self.sockets.append(client)
-                threading.Thread(target=self._welcome, args=(client,), daemon=True).start()
-
-    def _welcome(self, client):
-        def said(kind, *words):
-            body = b"".join(word.encode() + b"\0" for word in words)
-            return kind + (len(body) + 4).to_bytes(4, "big") + body
-        with contextlib.suppress(OSError):
-            while client.recv(4096)[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
-                client.sendall(b"N")  # neither TLS nor GSSAPI
-            client.sendall(b"R\0\0\0\x08\0\0\0\0" + said(b"S", "server_version", f"{h.PG}.1") +
-                           said(b"S", "client_encoding", "UTF8") + b"Z\0\0\0\x05I")
-            while client.recv(4096):
-                self.asked.set()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for s in self.sockets:
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
-            s.close()
-
-    def url(self):
-        return f"postgresql://alice@127.0.0.1:{self.listener.getsockname()[1]}/shop"
+@contextlib.contextmanager
+def silent_source():
+    with h.Silent(socket.create_server(("127.0.0.1", h.free_port()))) as silent:
+        yield silent, f"postgresql://alice@127.0.0.1:{silent.listener.getsockname()[1]}/shop"
 
 
 def test_ctrl_c_ends_an_import_from_a_source_that_says_nothing(server):
-    with leaving_nothing(server), Silent() as silent, importing(server, silent.url()) as p:
+    with leaving_nothing(server), silent_source() as (silent, url), importing(server, url) as p:
         assert silent.asked.wait(60), "the source is not asked"
         p.send_signal(signal.SIGINT)
         out, err = p.communicate(timeout=30)
@@ -836,7 +802,7 @@ def test_ctrl_c_ends_an_import_from_a_source_that_says_nothing(server):
 
 def test_a_server_ends_though_a_source_says_nothing(make_server):
     server = make_server("silent")
-    with Silent() as silent, importing(server, silent.url()) as p:
+    with silent_source() as (silent, url), importing(server, url) as p:
         assert silent.asked.wait(60), "the source is not asked"
         server.bough("down", timeout=30)
         p.communicate(timeout=30)

@@ -157,6 +157,16 @@ def test_a_project_is_made_wholly_or_not_at_all(server, make_stock, counted):
         h.wait_for(lambda: c.one("SELECT count(*) FROM pg_stat_replication") == 0, "the import has left its source")
 
 
+def up_by_way_of(server, point):
+    """Start it; where a point is given, it first ends there."""
+    if point:
+        server.env["BOUGH_CRASH_AT"] = point
+        server.up(check=False)
+        h.wait_for(lambda: server.bough("status", check=False).returncode, f"the server has come to {point}")
+        del server.env["BOUGH_CRASH_AT"]
+    server.up()
+
+
 def spoil(layer, path):
     """As if a power cut had taken the first page of a file of a layer; `layer` ends with the file's path."""
     top = layer[:-len(f"/data/{path}")]
@@ -190,12 +200,7 @@ def test_blocks_that_a_power_cut_took_from_a_layer_fall_through(server, point):
     layer = sorted(glob.glob(f"{server.store}/layers/{p.get()['id']}/*/data/{path}"))[-1]
     server.down()
     spoil(layer, path)
-    if point:
-        server.env["BOUGH_CRASH_AT"] = point
-        server.up(check=False)
-        h.wait_for(lambda: server.bough("status", check=False).returncode, f"the server has come to {point}")
-        del server.env["BOUGH_CRASH_AT"]
-    server.up()
+    up_by_way_of(server, point)
     assert p.one("second", "SELECT count(*) FROM t") == 2000, "what the disk lost shows zeros"
     assert 0 < p.one("second", "SELECT count(*) FROM t WHERE n = 0") < 500
     h.assert_clean(p, "second")
@@ -257,12 +262,7 @@ def test_all_that_waited_at_a_power_cut_go_back_whoever_is_first(server, point):
     with open(boot, "w", encoding="ascii") as f:
         f.write("another boot")
     os.chmod(boot, 0o644)
-    if point:
-        server.env["BOUGH_CRASH_AT"] = point
-        server.up(check=False)
-        h.wait_for(lambda: server.bough("status", check=False).returncode, f"the server has come to {point}")
-        del server.env["BOUGH_CRASH_AT"]
-    server.up()
+    up_by_way_of(server, point)
     for branch, control in first.items():
         h.wait_for(lambda path=f"{branch}/pending": not os.path.exists(path), "what it stands on is durable")
         with open(f"{branch}/pgdata/bough.control", "rb") as f:

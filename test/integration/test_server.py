@@ -256,8 +256,8 @@ def test_messages_that_are_no_utf8_are_shown_all_the_same(server):
         db.execute("UPDATE endpoints SET last_error = CAST(x'636166e9' AS TEXT)")
         db.execute("UPDATE operations SET failure = CAST(x'636166c3' AS TEXT)")
     server.up()
-    assert [e["last_error"] for e in project.json("endpoint", "list")] == ["caf?"]
-    assert {o["error"] for o in project.json("operation", "list")} == {"caf?"}
+    assert [e["last_error"] for e in project.json("endpoint", "list")] == ["caf\ufffd"]
+    assert {o["error"] for o in project.json("operation", "list")} == {"caf\ufffd"}
 
 
 def test_a_damaged_store_is_refused_by_name(make_server):

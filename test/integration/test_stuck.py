@@ -3,7 +3,6 @@ import contextlib
 import os
 import random
 import socket
-import struct
 import threading
 import time
 
@@ -74,31 +73,19 @@ def test_requests_for_a_locked_branch_keep_nobody_waiting(api, shop, locked):
     assert len(answers) == RESETS
 
 
-class Mute:
-    """What listens in a compute's place: it lets everybody in and says no more."""
-
-    def __init__(self, path):
-        self.path, self.kept, self.asked = path, [], threading.Event()
-        os.rename(path, path + ".real")
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(path)
-        os.chmod(path, 0o777)
-        self.socket.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client = self.socket.accept()[0]
-                self.kept.append(client)
-                client.sendall(b"R" + struct.pack("!ii", 8, 0) + b"Z" + struct.pack("!i", 5) + b"I")
-                self.asked.set()
-
-    def close(self):
-        self.socket.close()
-        for client in self.kept:
-            client.close()
-        os.rename(self.path + ".real", self.path)
+@contextlib.contextmanager
+def mute(path):
+    """A compute that lets everybody in and says no more: another listens on its socket."""
+    os.rename(path, path + ".real")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    os.chmod(path, 0o777)
+    listener.listen(64)
+    try:
+        with h.Silent(listener) as silent:
+            yield silent
+    finally:
+        os.rename(path + ".real", path)
 
 
 def test_a_compute_that_says_nothing_keeps_no_other_awake(make_server):
@@ -109,20 +96,17 @@ def test_a_compute_that_says_nothing_keeps_no_other_awake(make_server):
     others = [shop.branch(f"b{i}")["endpoints"][0]["id"] for i in range(2)]
     uri = api("GET", f"{shop.path}/connection_uri?branch_id={shop.main}&socket=true")["uri"]
     directory = uri.split("host=")[1].split("&")[0].replace("%2F", "/")
-    mute = Mute(f"{directory}/.s.PGSQL.5432")
-    try:
+    with mute(f"{directory}/.s.PGSQL.5432") as silent:
         reset = threading.Thread(target=lambda: api("POST", f"{shop.main_path}/roles/neondb_owner/reset_password",
                                                     status=(503, 504)))
         reset.start()
         for endpoint in (shop.endpoint, *others):
             Api(server)("PATCH", f"{shop.path}/endpoints/{endpoint}", {"endpoint": {"suspend_timeout_seconds": 1}})
-        assert mute.asked.wait(30)
+        assert silent.asked.wait(30)
         h.wait_for(lambda: all(Api(server)("GET", f"{shop.path}/endpoints/{e}")["endpoint"]["current_state"] == "idle"
                                for e in others), "those that answer are suspended", 60)
         reset.join(90)
         assert not reset.is_alive()
-    finally:
-        mute.close()
     Api(server)("POST", f"{shop.path}/endpoints/{shop.endpoint}/restart")
     Api(server)("POST", f"{shop.main_path}/roles/neondb_owner/reset_password")
 

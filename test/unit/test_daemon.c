@@ -105,35 +105,32 @@ static void assert_no_server(void) {
 
 #define CLOSES_ALL "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-\n"
 
-static void ctrl_c_ends_the_wait_for_a_server_that_only_closed_the_pipe(void **state) {
+/* A start that Ctrl-C ends, as the flags above say when; nothing is left of it. */
+static void cancel_start_of(const char *script) {
     static const char *const options[] = {NULL};
     bough_error err = {0};
-    (void)state;
-    server_does(CLOSES_ALL "exec sleep 1000");
-    waits_until_signal = 3; /* the first is for the process between, the second sees it running */
+    server_does(script);
     assert_int_equal(daemon_start(store, options, &err), BOUGH_E_CANCELLED);
     assert_no_server();
+}
+
+static void ctrl_c_ends_the_wait_for_a_server_that_only_closed_the_pipe(void **state) {
+    (void)state;
+    waits_until_signal = 3; /* the first is for the process between, the second sees it running */
+    cancel_start_of(CLOSES_ALL "exec sleep 1000");
 }
 
 static void ctrl_c_while_the_process_between_ends_is_not_forgotten(void **state) {
-    static const char *const options[] = {NULL};
-    bough_error err = {0};
     (void)state;
-    server_does("exec sleep 1000");
     waits_until_signal = 1;
-    assert_int_equal(daemon_start(store, options, &err), BOUGH_E_CANCELLED);
-    assert_no_server();
+    cancel_start_of("exec sleep 1000");
 }
 
 static void ctrl_c_while_the_process_id_is_read_stops_what_was_started(void **state) {
-    static const char *const options[] = {NULL};
-    bough_error err = {0};
     (void)state;
-    server_does("exec sleep 1000");
     breaks_read = true;
-    assert_int_equal(daemon_start(store, options, &err), BOUGH_E_CANCELLED);
+    cancel_start_of("exec sleep 1000");
     assert_false(breaks_read);
-    assert_no_server();
 }
 
 static void why_a_server_ended_is_told(void **state) {
