@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libpq-fe.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -36,7 +37,14 @@
 #define __NR_pidfd_open 434
 #endif
 
-enum { MOST_ARGS = 256, PLAIN_POLL_MS = 5, SPARE_POLL_MS = 100, MOST_CHILDREN = 4096 };
+enum {
+    MOST_ARGS = 256,
+    PLAIN_POLL_MS = 5,
+    SPARE_POLL_MS = 100,
+    PING_MS = 2000,
+    PING_MOST_MS = 30000,
+    MOST_CHILDREN = 4096
+};
 
 struct bough_compute {
     pid_t pid;
@@ -234,6 +242,22 @@ static bool pidfile_says_ready(const bough_compute *c) {
     return bough_pidfile_read(&file, c->pgdata) == 0 && file.pid == c->pid && file.ready;
 }
 
+/* Whether it takes connections, whatever its file says: where the postmaster could not write
+ * "ready" there, it says so in its log and goes on. Asked rarely, as each refusal is a line of that
+ * log. */
+static bool answers(const bough_compute *c) {
+    bough_pidfile file;
+    if (bough_pidfile_read(&file, c->pgdata) != 0 || file.pid != c->pid || !*file.socket_dir)
+        return false;
+    const char *const names[] = {"host",     "port",       "user",
+                                 "dbname",   "options",    "connect_timeout",
+                                 "passfile", "gssencmode", NULL};
+    const char *const values[] = {
+        file.socket_dir,        file.port, "postgres", "template1", "", "2",
+        "/nonexistent/.pgpass", "disable", NULL};
+    return PQpingParams(names, values, 0) == PQPING_OK;
+}
+
 bool bough_compute_ready(const bough_compute *compute) {
     return pidfile_says_ready(compute);
 }
@@ -244,16 +268,22 @@ static int wait_ready(bough_compute *compute, int timeout_ms, bough_error *err) 
      */
     int interval = compute->ready >= 0 ? SPARE_POLL_MS : PLAIN_POLL_MS;
     double look = compute->ready >= 0 ? bough_now_ms() + interval : 0;
+    double wait = PING_MS, ping = bough_now_ms() + wait;
     for (;;) {
         double now = bough_now_ms();
         if (now >= look) {
             if (pidfile_says_ready(compute)) return BOUGH_OK;
             look = now + interval;
         }
+        if (now >= ping) {
+            if (answers(compute)) return BOUGH_OK;
+            wait = wait * 2 < PING_MOST_MS ? wait * 2 : PING_MOST_MS;
+            ping = bough_now_ms() + wait;
+        }
         if (now >= until)
             return bough_fail(err, BOUGH_E_TIMEOUT, "postgres was not ready after %d ms",
                               timeout_ms);
-        double pause = (look < until ? look : until) - now;
+        double next = look < ping ? look : ping, pause = (next < until ? next : until) - now;
         struct pollfd p[2] = {{.fd = compute->pidfd, .events = POLLIN},
                               {.fd = compute->ready, .events = POLLIN}};
         int n = poll(p, 2, (int)pause + 1);

@@ -16,6 +16,7 @@
 enum {
     PID_LINE = 1,
     DATA_DIR_LINE = 2,
+    PORT_LINE = 4,
     SOCKET_DIR_LINE = 5,
     SHMEM_LINE = 7,
     STATUS_LINE = 8,
@@ -52,6 +53,9 @@ int bough_pidfile_read(bough_pidfile *file, const char *pgdata) {
     if (file->pid <= 0) rc = -1; /* negative: a standalone backend */
     if (rc == 0 && line_of(line, sizeof line, data, STATUS_LINE) == 0)
         file->ready = strncmp(line, "ready", 5) == 0 || strncmp(line, "standby", 7) == 0;
+    if (rc || line_of(file->port, sizeof file->port, data, PORT_LINE) != 0 ||
+        line_of(file->socket_dir, sizeof file->socket_dir, data, SOCKET_DIR_LINE) != 0)
+        file->port[0] = file->socket_dir[0] = '\0';
     free(data);
     return rc;
 }

@@ -12,7 +12,9 @@
 /** Its lines (PostgreSQL src/include/utils/pidfile.h) as far as we need them. */
 typedef struct bough_pidfile {
     pid_t pid;
-    bool ready; /**< the status line says "ready" or "standby" */
+    bool ready;            /**< the status line says "ready" or "standby" */
+    char port[16];         /**< "": not there yet, */
+    char socket_dir[1024]; /**< as is this */
 } bough_pidfile;
 
 /** Read PGDATA/postmaster.pid. Returns 0, or -1 when there is none or it is not complete yet. */

@@ -7,7 +7,7 @@ import re
 import harness as h
 import psycopg2
 import pytest
-from faults import ON, Faults, mask, number_of
+from faults import COUNT, ON, ONCE, Faults, mask, number_of
 
 
 class Subject:
@@ -222,6 +222,29 @@ def test_files_that_could_not_be_removed_go_with_the_next_round(pair):
         p.purge("gone")
         assert os.path.exists(files), "nothing failed"
     h.wait_for(lambda: not os.path.exists(files), "its files are gone", 60)
+
+
+def test_a_postmaster_that_cannot_write_that_it_is_ready_is_ready_all_the_same(pair):
+    fault, _, _, p = pair
+    p.branch("told")
+    p.suspend("told")
+
+    def start(mode, nth):
+        fault.arm(mode, mask("open"), number_of("ENOSPC"), nth, path="postmaster.pid", program="postgres")
+        try:
+            p.start("told")
+            return fault.seen
+        finally:
+            fault.disarm()
+    last = start(COUNT, 1)
+    p.suspend("told")
+    start(ONCE, last)
+    log = os.path.join(p.server.store, "branches", p.get("told")["id"], "postgres.log")
+    with open(log, encoding="utf-8", errors="replace") as f:
+        said = f.read().split("database system is shut down")[-1]
+    assert said.index("ready to accept connections") < said.index('could not open file "postmaster.pid"')
+    p.suspend("told")
+    p.purge("told")
 
 
 def test_a_layer_is_mended_when_the_disk_takes_it_again(pair):
