@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(items):
         pytest.exit(f"{h.BOUGH} is missing; run ./check, or set BOUGH_TEST_BUILD", 2)
     if not h.PG:
         pytest.exit("no PostgreSQL from 13 to 18 below /usr/lib/postgresql", 2)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class SayAtOnce:

@@ -10,6 +10,8 @@ import pytest
 from harness import IS_ROOT, OS_USER, PG, Bank, Bough, Ledger, Stock, allocated, assert_clean, digest, times, \
     wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(session_dir, pg18):

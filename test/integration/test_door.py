@@ -12,6 +12,8 @@ import pytest
 
 import harness as h
 
+pytestmark = pytest.mark.slow
+
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 GSS_REQUEST = struct.pack("!II", 8, 80877104)
 ME = ("SELECT host(client_addr), ssl, version FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"

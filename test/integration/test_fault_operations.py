@@ -17,6 +17,8 @@ import pytest
 from faults import COUNT, ON, ONCE, SHORT, Served, mask, number_of, served
 from test_kill import assert_nothing_left, layers_of_nobody
 
+pytestmark = pytest.mark.slow
+
 SEED = os.environ.get("BOUGH_FAULT_SEED") or str(random.randrange(10**6))
 FILES = "!(*/mmap.*)"  # where its dynamic shared memory fails, a plain cluster ends, too
 SAMPLES = int(os.environ.get("BOUGH_FAULT_SAMPLES") or h.times(0, 3))  # of each kind; 0: one fault of any

@@ -7,7 +7,7 @@ import pytest
 
 import harness as h
 
-pytestmark = pytest.mark.skipif(not h.IS_ROOT, reason="needs root to mount a file system")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not h.IS_ROOT, reason="needs root to mount a file system")]
 SIZE_MIB = 700
 
 

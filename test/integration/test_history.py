@@ -16,6 +16,8 @@ import pytest
 import harness as h
 from test_lifecycle import Clock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="p")
 def fixture_p(server):

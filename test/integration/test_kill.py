@@ -11,6 +11,8 @@ import pytest
 
 import harness as h
 
+pytestmark = pytest.mark.slow
+
 
 def start(server, *args):
     return subprocess.Popen([h.BOUGH, *args, "--store", server.store], env=server.env, stdin=subprocess.DEVNULL,

@@ -14,6 +14,8 @@ import pytest
 import harness as h
 from test_kill import assert_nothing_left, kill_within
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600
 DAY = 24 * HOUR
 START = 1_800_000_000  # 2027-01-15T08:00:00Z

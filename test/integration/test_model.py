@@ -6,6 +6,8 @@ import re
 import harness as h
 import pytest
 
+pytestmark = pytest.mark.slow
+
 RUN = os.path.join(h.ROOT, "test/model/run")
 with open(os.path.join(h.ROOT, "test/model/regressions"), encoding="utf-8") as f:
     REGRESSIONS = [line.split() for line in f if line.strip() and not line.startswith("#")]

@@ -18,6 +18,8 @@ from psycopg2.extensions import parse_dsn
 from faults import Faults
 from test_kill import assert_nothing_left
 
+pytestmark = pytest.mark.slow
+
 # operation -> its points; THERE and GONE say what must be so afterwards, EITHER what may
 THERE, GONE, EITHER = "there", "gone", "either"
 POINTS = {

@@ -18,6 +18,8 @@ sys.path.insert(0, os.path.join(h.ROOT, "test/power"))
 from disk import LINK, NOTE, RENAME, SYNC_END, SYNCFS_END, UNLINK, Disk, differences, read_log  # noqa: E402
 from workload import MOST_ROWS, Recording, Told, Work, prepare  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("BOUGH_POWER_SEED") or random.randrange(10**6))
 CUTS = int(os.environ.get("BOUGH_POWER_CUTS") or h.times(20, 50))
 RUNS = int(os.environ.get("BOUGH_POWER_RUNS") or h.times(1, 10))

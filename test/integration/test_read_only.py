@@ -16,6 +16,8 @@ import harness as h
 from api import Api
 from test_kill import assert_nothing_left, kill_within
 
+pytestmark = pytest.mark.slow
+
 
 class Reader:
     """A read-only endpoint of a branch."""

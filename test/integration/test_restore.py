@@ -7,6 +7,8 @@ import pytest
 
 import harness as h
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="p")
 def fixture_p(server):

@@ -13,6 +13,8 @@ import pytest
 
 import harness as h
 
+pytestmark = pytest.mark.slow
+
 SECONDS = int(os.environ.get("BOUGH_SOAK_SECONDS", h.times(15, 300)))
 MOST_BRANCHES = 9
 

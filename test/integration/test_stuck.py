@@ -11,6 +11,8 @@ import pytest
 import harness as h
 from api import Api, Shop, all_at_once, connect
 
+pytestmark = pytest.mark.slow
+
 RESETS = 20  # more than there are threads for requests
 
 
