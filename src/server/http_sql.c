@@ -341,7 +341,7 @@ static int begin_statement(char *sql, size_t size, const request *rq, bough_erro
 static int run_batch(session *s, const sql_body *body, char *begin, bough_error *err) {
     char commit[] = "COMMIT";
     int rc = run_quietly(s, begin, err);
-    sql_text_format(&s->out, "{\"results\":[");
+    if (!rc) sql_text_format(&s->out, "{\"results\":[");
     for (size_t i = 0; i < body->n && !rc; i++) {
         if (i) sql_text_add(&s->out, ",", 1);
         rc = run_query(s, &body->queries[i], err);

@@ -164,12 +164,22 @@ def kill_below(directory):
     return killed
 
 
+def stat_of(pid):
+    """What /proc/PID/stat says behind the name: state, parent and so on."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+        return f.read().rsplit(")", 1)[1].split()
+
+
 def is_alive(pid):
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+        return stat_of(pid)[0] not in "ZX"
     except OSError:
         return False
+
+
+def is_child_of_postgres(pid):
+    with open(f"/proc/{stat_of(pid)[1]}/comm", encoding="utf-8", errors="replace") as f:
+        return f.read() == "postgres\n"
 
 
 def allocated(directory):

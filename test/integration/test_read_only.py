@@ -530,9 +530,14 @@ def test_its_pooler_and_other_ways_in(project):
     with contextlib.closing(c):
         to = h.uri_parts(uri)
         string = f"postgresql://{to['user']}:{h.password(uri)}@{r.id}.localhost/{to['dbname']}"
-        c.request("POST", "/sql", '{"query": "SELECT pg_is_in_recovery() AS r", "params": []}',
-                  {"Neon-Connection-String": string, "Content-Type": "text/plain;charset=UTF-8"})
+        head = {"Neon-Connection-String": string, "Content-Type": "text/plain;charset=UTF-8"}
+        c.request("POST", "/sql", '{"query": "SELECT pg_is_in_recovery() AS r", "params": []}', head)
         assert json.loads(c.getresponse().read())["rows"] == [{"r": True}]
+        # a batch whose BEGIN fails: a standby knows no serializable transactions
+        c.request("POST", "/sql", '{"queries": [{"query": "SELECT 1"}]}',
+                  head | {"Neon-Batch-Isolation-Level": "Serializable"})
+        answer = c.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (400, "0A000")
     to = h.uri_parts(p.uri())
     for of in (f"endpoint={p.json('endpoint', 'get', 'main')['id']}", f"project={p.id}", f"endpoint={r.id}"):
         with h.Client(psycopg2.connect(host="127.0.0.1", port=p.server.door, user=to["user"], dbname=to["dbname"],
