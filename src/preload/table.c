@@ -328,9 +328,13 @@ void bough_table_sweep(bough_header *shm) {
 
 void bough_entry_forget(bough_header *shm, bough_entry *entry) {
     bough_lock(stripe(shm, entry->hash));
-    atomic_store(&entry->state, BOUGH_ENTRY_GONE);
-    atomic_fetch_and(&entry->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
-    (void)unchain(shm, entry);
+    bough_entry *e = entry;
+    do { /* with it those before it, of files that are unlinked and still open */
+        atomic_store(&e->state, BOUGH_ENTRY_GONE);
+        atomic_fetch_and(&e->flags, ~(uint32_t)BOUGH_FLAG_WHITEOUT);
+        (void)unchain(shm, e);
+        e = chain_find(shm, entry->gen, entry->path, strlen(entry->path), entry->hash);
+    } while (e);
     bough_unlock(stripe(shm, entry->hash));
 }
 
