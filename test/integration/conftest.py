@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 
 
 class SayAtOnce:
-    """What fails is named when it does: the end of a long run may be hours away."""
+    """What fails is named when it does, with the reason: the end of a long run may be hours away."""
 
     def __init__(self, config):
         self.config = config
@@ -34,7 +34,8 @@ class SayAtOnce:
     def pytest_runtest_logreport(self, report):
         terminal = self.config.pluginmanager.getplugin("terminalreporter")
         if report.failed and terminal:
-            terminal.write_line(f"\n{report.when} of {report.nodeid} failed")
+            why = [line for line in report.longreprtext.split("\n") if line.startswith("E ")]
+            terminal.write_line("\n".join([f"\n{report.when} of {report.nodeid} failed", *why[:20]]))
 
 
 def pytest_configure(config):
