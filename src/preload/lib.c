@@ -14,6 +14,7 @@
 bough_lib bough = {.ready_fd = -1};
 
 bough_path_class bough_classify(const char *path, char *key, size_t size) {
+    key[0] = '\0';
     if (!bough.active || !path) return BOUGH_PATH_OUTSIDE;
     if (path[0] == '/') {
         if (strncmp(path, bough.shm->pgdata, bough.pgdata_length) != 0) return BOUGH_PATH_OUTSIDE;
@@ -23,7 +24,9 @@ bough_path_class bough_classify(const char *path, char *key, size_t size) {
     } else if (!bough.at_pgdata) {
         return BOUGH_PATH_OUTSIDE;
     }
-    return bough_path_classify(path, key, size);
+    bough_path_class class = bough_path_classify(path, key, size);
+    if (class == BOUGH_PATH_OUTSIDE) key[0] = '\0';
+    return class;
 }
 
 void bough_head_path(char *out, size_t size, const char *key) {

@@ -78,7 +78,7 @@ void bough_end(void);
 static inline bough_file *bough_file_of(int fd) {
     return (unsigned)fd < BOUGH_MAX_FDS ? bough.files[fd] : NULL;
 }
-/* Classify any path; `key` as bough_path_classify() gives it. */
+/* Classify any path; `key` as bough_path_classify() gives it, "" for one outside. */
 bough_path_class bough_classify(const char *path, char *key, size_t size);
 /* Absolute real path of a key in this branch. */
 void bough_head_path(char *out, size_t size, const char *key);

@@ -218,12 +218,22 @@ static void an_unknown_version_is_not_looked_for(void **state) {
     }
 }
 
+static void skip_without_descriptors_of_processes(void) {
+    int self = (int)syscall(434 /* pidfd_open, which older headers lack */, getpid(), 0);
+    if (self < 0) {
+        print_message("no descriptors of processes here, as below valgrind\n");
+        skip();
+    }
+    close(self);
+}
+
 /* A postgres of shell whose first answer about TLS does not come. */
 static void what_postgres_could_not_say_is_asked_again(void **state) {
     (void)state;
     char script[512], path[256];
     bough_pg pg;
     bough_error err = {0};
+    skip_without_descriptors_of_processes();
     const char *given = getenv("BOUGH_PG_PATH");
     char *before = given ? strdup(given) : NULL;
     (void)snprintf(script, sizeof script,
@@ -445,12 +455,7 @@ static void a_tool_reads_what_it_is_fed_and_its_status_is_told(void **state) {
     bough_env_init(&env, "/usr/bin");
     int left = 1, status;
     const char *const argv[] = {"/bin/sh", NULL};
-    int self = (int)syscall(434 /* pidfd_open, which older headers lack */, getpid(), 0);
-    if (self < 0) {
-        print_message("no descriptors of processes here, as below valgrind\n");
-        skip();
-    }
-    close(self);
+    skip_without_descriptors_of_processes();
     bough_run run = {.argv = argv, .env = &env, .ruleset = -1, .context = &left, .feed = feed_once};
     assert_int_equal(bough_run_tool(&status, &run, NULL), BOUGH_OK);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
