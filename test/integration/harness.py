@@ -171,8 +171,10 @@ def stat_of(pid):
 
 
 def is_alive(pid):
+    """Also while threads of it still work, or hold its descriptors."""
     try:
-        return stat_of(pid)[0] not in "ZX"
+        words = stat_of(pid)
+        return words[0] not in "ZX" or int(words[17]) > 1
     except OSError:
         return False
 
