@@ -26,6 +26,7 @@
 #include "server/computes.h"
 #include "server/flows.h"
 #include "server/history.h"
+#include "server/leftovers.h"
 #include "server/lifecycle.h"
 #include "server/passwords.h"
 #include "server/standbys.h"
@@ -225,10 +226,11 @@ static int check(restoring *r, bough_error *err) {
     if (!rc) rc = bough_swaps_has(&has_swap, r->srv->cat, r->branch.id, err);
     if (rc) return rc;
     if (has_swap)
-        return bough_fail(err, BOUGH_E_PRECONDITION,
-                          "an earlier restore of branch \"%.200s\" ends when the server is started"
-                          " again",
-                          r->branch.name);
+        return bough_fail(
+            err, BOUGH_E_PRECONDITION,
+            "an earlier restore of branch \"%.200s\" has not ended: it does when the"
+            " catalogue can be written, at the latest when the server is started again",
+            r->branch.name);
     if (strcmp(r->source.state, "ready") != 0)
         return bough_fail(err, BOUGH_E_PRECONDITION, "branch \"%.200s\" is in state \"%s\"",
                           r->source.name, r->source.state);
@@ -327,6 +329,16 @@ static int renew_passwords(restoring *r, bough_error *err) {
     return rc;
 }
 
+/* The directories are where they were: it has not happened. */
+static void take_back(restoring *r) {
+    const bough_swap_row *s = &r->swap;
+    if (bough_swaps_delete(r->srv->cat, s->branch_id, NULL) == BOUGH_OK) return;
+    r->is_undecided = !leftovers_add_swap(r->srv, s->branch_id, s->incoming_id);
+    bough_log(BOUGH_LOG_WARN, "a restore that was taken back still stands in the catalogue",
+              "branch", s->branch_id, "until",
+              r->is_undecided ? "the next start" : "the next round", NULL);
+}
+
 /* (all locked) */
 static int change_places(restoring *r, bough_error *err) {
     server *srv = r->srv;
@@ -345,9 +357,9 @@ static int change_places(restoring *r, bough_error *err) {
     rc = bough_store_exchange(&r->is_undecided, srv->store, r->branch.id, r->swap.incoming_id,
                               r->swap.incoming_id, err);
     if (rc) {
-        r->is_undecided =
-            r->is_undecided || bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
-        if (r->is_undecided)
+        if (!r->is_undecided)
+            take_back(r);
+        else
             bough_log(BOUGH_LOG_ERROR, "a restore is ended at the next start", "branch",
                       r->branch.id, NULL);
         return rc;
@@ -359,8 +371,8 @@ static int change_places(restoring *r, bough_error *err) {
     /* put it back; where that fails, the next start finishes the restore, and needs both */
     bool is_lost;
     r->is_undecided = bough_store_exchange(&is_lost, srv->store, r->branch.id, r->swap.incoming_id,
-                                           "", NULL) != BOUGH_OK ||
-                      bough_swaps_delete(srv->cat, r->branch.id, NULL) != BOUGH_OK;
+                                           "", NULL) != BOUGH_OK;
+    if (!r->is_undecided) take_back(r);
     return rc;
 }
 

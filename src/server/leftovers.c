@@ -1,4 +1,4 @@
-/* Files of branches that could not be removed. See leftovers.h. */
+/* What could not be removed. See leftovers.h. */
 #include "server/leftovers.h"
 
 #include <pthread.h>
@@ -11,6 +11,7 @@
 typedef struct leftover {
     struct leftover *next;
     char branch[BOUGH_ID_SIZE], endpoint[BOUGH_ID_SIZE];
+    char restored[BOUGH_ID_SIZE]; /* whose row in "swaps" goes first; "": none */
 } leftover;
 
 struct leftovers {
@@ -50,27 +51,47 @@ void leftovers_free(struct leftovers *left) {
     free(left);
 }
 
-bool leftovers_add(server *srv, const char *branch, const char *endpoint) {
+static bool add(server *srv, const char *branch, const char *endpoint, const char *restored) {
     leftover *one = calloc(1, sizeof *one);
     if (!one) return false;
     (void)snprintf(one->branch, sizeof one->branch, "%s", branch);
     (void)snprintf(one->endpoint, sizeof one->endpoint, "%s", endpoint ? endpoint : "");
+    (void)snprintf(one->restored, sizeof one->restored, "%s", restored);
     push(srv->leftovers, one);
     return true;
 }
 
-void leftovers_try(server *srv) {
+bool leftovers_add(server *srv, const char *branch, const char *endpoint) {
+    return add(srv, branch, endpoint, "");
+}
+
+bool leftovers_add_swap(server *srv, const char *branch, const char *incoming) {
+    return add(srv, incoming, NULL, branch);
+}
+
+/* (locked) */
+static int remove_one(server *srv, const leftover *one) {
     bough_branch_row row;
+    int rc = *one->restored ? bough_swaps_delete(srv->cat, one->restored, NULL) : BOUGH_OK;
+    if (rc) return rc;
+    /* an id is given once; to be sure all the same */
+    rc = bough_branches_get_any(&row, srv->cat, one->branch, NULL);
+    if (rc != BOUGH_E_NOTFOUND) return rc;
+    flow_remove_files(srv, one->branch, one->endpoint);
+    return BOUGH_OK;
+}
+
+void leftovers_try(server *srv) {
     for (leftover *one = take_all(srv->leftovers), *next; one; one = next) {
         next = one->next;
-        int rc = lock_take(srv->locks, one->branch, 0, NULL);
+        const char *names[] = {one->branch, one->restored};
+        size_t n = *one->restored ? 2 : 1;
+        int rc = locks_take(srv->locks, names, n, 0, NULL);
         if (!rc) {
-            /* an id is given once; to be sure all the same */
-            rc = bough_branches_get_any(&row, srv->cat, one->branch, NULL);
-            if (rc == BOUGH_E_NOTFOUND) flow_remove_files(srv, one->branch, one->endpoint);
-            lock_drop(srv->locks, one->branch);
+            rc = remove_one(srv, one);
+            locks_drop(srv->locks, names, n);
         }
-        if (rc && rc != BOUGH_E_NOTFOUND)
+        if (rc)
             push(srv->leftovers, one); /* the next round */
         else
             free(one);

@@ -422,6 +422,27 @@ def test_an_operation_survives_the_failure_of_a_call(world, name, counted):
         world.check(ledger.acknowledged)
 
 
+def test_a_restore_that_the_catalogue_cannot_take_is_wholly_undone(world, counted):
+    """From the nth write on the catalogue's disk is full, until the command has ended."""
+    writes = mask("write", "truncate", "allocate")
+    operation = Restore(world)
+    world.fault.arm(COUNT, writes, program="boughd", path="*/bough.db-wal")
+    done = operation.run()
+    seen = world.fault.seen
+    world.fault.disarm()
+    operation.look(done.returncode == 0)
+    for n in random.Random(SEED).sample(range(1, seen + 1), h.times(2, seen)):
+        operation = Restore(world)
+        world.fault.arm(ON, writes, number_of("ENOSPC"), n, program="boughd", path="*/bough.db-wal")
+        done = operation.run()
+        world.fault.disarm()
+        counted("calls that failed in operations", world.fault.fired)
+        print(f"write {n} of {seen}, seed {SEED}: {done.stderr}")
+        assert done.returncode == (h.EXIT["nospace"] if world.fault.fired else 0), done.stderr
+        operation.look(done.returncode == 0)
+        world.check([])
+
+
 def test_after_all_that_every_page_is_right(world):
     with contextlib.closing(sqlite3.connect(f"{world.server.store}/bough.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
