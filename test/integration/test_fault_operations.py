@@ -83,9 +83,9 @@ class World(Served):
             h.Ledger.check(c, acknowledged)
         assert self.p.one("other", "SELECT count(*) FROM t") == 1000
 
-    def accepts(self, project=None):
+    def accepts(self, project=None, branch="main"):
         with contextlib.suppress(psycopg2.OperationalError):
-            (project or self.p).connect().close()
+            (project or self.p).connect(branch).close()
             return True
         return False
 
@@ -153,6 +153,8 @@ class Create(Operation):
         assert self.name not in self.w.names()
 
     def show(self):
+        # one that was made before the disk was full to it recovers first, as any other
+        h.wait_for(lambda: self.w.accepts(branch=self.name), "the branch has recovered", 60)
         with self.p.connect(self.name) as c:
             h.Bank.check(c)
 
